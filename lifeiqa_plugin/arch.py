@@ -223,7 +223,9 @@ class LifeIQA(nn.Module):
         test_sample: int | None = None,
         chunk_size: int = 16,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self.config: dict[str, Any] = arguments
         if balancing not in ("released", "switch"):
             raise ValueError(f"balancing must be 'released' or 'switch', got {balancing!r}")
         self.backbone = _create_backbone(backbone, backbone_pretrained)
