@@ -237,8 +237,8 @@ class LifeIQA(nn.Module):
         )  # fmt: skip
         self.balancing: Balancing = balancing
         self.score_range = None if score_range is None else (float(score_range[0]), float(score_range[1]))
-        self.crop_size = crop_size or config.input_size[-1]
-        self.working_size = working_size or round(self.crop_size * 12 / 7)
+        self.crop_size: int = config.input_size[-1] if crop_size is None else crop_size
+        self.working_size = round(self.crop_size * 12 / 7) if working_size is None else working_size
         self.test_sample = test_sample
         self.chunk_size = chunk_size
         _check_scoring_arguments(self.score_range, self.crop_size, self.working_size, test_sample, chunk_size)
@@ -284,11 +284,12 @@ class LifeIQA(nn.Module):
 def _create_backbone(name: str, pretrained: bool) -> Any:
     try:
         return timm.create_model(name, features_only=True, out_indices=(-2, -1), pretrained=pretrained)
-    except RuntimeError as error:
-        if timm.is_model(name):
-            raise ValueError(f"backbone {name!r} cannot give two feature stages: {error}") from error
-        near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
-        raise ValueError(f"backbone must be a timm model, got {name!r}; nearest names: {', '.join(near)}") from error
+    except (RuntimeError, AssertionError, IndexError) as error:
+        names = timm.list_models() + timm.list_pretrained()
+        if name in names:
+            raise ValueError(f"backbone {name!r} cannot give the last two of its feature stages: {error}") from error
+        near = ", ".join(difflib.get_close_matches(name, names)) or "none, see timm.list_models()"
+        raise ValueError(f"backbone must be a timm model, got {name!r}; nearest names: {near}") from error
 
 
 def _check_scoring_arguments(
@@ -298,7 +299,7 @@ def _check_scoring_arguments(
         raise ValueError(f"score_range must be (low, high) with low < high, got {score_range}")
     if working_size < crop_size:
         raise ValueError(f"working_size must be at least crop_size={crop_size}, got {working_size}")
-    for name, value in {"test_sample": test_sample, "chunk_size": chunk_size}.items():
+    for name, value in {"crop_size": crop_size, "test_sample": test_sample, "chunk_size": chunk_size}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
 

@@ -21,7 +21,7 @@ def working_shape(height: int, width: int, crop_size: int, working_size: int) ->
     The shorter side is brought into ``crop_size .. working_size`` by the smallest change that does it, the longer one
     follows in proportion; a picture that fits already keeps its size.
     """
-    short, long = sorted((height, width))
+    short, long = min(height, width), max(height, width)
     new_short = min(max(short, crop_size), working_size)
     new_long = min(max(round(long * new_short / short), new_short), MAX_ASPECT * new_short)
     return (new_short, new_long) if height <= width else (new_long, new_short)
@@ -36,8 +36,9 @@ def to_working_size(x: Tensor, crop_size: int, working_size: int) -> Tensor:
 
 
 def _even_offsets(length: int, crop_size: int, count: int) -> list[int]:
-    """Return ``count`` positions from one edge to the other, or the middle if there is only one."""
+    """Return ``count`` different positions from one edge to the other, or the middle if there is only one."""
     room = length - crop_size
+    count = min(count, room + 1)
     return [room // 2] if count == 1 else [round(i * room / (count - 1)) for i in range(count)]
 
 

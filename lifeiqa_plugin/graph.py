@@ -8,6 +8,7 @@ by target, ``edge_weight (E,)`` the entries of ``A``; every edge carries a messa
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
 from types import ModuleType
 from typing import Literal
@@ -22,10 +23,10 @@ ScatterBackend = Literal["auto", "torch", "torch_scatter"]
 @functools.cache
 def load_torch_scatter() -> ModuleType | None:
     """Return the ``torch_scatter`` module, or None where it is absent or was built for another torch (one warning)."""
+    if importlib.util.find_spec("torch_scatter") is None:
+        return None
     try:
         import torch_scatter
-    except ModuleNotFoundError:
-        return None
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         warnings.warn(
             f"torch_scatter is installed but does not load ({error}); using plain torch. "

@@ -1,0 +1,34 @@
+"""Life-IQA, a no-reference image quality metric, as a plugin to pyiqa.
+
+>>> import pyiqa
+>>> metric = pyiqa.create_metric("lifeiqa")
+>>> metric("photo.jpg").item()  # 0 worst, 1 best
+0.71
+
+Nothing here has to be imported for that. Importing this package registers the metric too, and imports neither torch
+nor pyiqa until one of the names below is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lifeiqa_plugin.register import register
+
+if TYPE_CHECKING:
+    from lifeiqa_plugin.arch import LifeIQA
+    from lifeiqa_plugin.weights import build_lifeiqa
+
+__version__ = "0.1.0"
+__all__ = ["LifeIQA", "__version__", "build_lifeiqa", "register"]
+
+_HOME = {"LifeIQA": "lifeiqa_plugin.arch", "build_lifeiqa": "lifeiqa_plugin.weights"}
+
+register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its public names are {__all__}")
+    return getattr(importlib.import_module(_HOME[name]), name)

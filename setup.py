@@ -1,0 +1,84 @@
+"""Packaging. The one unusual thing is the start-up hook: see ``BuildWithStartUp``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+START_UP = ["_lifeiqa_autoload.py", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.start"]
+
+TEST = ["pytest>=8", "setuptools>=64", "wheel"]
+EXTRAS = {
+    "train": ["pandas", "pyyaml", "tensorboard"],
+    "scatter": ["torch-scatter>=2.1.2"],
+    "test": TEST,
+    "dev": [*TEST, "build", "mypy", "ruff"],
+}
+
+
+class BuildWithStartUp(build_py):
+    """Also put ``START_UP`` at the top level of every wheel: Python reads ``.pth`` files in site-packages only.
+
+    An editable wheel has no code of the package, only a pointer to the checkout. Setuptools builds it in a folder
+    that it calls the ``install`` command's ``install_lib``, and throws ``build_lib`` away. The three files are copied
+    there, hook included, so that a checkout which has moved cannot leave a dangling ``.pth``.
+    """
+
+    def run(self) -> None:
+        """Build as usual, then copy ``START_UP``."""
+        super().run()
+        for name in START_UP:
+            self.copy_file(name, os.path.join(self._top_level(), name))
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """Name the copies too, where there is a ``build_lib`` that holds them."""
+        copies = [] if self.editable_mode else [os.path.join(self.build_lib, name) for name in START_UP]
+        return [*super().get_outputs(include_bytecode), *copies]
+
+    def get_source_files(self) -> list[str]:
+        """Name ``START_UP`` too: this list is what a source distribution contains."""
+        return [*super().get_source_files(), *START_UP]
+
+    def _top_level(self) -> str:
+        return self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
+
+
+def read_version() -> str:
+    """Read ``__version__`` without importing the package, which may lack its dependencies now."""
+    source = (ROOT / "lifeiqa_plugin" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
+
+
+setup(
+    name="lifeiqa_plugin",
+    version=read_version(),
+    description="Life-IQA, a no-reference image quality metric, as a plugin to pyiqa (IQA-PyTorch)",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The lifeiqa_plugin authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="image quality assessment, no-reference, blind, IQA, pyiqa, PyTorch",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.10",
+    install_requires=["pyiqa>=0.1.16", "torch", "torchvision", "timm", "safetensors", "numpy", "scipy"],
+    extras_require=EXTRAS,
+    packages=find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]),
+    package_data={"lifeiqa_plugin": ["py.typed", "weights/*.safetensors"]},
+    include_package_data=False,
+    zip_safe=False,
+    cmdclass={"build_py": BuildWithStartUp},
+    # pyiqa calls these when it first looks up an unknown name; `pyiqa.models` will name the same function.
+    entry_points={"pyiqa.archs": ["lifeiqa = _lifeiqa_autoload:register_objects"]},
+)
