@@ -32,7 +32,10 @@ def main() -> None:
         stages = network.backbone(crops)
         if getattr(network.backbone, "output_fmt", None) == "NHWC":
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-        parts = {"backbone": lambda n=network, x=crops: n.backbone(x), "decoder": lambda n=network, s=stages: n.decoder(*s)}
+        parts = {
+            "backbone": lambda n=network, x=crops: n.backbone(x),
+            "decoder": lambda n=network, s=stages: n.decoder(*s),
+        }
         seconds = time_in_turn(parts, args.rounds)
         shares = [d / (b + d) for b, d in zip(seconds["backbone"], seconds["decoder"], strict=True)]
         timings = [median_and_quartiles([1000 * s for s in seconds[part]], 1) for part in parts]

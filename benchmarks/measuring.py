@@ -17,14 +17,15 @@ import torch
 from lifeiqa_plugin import register, weights
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "tools"))  # for train_bundled
 
-register()
+register()  # for a checkout that is not installed
 
 
 def conditions() -> str:
     """Return one line that says on what the numbers were measured."""
-    return f"CPU: {cpu_name()}; torch {torch.__version__}, {torch.get_num_threads()} threads; Python {platform.python_version()}"
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"CPU: {cpu_name()}, {torch.get_num_threads()} threads; {versions}"
 
 
 def cpu_name() -> str:

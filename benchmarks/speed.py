@@ -50,7 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", type=int, nargs=2, default=(1080, 800), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--others", nargs="*", choices=list(OTHERS), default=list(OTHERS), help="metrics to compare with")
+    parser.add_argument(
+        "--others", nargs="*", choices=list(OTHERS), default=list(OTHERS), help="metrics to compare with"
+    )
     add_metric_arguments(parser)
     args = parser.parse_args()
     torch.manual_seed(0)

@@ -163,8 +163,9 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
 
 
 def _download(url: str) -> Path:
-    """Fetch a URL into torch's hub folder, once."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    """Fetch a URL into torch's hub folder, once; the folder is named after the whole URL, as file names repeat."""
+    folder = f"lifeiqa-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    path = Path(torch.hub.get_dir()) / "checkpoints" / folder / Path(urlparse(url).path).name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -210,7 +211,10 @@ def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
     """Recognise a bare state dict by its names."""
     state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     if "bunch_embedding" in state_dict:
-        return Checkpoint(convert_released_state_dict(state_dict), released_config(state_dict), None)
+        try:
+            return Checkpoint(convert_released_state_dict(state_dict), released_config(state_dict), None)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     if "decoder.query_tokens" not in state_dict:
         names = ", ".join(list(state_dict)[:3]) or "nothing"
         raise ValueError(f"{path}: expected weights of LifeIQA (decoder.query_tokens, ...), found {names}")
@@ -227,7 +231,7 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
         half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
     """
     tensors = {
-        key: value.detach().cpu().to(torch.float16 if half and value.dim() > 1 else value.dtype).contiguous()
+        key: (value.half() if half and value.is_floating_point() and value.dim() > 1 else value).cpu().contiguous()
         for key, value in network.state_dict().items()
     }
     about = {
@@ -272,6 +276,7 @@ _RELEASED_NAMES = [
     (r"^backbone_stages\.0\.1\.", "backbone.layers_0."),
     (r"^backbone_stages\.([123])\.", r"backbone.layers_\1."),
 ]
+_EXPERT = re.compile(r"MOE\.experts\.\d+\.net\.[03]\.(weight|bias)")
 _DERIVED = ("relative_position_index", "attn_mask")  # timm computes these buffers anew
 
 
@@ -279,11 +284,11 @@ def convert_released_state_dict(state_dict: StateDict) -> StateDict:
     """Rename a state dict of the released Life-IQA code; experts are stacked, the 1x1 convolution becomes a Linear.
 
     Raises:
-        ValueError: a name that the released code does not have.
+        ValueError: a name that the released code does not have, or an expert of which a part is missing.
     """
     out: StateDict = {}
     for key, value in state_dict.items():
-        if key.endswith(_DERIVED) or key.startswith("MOE.experts."):
+        if key.endswith(_DERIVED) or _EXPERT.fullmatch(key):
             continue
         for pattern, name in _RELEASED_NAMES:
             renamed, hits = re.subn(pattern, name, key)
@@ -295,9 +300,12 @@ def convert_released_state_dict(state_dict: StateDict) -> StateDict:
     num_experts = released_config(state_dict)["num_experts"]
     if num_experts > 1:
         for ours, theirs in (("1", "0"), ("2", "3")):
-            experts = [f"MOE.experts.{e}.net.{theirs}" for e in range(num_experts)]
-            out[f"decoder.moe.experts.weight{ours}"] = torch.stack([state_dict[f"{e}.weight"].mT for e in experts])
-            out[f"decoder.moe.experts.bias{ours}"] = torch.stack([state_dict[f"{e}.bias"] for e in experts])
+            for kind in ("weight", "bias"):
+                names = [f"MOE.experts.{e}.net.{theirs}.{kind}" for e in range(num_experts)]
+                if missing := [name for name in names if name not in state_dict]:
+                    raise ValueError(f"{len(missing)} missing ({', '.join(missing[:3])}) for {num_experts} experts")
+                stack = torch.stack([state_dict[name] for name in names])
+                out[f"decoder.moe.experts.{kind}{ours}"] = stack.mT.contiguous() if kind == "weight" else stack
     return out
 
 

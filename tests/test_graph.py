@@ -249,7 +249,7 @@ def test_torch_scatter_is_really_called(torch_scatter, monkeypatch):
     assert len(calls) == 3
 
 
-def test_segments_are_cut_at_the_right_edges(fresh_loader, monkeypatch):
+def test_segments_are_cut_at_the_right_edges(monkeypatch):
     """What we hand to segment_csr, with a stand-in that loops; runs where torch-scatter is not installed too."""
 
     class StandIn:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import sysconfig
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +75,13 @@ class Environment:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory):
     """The running environment's packages without this plugin: a folder of links."""
-    folder = tmp_path_factory.mktemp("packages")
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "lifeiqa" not in entry.name:
-            (folder / entry.name).symlink_to(entry)
-    return folder
+    links = tmp_path_factory.mktemp("packages")
+    folders = [Path(folder) for folder in sys.path if any(Path(folder).glob("*.dist-info"))]
+    entries = {entry.name: entry for folder in reversed(folders) for entry in folder.iterdir()}  # the first folder wins
+    for name, entry in entries.items():
+        if "lifeiqa" not in name:
+            (links / name).symlink_to(entry)
+    return links
 
 
 @pytest.fixture(scope="session")

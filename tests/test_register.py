@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import zipfile
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,30 +129,38 @@ def test_entry_of_the_user_is_kept(python, tmp_path):
 
 
 def test_two_finders_that_ask_each_other(python):
-    rival = """
+    """Each asks the other once, not until the stack is full."""
+    code = """
 import lifeiqa_plugin
 class Rival:
+    asked = []
     def find_spec(self, name, path=None, target=None):
+        self.asked.append(name)
         specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         return next(filter(None, specs), None)
 sys.meta_path.insert(0, Rival())
 """
-    assert python(PYIQA + rival + LISTED + KNOWN) == ["True", "True"]
+    assert python(PYIQA + code + LISTED + KNOWN + "print(Rival.asked.count('pyiqa.utils.registry'))") == [
+        "True",
+        "True",
+        "2",
+    ]
 
 
 def test_pyiqa_in_a_zip_archive(python, tmp_path):
     """There all modules share one loader; the hook must fill its two and leave the others alone."""
-    registry = "class ARCH_REGISTRY:\n    names = {}\n    register_lazy = names.__setitem__"
-    other_pyiqa(tmp_path, "DEFAULT_CONFIGS = {}", registry)
-    (tmp_path / "pyiqa" / "last.py").write_text("DEFAULT_CONFIGS = {}")
-    with zipfile.ZipFile(tmp_path / "pyiqa.zip", "w") as archive:
-        for file in (tmp_path / "pyiqa").rglob("*.py"):
-            archive.write(file, file.relative_to(tmp_path))
+    folder = other_pyiqa(
+        tmp_path / "source",
+        "DEFAULT_CONFIGS = {}",
+        "class ARCH_REGISTRY:\n    names = {}\n    register_lazy = names.__setitem__",
+    )
+    (folder / "pyiqa" / "last.py").write_text("DEFAULT_CONFIGS = {}")
+    archive = shutil.make_archive(tmp_path / "archive", "zip", folder)
     code = """
 import lifeiqa_plugin, pyiqa.default_model_configs as configs, pyiqa.utils.registry as registry, pyiqa.last as last
 print(*configs.DEFAULT_CONFIGS, *registry.ARCH_REGISTRY.names, *last.DEFAULT_CONFIGS)
 """
-    assert python(code, tmp_path / "pyiqa.zip") == ["lifeiqa", "LifeIQA"]
+    assert python(code, archive) == ["lifeiqa", "LifeIQA"]
 
 
 @pytest.mark.parametrize(
