@@ -6,8 +6,8 @@ BIQ2021_FOLDER is a checkout of the authors' repository. Every picture is scored
 ``pyiqa.create_metric('lifeiqa')``. PLCC and RMSE are of the raw scores, without a fitted curve. Each number stands with
 its 95 % interval over seeded bootstrap samples of the pictures.
 
-106 of the test pictures have a near-twin among the official training pictures. Training left those twins out
-(``drop_twins`` in ``tools/train_bundled.py``), so all 2,000 test pictures count here.
+Some of the test pictures have near-twins among the official training pictures. Training left those twins out
+(``drop_twins`` in ``tools/train_bundled.py`` prints how many), so all 2,000 test pictures count here.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py --megapixels 100
 
-Each case is a process of its own. "small tensor" is what Python, torch, pyiqa and the network need by themselves.
+Each case is a process of its own. "small tensor" is what Python, torch, pyiqa and the network need by themselves,
+"JPEG file, not scored" what pyiqa's reader of files needs before the network sees anything.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from pathlib import Path
 import torch
 from measuring import add_metric_arguments, conditions, create_lifeiqa, markdown_table
 from PIL import Image
+from pyiqa.utils.img_util import imread2tensor
 
 SMALL = 224
-CASES = ("small tensor", "tensor", "JPEG file")
+CASES = ("small tensor", "tensor", "JPEG file, not scored", "JPEG file")
 DRAW = "draw"
 
 
@@ -43,9 +45,9 @@ def measure(case: str, path: Path, side: int, args: argparse.Namespace) -> dict[
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's doubts about 90 megapixels and more
     metric = create_lifeiqa(args)
     side = SMALL if case == "small tensor" else side
-    picture = str(path) if case == "JPEG file" else torch.rand(1, 3, side, side)
+    picture = str(path) if case.startswith("JPEG") else torch.rand(1, 3, side, side)
     start = time.perf_counter()
-    metric(picture)
+    (imread2tensor if case.endswith("not scored") else metric)(picture)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak": gibibytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)}
 

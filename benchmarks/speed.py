@@ -1,8 +1,9 @@
 """Measure seconds per picture on the CPU, beside three metrics of pyiqa.
 
-    python benchmarks/speed.py --rounds 9
+    python benchmarks/speed.py --rounds 5
 
-The others are built untrained, as their weights would have to be downloaded and do not change the time.
+The others are built untrained, as their weights would have to be downloaded and do not change the time. maniqa needs
+minutes per picture on two cores; ``--others musiq topiq_nr`` leaves it out.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def create_untrained(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, nargs=2, default=(1080, 800), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument(
         "--others", nargs="*", choices=list(OTHERS), default=list(OTHERS), help="metrics to compare with"

@@ -27,8 +27,14 @@ from lifeiqa_plugin.moe import Balancing, Routing, SparseMoE, load_balancing_los
 SWIN_B = "swin_base_patch4_window7_224.ms_in22k_ft_in1k"
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "released": {"num_experts": 8, "memory_grid": 7, "adjacency": "fixed", "gcn_final_activation": False, "moe_scaled": "experts"},
-    "paper": {"num_experts": 4, "memory_grid": 6, "adjacency": "learnable", "gcn_final_activation": True, "moe_scaled": "bypass"},
+    "released": {
+        "num_experts": 8, "memory_grid": 7, "adjacency": "fixed",
+        "gcn_final_activation": False, "moe_scaled": "experts",
+    },
+    "paper": {
+        "num_experts": 4, "memory_grid": 6, "adjacency": "learnable",
+        "gcn_final_activation": True, "moe_scaled": "bypass",
+    },
 }  # fmt: skip
 """The arguments in which the released code (its synthetic-set setting) and the paper's text differ."""
 
@@ -182,7 +188,7 @@ class LifeIQA(nn.Module):
         balancing: form of the load-balancing loss, ``released`` or ``switch``.
         dropout: inside the experts.
         scatter_backend: ``auto``, ``torch`` or ``torch_scatter``; the numbers are the same.
-        score_range: None leaves the head linear (released code); (low, high) passes it through a sigmoid into the range.
+        score_range: None leaves the head linear (released code); (low, high) squeezes it into the range by a sigmoid.
         crop_size: side of a crop; None takes the backbone's own input size.
         working_size: shorter side to which larger pictures are reduced; None for 12/7 of the crop size (384 for 224).
         test_sample: crops per picture; None for as many as cover it.
@@ -260,9 +266,11 @@ class LifeIQA(nn.Module):
             return score
         routing = Routing(*(torch.cat(parts) for parts in zip(*(o.routing for o in outputs), strict=True)))
         attention = torch.cat([o.attention for o in outputs if o.attention is not None])
+        attention, gates, expert_index = (
+            t.unflatten(0, (-1, len(offsets))) for t in (attention, routing.gates, routing.expert_index)
+        )
         return LifeIQAOutput(
-            score, crop_scores, query_scores, offsets,
-            *(t.unflatten(0, (-1, len(offsets))) for t in (attention, routing.gates, routing.expert_index)),
+            score, crop_scores, query_scores, offsets, attention, gates, expert_index,
             load_balancing_loss(routing, self.balancing), router_z_loss(routing),
         )  # fmt: skip
 

@@ -73,8 +73,7 @@ def _even_grid(height: int, width: int, num_crops: int) -> tuple[int, int]:
         return abs(math.log(height * cols / (width * rows)))
 
     grids = [(rows, num_crops // rows) for rows in range(1, num_crops + 1)]
-    best = min(grids, key=lambda grid: (unevenness(*grid) > math.log(2), -grid[0] * grid[1], unevenness(*grid)))
-    return best
+    return min(grids, key=lambda grid: (unevenness(*grid) > math.log(2), -grid[0] * grid[1], unevenness(*grid)))
 
 
 def cut_crops(x: Tensor, offsets: list[tuple[int, int]], crop_size: int) -> Tensor:

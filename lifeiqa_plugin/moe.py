@@ -75,8 +75,9 @@ class Experts(nn.Module):
         self.bias1 = nn.Parameter(torch.empty(num_experts, 4 * dim))
         self.weight2 = nn.Parameter(torch.empty(num_experts, 4 * dim, dim))
         self.bias2 = nn.Parameter(torch.empty(num_experts, dim))
-        for parameter, fan_in in ((self.weight1, dim), (self.bias1, dim), (self.weight2, 4 * dim), (self.bias2, 4 * dim)):
-            nn.init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))  # as nn.Linear
+        for layer, fan_in in (((self.weight1, self.bias1), dim), ((self.weight2, self.bias2), 4 * dim)):
+            for parameter in layer:
+                nn.init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))  # as nn.Linear
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) tokens -> (E, T, C), every expert's answer to every token."""

@@ -15,6 +15,7 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlparse
 
@@ -28,7 +29,9 @@ from lifeiqa_plugin.arch import PRESETS, LifeIQA
 BUNDLED = Path(__file__).parent / "weights" / "lifeiqa.safetensors"
 BUNDLED_SHA256 = ""
 FORMAT = 1
-RUNTIME_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size", "test_sample", "working_size"}
+MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
+"""Options that are no part of a model, and so are not written into its checkpoint."""
+RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size"}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
 StateDict = dict[str, Tensor]
@@ -70,10 +73,12 @@ def build_lifeiqa(
         **options: arguments of :class:`~lifeiqa_plugin.arch.LifeIQA`.
 
     Raises:
-        TypeError: an unknown option.
+        TypeError: an unknown option, or ``pretrained`` neither True nor False.
         ValueError: an unknown preset, or options that contradict the checkpoint.
         OSError, ValueError: as :func:`read_checkpoint`.
     """
+    if not isinstance(pretrained, bool):
+        raise TypeError(f"pretrained must be True or False, got {pretrained!r}; pretrained_model_path names a file")
     _check_option_names(options)
     if preset is not None:
         if preset not in PRESETS:
@@ -83,7 +88,8 @@ def build_lifeiqa(
         return LifeIQA(**options)
     source = BUNDLED if pretrained_model_path is None else pretrained_model_path
     checkpoint = read_checkpoint(source, BUNDLED_SHA256 if source is BUNDLED else None)
-    network = LifeIQA(**_merge_options(checkpoint.config, options, source))
+    with torch.random.fork_rng(devices=[]):  # initial weights are overwritten, so nobody should notice their dice
+        network = LifeIQA(**_merge_options(checkpoint.config, options, source))
     _load_strictly(network, checkpoint.state_dict, source)
     return network
 
@@ -150,14 +156,15 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
     """
     path = _download(str(source)) if urlparse(str(source)).scheme in ("http", "https") else Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; expected a .safetensors or .pth file")
+        raise FileNotFoundError(f"{path}: no such file; expected a .safetensors or .pth file")
     if sha256:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != sha256:
             raise ValueError(f"{path}: sha256 is {found}, expected {sha256}; the file is damaged, install it again")
     with open(path, "rb") as file:
         head = file.read(9)
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+    is_torch = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
+    if is_torch and head[8:] != b"{":  # safetensors: a length of 8 bytes, which may look like those, then JSON
         return _read_torch(path)
     return _read_safetensors(path)
 
@@ -185,25 +192,36 @@ def _read_safetensors(path: Path) -> Checkpoint:
     state_dict = {key: value.float() if value.is_floating_point() else value for key, value in state_dict.items()}
     if "lifeiqa" not in metadata:
         return _from_state_dict(state_dict, path)
-    about = json.loads(metadata["lifeiqa"])
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: checkpoint format {about.get('format')}, expected {FORMAT}; update lifeiqa_plugin")
-    card = Card(**about["card"])
-    if card.lower_better:
-        raise ValueError(f"{path}: scores are lower-better, expected higher-better; train on labels turned round")
+    try:
+        about = json.loads(metadata["lifeiqa"])
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']!r}, expected {FORMAT}; update lifeiqa_plugin")
+        card = Card(**about["card"])
+        if card.lower_better:
+            raise ValueError("scores are lower-better, expected higher-better; train on labels turned round")
+        _check_option_names(about["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the metadata do not describe a LifeIQA that can be used ({error})") from error
     return Checkpoint(state_dict, about["config"], card)
 
 
 def _read_torch(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged and unsafe files
-        raise ValueError(f"{path}: not a torch file of plain tensors, or truncated ({error})") from error
+    except UnpicklingError as error:  # whose text advises to load the file unsafely
+        raise ValueError(
+            f"{path}: holds more than plain tensors, which could run code when read; nothing was read. Expected a "
+            "state dict, as written by torch.save(network.state_dict(), path)"
+        ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(f"{path}: damaged or truncated torch file ({str(error).split('. ')[0]})") from error
     for key in ("params", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
+    if others := {key: type(value).__name__ for key, value in content.items() if not isinstance(value, Tensor)}:
+        raise ValueError(f"{path}: expected a state dict of tensors, but some entries are none: {others}")
     return _from_state_dict(content, path)
 
 
@@ -236,7 +254,7 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
     }
     about = {
         "format": FORMAT,
-        "config": {key: value for key, value in network.config.items() if key not in ("backbone_pretrained", "chunk_size", "scatter_backend")},
+        "config": {key: value for key, value in network.config.items() if key not in MACHINE_OPTIONS},
         "preprocessing": {
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),
@@ -310,7 +328,7 @@ def convert_released_state_dict(state_dict: StateDict) -> StateDict:
 
 
 def released_config(state_dict: StateDict) -> dict[str, Any]:
-    """Read the decoder's arguments off the shapes of a released state dict; heads, top-k and grid are the code's own."""
+    """Read the decoder's arguments off the shapes of a released state dict; the others are as the code has them."""
     depth = len({key.split(".")[2] for key in state_dict if key.startswith("bunch_decoder.layers.")})
     router = state_dict.get("MOE.router.linear.bias")
     _, num_queries, embed_dim = state_dict["bunch_embedding"].shape

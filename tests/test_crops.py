@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_crops_are_evenly_spaced():
     for height, width in SIZES:
         for axis in (0, 1):
             positions = sorted({offset[axis] for offset in crop_offsets(height, width, 224)})
-            steps = [b - a for a, b in zip(positions, positions[1:], strict=False)]
+            steps = [b - a for a, b in pairwise(positions)]
             assert max(steps, default=0) - min(steps, default=0) <= 1, (height, width)
 
 
@@ -96,7 +97,8 @@ def test_any_number_gives_a_grid_that_touches_the_edges():
             assert len(offsets) == len(tops) * len(lefts) <= number, (height, width, number)
             assert len(offsets) >= 0.7 * number, (height, width, number)
             for positions, room in ((tops, height - 224), (lefts, width - 224)):
-                assert (min(positions), max(positions)) == (0, room) or positions == {room // 2}, (height, width, number)
+                ends = (min(positions), max(positions))
+                assert ends == (0, room) or positions == {room // 2}, (height, width, number)
 
 
 @pytest.mark.parametrize("number", [0, -3])

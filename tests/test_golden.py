@@ -193,7 +193,7 @@ def test_a_released_plain_network_loads(tmp_path):
 
 def test_a_released_checkpoint_of_another_backbone_is_refused(small, tmp_path):
     torch.save(released_names(small), tmp_path / "released.pth")
-    with pytest.raises(ValueError, match=r"released\.pth: the weights do not fit a LifeIQA with \d+ tensors: \d+ missing"):
+    with pytest.raises(ValueError, match=r"released\.pth: the weights do not fit a LifeIQA with \d+ tensors: "):
         build_lifeiqa(pretrained_model_path=tmp_path / "released.pth", backbone="test_efficientnet")
 
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -258,7 +259,7 @@ def test_segments_are_cut_at_the_right_edges(monkeypatch):
             assert reduce == "sum"
             assert offsets.shape[0] == messages.shape[0]
             ends = offsets[0].tolist()
-            return torch.stack([messages[:, i:j].sum(1) for i, j in zip(ends, ends[1:], strict=False)], dim=1)
+            return torch.stack([messages[:, i:j].sum(1) for i, j in pairwise(ends)], dim=1)
 
     monkeypatch.setattr(graph, "load_torch_scatter", lambda: StandIn)
     for edge_index, num_nodes in GRAPHS.values():

@@ -1,0 +1,257 @@
+"""LifeIQA as a metric of pyiqa, and whether the scores of the bundled model mean something."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib.util
+import json
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyiqa
+import pytest
+import torch
+from PIL import Image, ImageFile, UnidentifiedImageError
+from safetensors import safe_open
+
+import lifeiqa_plugin
+from lifeiqa_plugin import weights
+from lifeiqa_plugin.arch import LifeIQA
+from lifeiqa_plugin.weights import Card, save_checkpoint
+
+lifeiqa_plugin.register()
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PHOTOS = sorted((EXAMPLES / "photos").glob("*_0_clean.jpg"))
+SMALL = {
+    "backbone": "test_efficientnet", "embed_dim": 24, "num_heads": 2, "depth": 1, "num_experts": 2,
+    "score_range": (0.0, 1.0), "crop_size": 64, "working_size": 110,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def metric():
+    """The metric as users get it, with the bundled model."""
+    return pyiqa.create_metric("lifeiqa", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def distort():
+    """The module that makes the distorted example photos."""
+    spec = importlib.util.spec_from_file_location("make_distorted", EXAMPLES / "make_distorted.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small_metric(**options):
+    return pyiqa.create_metric("lifeiqa", device="cpu", pretrained=False, **(SMALL | options))
+
+
+# ------------------------------------------------------------------------------------------------------------- contract
+
+
+def test_is_listed_with_its_direction_and_range(metric):
+    assert "lifeiqa" in pyiqa.list_models()
+    assert "lifeiqa" in pyiqa.list_models(metric_mode="NR")
+    assert metric.score_range == "0, 1"
+    assert metric.lower_better is False
+    assert metric.metric_mode == "NR"
+    assert isinstance(metric.net, LifeIQA)
+    assert metric.net.score_range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 224, 224), (1, 1, 300, 250), (1, 3, 1, 1), (3, 3, 20, 500)])
+def test_score(metric, shape):
+    score = metric(torch.rand(shape))
+    assert score.shape == (shape[0], 1)
+    assert score.dtype == torch.float32
+    assert not score.requires_grad
+    assert ((score >= 0) & (score <= 1)).all()
+
+
+def test_file_path_and_pil_image_and_tensor_agree(metric):
+    photo = PHOTOS[0]
+    with Image.open(photo) as opened:
+        pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+        assert torch.equal(metric(opened), metric(pixels))
+    assert torch.equal(metric(str(photo)), metric(pixels))
+
+
+def test_same_score_every_time_and_from_a_second_metric(metric):
+    other = pyiqa.create_metric("lifeiqa", device="cpu")
+    torch.manual_seed(1)
+    first = metric(str(PHOTOS[0]))
+    torch.manual_seed(2)
+    assert torch.equal(metric(str(PHOTOS[0])), first)
+    assert torch.equal(other(str(PHOTOS[0])), first)
+
+
+def test_creating_and_scoring_leave_the_random_numbers_alone():
+    state = torch.get_rng_state()
+    metric = pyiqa.create_metric("lifeiqa", device="cpu")
+    metric(torch.full((1, 3, 300, 300), 0.5))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_habits_of_pyiqas_own_tests(metric):
+    """One crop per picture, a batch of two, a backward pass without NaN."""
+    assert hasattr(metric.net, "test_sample")
+    kept, metric.net.test_sample = metric.net.test_sample, 1
+    try:
+        x = torch.rand(2, 3, 224, 224, requires_grad=True)
+        metric.net(x).sum().backward()
+    finally:
+        metric.net.test_sample = kept
+    assert x.grad.isfinite().all()
+    assert (x.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_as_loss_must_be_minimised_with_a_minus(metric):
+    """Pyiqa does not turn a higher-better score round: its loss is the mean score, so training minimises ``-loss``."""
+    loss = pyiqa.create_metric("lifeiqa", device="cpu", as_loss=True)
+    x = torch.rand(2, 3, 224, 224) * 0.5 + 0.25
+    torch.testing.assert_close(loss(x), metric(x).mean())
+    x.requires_grad_()
+    before = -loss(x)
+    before.backward()
+    assert x.grad.isfinite().all()
+    with torch.no_grad():
+        better = x - 1e-3 * x.grad.sign()
+    assert -loss(better) < before
+    assert metric(better).mean() > metric(x.detach()).mean()
+
+
+def test_details(metric):
+    details = metric(torch.rand(1, 3, 300, 300), return_details=True)
+    assert torch.equal(details.score, details.crop_scores.mean(1, keepdim=True))
+    torch.testing.assert_close(details.attention.sum(-1), torch.ones(details.attention.shape[:-1]))
+
+
+# -------------------------------------------------------------------------------------------------------------- options
+
+
+def test_own_checkpoint_needs_no_other_argument(tmp_path):
+    network = LifeIQA(**SMALL).eval()
+    save_checkpoint(network, tmp_path / "mine.safetensors", Card("noise", "CC0-1.0"))
+    metric = pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=str(tmp_path / "mine.safetensors"))
+    x = torch.rand(1, 3, 100, 90)
+    with torch.no_grad():
+        assert torch.equal(metric(x), network(x))
+
+
+def test_options_reach_the_network():
+    net = small_metric(test_sample=3, chunk_size=2, top_k=1).net
+    assert (net.test_sample, net.chunk_size, net.decoder.moe.router.top_k) == (3, 2, 1)
+
+
+def test_unknown_option_is_an_error():
+    with pytest.raises(TypeError, match="LifeIQA has no option 'num_crop'; "):
+        pyiqa.create_metric("lifeiqa", device="cpu", num_crop=5)
+
+
+def test_missing_checkpoint_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file; expected a \.safetensors or \.pth file"):
+        pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=str(tmp_path / "none.pth"))
+
+
+def test_option_that_contradicts_the_bundled_model_is_an_error():
+    with pytest.raises(ValueError, match=r"lifeiqa\.safetensors: the checkpoint has embed_dim=\d+, but embed_dim=12"):
+        pyiqa.create_metric("lifeiqa", device="cpu", embed_dim=12)
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+def refusal(metric, path):
+    """Return the error that a file gives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # pyiqa leaves the file open when decoding fails
+        try:
+            pytest.fail(f"{path} has the score {metric(str(path))}")
+        except OSError as error:
+            found = type(error), str(error)
+        gc.collect()
+    return found
+
+
+def test_files_that_are_not_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)  # pyiqa's data sets switch it on, for all of Pillow
+    metric, path = small_metric(), tmp_path / "photo.jpg"
+    for content in (b"", b"this is text", b"\x89PNG\r\n\x1a\n"):
+        path.write_bytes(content)
+        assert refusal(metric, path) == (UnidentifiedImageError, f"cannot identify image file {str(path)!r}")
+    path.write_bytes(PHOTOS[0].read_bytes()[:9000])
+    kind, text = refusal(metric, path)
+    assert kind is OSError
+    assert text.startswith("image file is truncated")
+    missing = tmp_path / "none.jpg"
+    assert refusal(metric, missing) == (FileNotFoundError, f"[Errno 2] No such file or directory: {str(missing)!r}")
+    assert refusal(metric, tmp_path)[0] is IsADirectoryError
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.full((1, 3, 9, 9), float("nan")), (ValueError, AssertionError), "nan"),
+        (torch.full((1, 3, 9, 9), 1.5), (ValueError, AssertionError), r"\[0, 1\], .*1\.5"),
+        (torch.zeros(3, 9, 9), AssertionError, "4D"),
+        (torch.zeros(1, 4, 9, 9), AssertionError, "RGB or gray"),
+        (torch.zeros(1, 3, 9, 9, dtype=torch.uint8), TypeError, "got torch.uint8; divide 8-bit pictures by 255"),
+    ],
+)
+def test_bad_tensors(x, error, message):
+    """Some are refused by pyiqa before the network sees them; none gets a score."""
+    with pytest.raises(error, match=message):
+        small_metric()(x)
+
+
+def test_without_pyiqas_check_the_network_still_looks():
+    metric = small_metric(as_loss=True)  # pyiqa then leaves the range unchecked
+    finite, lie = "must be finite", r"must lie in \[0, 1\]"
+    for value, message in ((float("nan"), finite), (float("inf"), finite), (2.0, lie)):
+        with pytest.raises(ValueError, match=f"pictures {message}"):
+            metric(torch.full((1, 3, 9, 9), value))
+
+
+# -------------------------------------------------------------------------------------------------------- bundled model
+
+
+def test_bundled_file():
+    path = weights.BUNDLED
+    assert path.stat().st_size <= 16 * 2**20
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == weights.BUNDLED_SHA256
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["lifeiqa"])
+    assert "efficientnet_lite" in about["config"]["backbone"]
+    assert about["score_range"] == [0.0, 1.0]
+    assert about["card"]["lower_better"] is False
+    assert "BIQ2021" in about["card"]["training_data"]
+    assert about["card"]["licence"]
+
+
+def test_there_are_photos():
+    assert len(PHOTOS) == 5
+
+
+@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
+def test_example_photos_rank_as_a_person_would(metric, photo):
+    files = sorted(photo.parent.glob(f"{photo.stem.split('_')[0]}_*.jpg"))
+    assert len(files) == 4
+    scores = [metric(str(path)).item() for path in files]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] - scores[-1] > 0.05
+
+
+@pytest.mark.parametrize("kind", ["blur", "noise", "jpeg", "dark"])
+@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
+def test_score_falls_as_distortion_grows(metric, distort, photo, kind):
+    degrees = next(degrees for function, degrees in distort.DEGREES.values() if function.__name__ == kind)
+    with Image.open(photo) as opened:
+        clean = opened.convert("RGB")
+    ladder = [clean, *(getattr(distort, kind)(clean, degree) for degree in degrees)]
+    scores = [metric(rung).item() for rung in ladder]
+    assert all(a > b for a, b in pairwise(scores)), scores
