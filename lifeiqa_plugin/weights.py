@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lifeiqa_plugin.arch import PRESETS, LifeIQA
@@ -267,7 +267,7 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, {"lifeiqa": json.dumps(about)})
+        part.write_bytes(save(tensors, {"lifeiqa": json.dumps(about)}))  # save_file would make it private (0600)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

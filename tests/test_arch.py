@@ -164,8 +164,11 @@ def test_channels_last_backbone():
     with torch.no_grad():
         stage3, stage4 = network.backbone((x - network.mean) / network.std)
         assert (stage3.shape, stage4.shape) == ((1, 14, 14, 384), (1, 7, 7, 768))
-        expected = network.decoder(stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2)).query_scores.mean(1)
-        torch.testing.assert_close(network(x)[:, 0], expected)
+        expected = network.decoder(stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2), need_weights=True)
+        details = network(x, return_details=True)
+    torch.testing.assert_close(details.query_scores[:, 0], expected.query_scores)
+    torch.testing.assert_close(details.attention[:, 0], expected.attention)  # rows and columns in their places
+    assert details.attention.std() > 1e-5, "even attention would prove nothing"
 
 
 @pytest.mark.parametrize(

@@ -162,8 +162,9 @@ def test_any_size_gives_full_crops_of_finite_pixels(size):
 
 
 def test_reduction_is_antialiased():
-    """Stripes finer than the new grid turn gray; without the low-pass filter they would alias to black and white."""
-    stripes = (torch.arange(1536) % 2).float().expand(1, 1, 1536, 1536)
+    """Stripes finer than the new grid turn gray; without the low-pass filter they alias, here to white."""
+    stripes = torch.tensor([0.0, 1.0, 1.0, 0.0]).repeat(384).expand(1, 1, 1536, 1536)
+    assert F.interpolate(stripes, (384, 384), mode="bicubic").min() > 0.9
     gray = to_working_size(stripes, 224, 384)
     torch.testing.assert_close(gray, torch.full((1, 1, 384, 384), 0.5), atol=0.05, rtol=0)  # the edges see one-sided
     torch.testing.assert_close(gray[..., 4:-4], torch.full((1, 1, 384, 376), 0.5))
