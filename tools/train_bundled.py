@@ -5,7 +5,7 @@
 
 BIQ2021_FOLDER is a checkout of the authors' repository (``Images/``, ``Train (Images and MOS).csv``, ``Test ...csv``).
 Made for two CPU cores: the lower half of EfficientNet-Lite2 stays as ImageNet left it, so its output is computed once
-for a few seeded crops of every picture and kept in memory (about 9 GB); only the upper half and the decoder are
+for a few seeded crops of every picture and kept in memory (4 GB); only the upper half and the decoder are
 trained. Training pictures with a near-twin in the test split are dropped, ``--val`` others choose the epoch, and the
 test split is not read at all except for finding those twins: ``benchmarks/biq2021.py`` measures it.
 
@@ -199,13 +199,12 @@ def raw_scores(network: LifeIQA, features: Tensor) -> tuple[Tensor, Tensor]:
     """Upper half and decoder on (B, C, H, W) features of the lower half; returns scores (B,) and the side losses."""
     backbone = network.backbone
     taps = {backbone.feature_info[i]["stage"] for i in (-2, -1)}
-    x, stages = features.contiguous(memory_format=torch.channels_last), []
-    with torch.autocast("cpu", torch.bfloat16):
-        for index, block in enumerate(backbone.blocks[FROZEN_BLOCKS:], start=FROZEN_BLOCKS):
-            x = block(x)
-            if index + 1 in taps:
-                stages.append(x)
-    output = network.decoder(stages[0].float(), stages[1].float())
+    x, stages = features.float().contiguous(memory_format=torch.channels_last), []
+    for index, block in enumerate(backbone.blocks[FROZEN_BLOCKS:], start=FROZEN_BLOCKS):
+        x = block(x)
+        if index + 1 in taps:
+            stages.append(x)
+    output = network.decoder(*stages)
     side = 0.01 * load_balancing_loss(output.routing, "switch") + 0.001 * router_z_loss(output.routing)
     return output.query_scores.mean(1).sigmoid(), side
 
@@ -254,7 +253,7 @@ def train(network: LifeIQA, data: dict[str, Tensor], mos: Tensor, args: argparse
     groups = parameter_groups(network, args.lr, args.backbone_lr)
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     trained = [p for group in groups for p in group["params"]]
-    ema = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+    ema = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
     steps = len(mos) // args.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [group["lr"] for group in groups], total_steps=args.epochs * steps, pct_start=0.1
@@ -293,13 +292,13 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="folder of BIQ2021")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results, created")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the decoder")
     parser.add_argument("--backbone-lr", type=float, default=3e-4, help="of the upper half of the backbone")
     parser.add_argument("--views", type=int, default=5, help="random crops kept of each picture")
     parser.add_argument("--ladders", type=int, default=4, help="distortion ladders in a batch")
-    parser.add_argument("--ladder-pictures", type=int, default=3000)
+    parser.add_argument("--ladder-pictures", type=int, default=2000)
     parser.add_argument("--ladder-weight", type=float, default=5.0)
     parser.add_argument("--val", type=int, default=1000, help="training pictures held out to choose the epoch")
     parser.add_argument("--limit", type=int, help="use only this many training pictures (for a trial)")
