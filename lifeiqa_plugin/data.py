@@ -250,10 +250,17 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
     ) -> None:
         super().__init__(dataset, num_replicas, rank, ratio, use_shuffle)
         self.batch: int = dataset.opt["batch_size_per_gpu"]
-        self.iterations = math.ceil(len(dataset) * ratio / (self.batch * num_replicas))
+        self.iterations = self.iterations_per_epoch(dataset, num_replicas)
         self.num_samples = self.iterations * self.batch
         self.ratio, self.seed, self.start_iter = ratio, seed, start_iter
         self.epoch: int | None = None
+
+    @staticmethod
+    def iterations_per_epoch(dataset: LifeIQADataset, num_replicas: int) -> int:
+        """Return the number of batches that each process takes in an epoch, as pyiqa counts them."""
+        opt = dataset.opt
+        rows = len(dataset) * opt.get("dataset_enlarge_ratio", 1)
+        return math.ceil(rows / (opt["batch_size_per_gpu"] * num_replicas))
 
     def __iter__(self) -> Iterator[int]:
         """Yield the keys of this process for the epoch that was set."""

@@ -28,7 +28,7 @@ from pyiqa.utils import set_random_seed
 from pyiqa.utils.dist_util import get_dist_info
 from pyiqa.utils.options import make_paths
 
-from lifeiqa_plugin.data import ResumableSampler, check_no_overlap
+from lifeiqa_plugin.data import LifeIQADataset, ResumableSampler, check_no_overlap
 from lifeiqa_plugin.evaluation import METRICS, evaluate
 from lifeiqa_plugin.options import read_options
 from lifeiqa_plugin.training import STATE_FILE
@@ -62,7 +62,11 @@ def train(option_file: str | Path, force_yml: list[str] | None = None, auto_resu
 def run(options: Options, option_file: str | Path, auto_resume: bool = False) -> dict[str, float]:
     """Train with options that have been read; everything else as :func:`train`."""
     opt = prepare_options(options)
-    check_data(opt)
+    train_set = check_data(opt)["train"]
+    iterations = ResumableSampler.iterations_per_epoch(train_set, opt["world_size"])
+    for section, key in (("val", "val_freq"), ("logger", "save_latest_freq")):
+        if opt.get(section) and opt[section].get(key) is None:
+            opt[section][key] = iterations  # once per epoch
     test_opt = opt["datasets"].pop("test", None)
     state = load_state(opt, auto_resume)
     if state is not None:  # pyiqa makes these folders for new runs only
@@ -114,8 +118,8 @@ def prepare_options(options: Options) -> Options:
     return opt
 
 
-def check_data(opt: Options) -> None:
-    """Build every dataset once, open every file, and see that no two share a picture or a reference.
+def check_data(opt: Options) -> dict[str, LifeIQADataset]:
+    """Build and return every dataset, open every file, and see that no two share a picture or a reference.
 
     Raises:
         OSError, ValueError: as :class:`~lifeiqa_plugin.data.LifeIQADataset` and its checks.
@@ -126,6 +130,7 @@ def check_data(opt: Options) -> None:
     for dataset in datasets.values():
         dataset.check_files()
     check_no_overlap(datasets)
+    return datasets
 
 
 def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:
@@ -203,7 +208,7 @@ def train_splits(option_file: str | Path, count: int, force_yml: list[str] | Non
         one = copy.deepcopy(options)
         one["name"] = f"{options['name']}_split{split:02d}"
         for dataset in one["datasets"].values():
-            dataset["split_index"] = split
+            dataset |= {"split_index": split, "split_ratio": dataset.get("split_ratio", "712")}
         done = Path("experiments") / one["name"] / "test_results.json"
         if done.is_file():
             results.append(json.loads(done.read_text(encoding="utf-8")))

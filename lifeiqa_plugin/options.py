@@ -53,7 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "num_gpu": "auto",
     "manual_seed": 123,
     "path": {"resume_state": None},
-    "logger": {"print_freq": 100, "save_latest_freq": 1000, "use_tb_logger": False},
+    "logger": {"print_freq": 100, "save_latest_freq": None, "use_tb_logger": False},
 }
 
 
@@ -80,7 +80,7 @@ def read_options(path: str | Path, force_yml: list[str] | None = None) -> dict[s
     for dataset in options["datasets"].values():
         dataset.setdefault("persistent_workers", dataset.setdefault("num_worker_per_gpu", 0) > 0)
     if options.get("val"):
-        options["val"] = {"save_img": False} | options["val"]
+        options["val"] = {"save_img": False, "val_freq": None} | options["val"]
     return options
 
 
@@ -125,7 +125,7 @@ def _check_section(section: Mapping[str, Any], known: Mapping[str, Any], where: 
     for name, value in section.items():
         key = "val" if where == "datasets:" and str(name).startswith("val_") else name
         if key not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             raise ValueError(f"{path}: unknown key {where}{name}; {hint}")
         if known[key] is not ANY and value is not None:
