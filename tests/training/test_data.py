@@ -1,4 +1,4 @@
-"""Data: crops that depend on (seed, epoch, picture) alone, an order that can be resumed, errors that say what is wrong."""
+"""Data: crops that depend on (seed, epoch, picture) alone, an order that can be resumed, plain errors."""
 
 from __future__ import annotations
 

@@ -415,7 +415,7 @@ def test_splits(write_options):
 
 
 def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python, tmp_path):
-    """Same pictures, same crops, gradients averaged: only the order of summing differs, which AdamW magnifies to 1e-4."""
+    """Same pictures, same crops, gradients averaged; AdamW magnifies the order of summing to 1e-4."""
     changes = [
         "network:dropout=0",
         "train:optim:lr=1e-4",
