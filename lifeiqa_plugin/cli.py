@@ -47,6 +47,8 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_train(args: argparse.Namespace) -> None:
     """Train, print the test results if there are any."""
+    from pyiqa.utils.dist_util import get_dist_info
+
     from lifeiqa_plugin.launch import processes, train, train_splits
 
     with processes(args.launcher):
@@ -54,8 +56,8 @@ def run_train(args: argparse.Namespace) -> None:
             train_splits(args.opt, args.splits, args.force_yml)
             return
         result = train(args.opt, args.force_yml, args.auto_resume)
-    if result:
-        print(json.dumps(result))
+        if result and get_dist_info()[0] == 0:
+            print(json.dumps(result))
 
 
 def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

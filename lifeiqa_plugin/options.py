@@ -79,8 +79,8 @@ def read_options(path: str | Path, force_yml: list[str] | None = None) -> dict[s
             options[section] = default | (given or {})
     for dataset in options["datasets"].values():
         dataset.setdefault("persistent_workers", dataset.setdefault("num_worker_per_gpu", 0) > 0)
-    if options.get("val"):
-        options["val"] = {"save_img": False, "val_freq": None} | options["val"]
+    has_val = any(phase.startswith("val") for phase in options["datasets"])
+    options["val"] = {"save_img": False, "val_freq": None} | (options.get("val") or {}) if has_val else None
     return options
 
 

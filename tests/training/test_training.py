@@ -46,7 +46,7 @@ def read_weights(label: str, folder: Path = FOLDER) -> dict:
 
 def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
     """The numbers of every iteration of the newest log."""
-    text = max(folder.glob("train_*.log"), key=lambda p: p.stat().st_mtime).read_text()
+    text = max(folder.glob("train_*.log"), key=newest).read_text()
     lines = [line for line in text.splitlines() if "iter:" in line and "l_mos" in line]
     return [{k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])} for line in lines]
 
@@ -311,6 +311,30 @@ def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, pictures):
     result = evaluate(network, dataset)
     assert {m: best[m]["val"] for m in best} == pytest.approx({m: result[m] for m in best}, abs=1e-6)
     assert best["srcc"]["iter"] % 2 == 0
+
+
+def test_without_validation_the_last_weights_are_tested(write_options):
+    result = launch.train(write_options("train:total_epoch=1", drop=("datasets:val", "val")))
+    assert result["pictures"] == 8
+    assert [p.name for p in (FOLDER / "models").iterdir()] == ["net_latest.safetensors"]
+    assert read_state()["iter"] == 5
+
+
+def test_validation_and_states_come_once_per_epoch_by_default(write_options):
+    launch.train(write_options(drop=("val", "logger", "datasets:test")))
+    assert "Validation noise-val" in newest_log()
+    assert newest_log().count("validation datasets are used") == 3
+    assert newest_log().count("Saving latest") == 3
+
+
+def newest_log() -> str:
+    return max(FOLDER.glob("train_*.log"), key=newest).read_text()
+
+
+def test_numbered_weights_on_request(write_options):
+    launch.train(write_options("logger:save_checkpoint_freq=4", "train:total_epoch=2", drop=("datasets:test",)))
+    names = {p.name for p in (FOLDER / "models").iterdir()}
+    assert names == {f"net_{label}.safetensors" for label in ("4", "8", "best", "latest")}
 
 
 def test_nan_never_wins_but_a_first_result_counts(write_options, tmp_path):
