@@ -259,8 +259,9 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
     def iterations_per_epoch(dataset: LifeIQADataset, num_replicas: int) -> int:
         """Return the number of batches that each process takes in an epoch, as pyiqa counts them."""
         opt = dataset.opt
-        rows = len(dataset) * opt.get("dataset_enlarge_ratio", 1)
-        return math.ceil(rows / int(opt["batch_size_per_gpu"] * num_replicas))
+        rows: int = len(dataset) * opt.get("dataset_enlarge_ratio", 1)
+        batch: int = opt["batch_size_per_gpu"]
+        return math.ceil(rows / (batch * num_replicas))
 
     def __iter__(self) -> Iterator[int]:
         """Yield the keys of this process for the epoch that was set."""

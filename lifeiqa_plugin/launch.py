@@ -157,7 +157,7 @@ def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:
 
 
 def run_test(opt: Options, test_opt: Options) -> dict[str, float]:
-    """Score the test set once into ``test_scores.csv`` and ``test_results.json``; without validation the last weights."""
+    """Score the test set once, with the chosen or else the last weights; writes two files."""
     folder, label = Path(opt["path"]["experiments_root"]), "net_best" if opt.get("val") else "net_latest"
     if opt["dist"]:
         torch.distributed.barrier()  # the first process may still be writing them
