@@ -125,6 +125,17 @@ def test_each_epoch_has_each_picture_and_fills_its_last_batch(make_dataset):
     assert ResumableSampler.iterations_per_epoch(dataset, 1) == 10
 
 
+def test_a_picture_has_other_crops_in_each_epoch_and_repetition(make_dataset):
+    dataset = make_dataset(dataset_enlarge_ratio=2)
+    sampler, keys = ResumableSampler(dataset, 1, 0, ratio=2, seed=1), []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        keys += [key for key in set(sampler) if key % 28 == 5]
+    assert len(keys) == len(set(keys)) == 6
+    crops = [dataset[key]["img"] for key in keys]
+    assert not any(torch.equal(a, b) for i, a in enumerate(crops) for b in crops[:i])
+
+
 def test_order_is_taken_up_after_any_iteration(make_dataset):
     dataset = make_dataset()
     whole = ResumableSampler(dataset, 1, 0, seed=1)

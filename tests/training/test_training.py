@@ -327,6 +327,24 @@ def test_validation_and_states_come_once_per_epoch_by_default(write_options):
     assert newest_log().count("Saving latest") == 3
 
 
+def test_state_waits_for_the_validation_of_its_iteration(write_options, pictures):
+    """Otherwise a run killed between the two would resume behind a validation that never happened."""
+    model = build_model(write_options("val:val_freq=5"))
+    for name in ("models", "training_states"):
+        (FOLDER / name).mkdir(parents=True)
+    opt = dict(model.opt["datasets"]["val"])
+    loader = type("Loader", (), {"dataset": LifeIQADataset(opt)})
+    state_file = FOLDER / "training_states/latest.state"
+    for iteration, due in ((4, False), (5, True)):
+        model.current_iter = iteration
+        model.save(0, -1)
+        assert state_file.exists() != due
+        if due:
+            model.validation(loader, iteration, None)
+            assert read_state()["validated"] == {"noise-val": 5}
+        state_file.unlink()
+
+
 def newest_log() -> str:
     return max(FOLDER.glob("train_*.log"), key=newest).read_text()
 
