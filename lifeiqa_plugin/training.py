@@ -108,7 +108,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             raise ValueError(f"train.ema_decay must be 0 (off) or below 1, got {decay}")
         if not decay:
             return None
-        return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     @property
     def network(self) -> LifeIQA:

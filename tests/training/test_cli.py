@@ -93,7 +93,7 @@ def test_evaluate_all_rows_of_any_phase(folder, capsys):
         ("prepare folder nowhere", r"lifeiqa: FileNotFoundError: nowhere: expected scores\.csv; found no such folder"),
         ("prepare csiq photos", r"expected csiq\.DMOS\.csv or csiq\.DMOS\.xlsx; found 000\.png, "),
         ("prepare livec photos --lower-better", "describe a 'folder'; livec is known"),
-        ("evaluate photos/scores.csv photos --model nowhere", "nowhere: no such checkpoint"),
+        ("evaluate photos/scores.csv photos --model nowhere", "nowhere: no such file"),
         ("train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --force_yml trian:x=1", "did you mean 'train'"),
         ("train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --splits 0", "needs a number of 1 or more"),
         ("train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --launcher pytorch", "needs torchrun"),
