@@ -13,10 +13,8 @@ from pathlib import Path
 
 def add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare ``lifeiqa prepare``."""
-    from lifeiqa_plugin.prepare import SETS
-
     parser = commands.add_parser("prepare", help="write the meta csv of a set, with splits, and check its files")
-    parser.add_argument("set", choices=sorted(SETS), help="which set; 'folder' is your own pictures and a csv")
+    parser.add_argument("set", help="'folder' for your own pictures and a csv, or a set that docs/training.md lists")
     parser.add_argument("root", type=Path, help="folder of the set, as it is when unpacked")
     parser.add_argument("--scores", type=Path, help="csv name,mos[,reference] of a 'folder' (default ROOT/scores.csv)")
     parser.add_argument("--out", type=Path, help="csv to write (default meta_info_<set>.csv)")

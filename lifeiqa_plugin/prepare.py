@@ -240,8 +240,10 @@ def prepare(
 
     Raises:
         OSError: files are missing or cannot be decoded (all are tried, up to ten are named), no rights to write.
-        ValueError: not the layout that the set is known by, a score that is not a number, fewer than 10 groups.
+        ValueError: an unknown name, not the layout the set has, a score that is not a number, fewer than 5 groups.
     """
+    if name not in SETS:
+        raise ValueError(f"no set is called {name!r}; known are {', '.join(sorted(SETS))}")
     source = SETS[name]
     if name != "folder" and (scores or mos_range or lower_better):
         raise ValueError(f"--scores, --mos-range and --lower-better describe a 'folder'; {name} is known")

@@ -70,6 +70,14 @@ def test_tutorial(folder, capsys):
     assert np.isfinite(float(out[9].splitlines()[-1]))
 
 
+def test_help_is_quick(run_python, tmp_path):
+    """It imports neither torch nor pyiqa."""
+    code = "import atexit, sys, lifeiqa_plugin.cli as cli\n"
+    code += "atexit.register(lambda: print({'torch', 'pyiqa'} & set(sys.modules)))\ncli.main(['--help'])"
+    done = run_python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.stdout.endswith("set()\n"), done.stderr
+
+
 def test_evaluate_all_rows_of_any_phase(folder, capsys):
     run(COMMANDS[1], capsys)
     from lifeiqa_plugin.weights import Card, build_lifeiqa, save_checkpoint
@@ -92,6 +100,7 @@ def test_evaluate_all_rows_of_any_phase(folder, capsys):
         ("train -opt nowhere.yml", r"lifeiqa: FileNotFoundError: .*nowhere\.yml"),
         ("prepare folder nowhere", r"lifeiqa: FileNotFoundError: nowhere: expected scores\.csv; found no such folder"),
         ("prepare csiq photos", r"expected csiq\.DMOS\.csv or csiq\.DMOS\.xlsx; found 000\.png, "),
+        ("prepare kadid photos", "no set is called 'kadid'; known are biq2021, csiq, flive, folder, kadid10k"),
         ("prepare livec photos --lower-better", "describe a 'folder'; livec is known"),
         ("evaluate photos/scores.csv photos --model nowhere", "nowhere: no such file"),
         ("train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --force_yml trian:x=1", "did you mean 'train'"),
