@@ -1,0 +1,110 @@
+"""Forty small generated pictures whose score is how little noise they have, and a network that trains in seconds."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import lifeiqa_plugin
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that tests start
+torch.set_num_threads(1)
+lifeiqa_plugin.register()
+
+OPTIONS: dict[str, Any] = {
+    "name": "tiny",
+    "model_type": "LifeIQAModel",
+    "num_gpu": 0,
+    "manual_seed": 1,
+    "datasets": {
+        "train": {
+            "name": "noise-train", "batch_size_per_gpu": 6, "crops_per_image": 2, "crop_size": 32, "working_size": 48,
+        },
+        "val": {"name": "noise-val"},
+        "test": {"name": "noise-test"},
+    },
+    "network": {
+        "type": "LifeIQA", "pretrained": False, "backbone": "test_convnext", "embed_dim": 16, "num_heads": 2,
+        "depth": 1, "num_experts": 4, "top_k": 1, "memory_grid": 2, "crop_size": 32, "working_size": 48,
+    },
+    "train": {
+        "total_epoch": 3, "optim": {"lr": 1e-3}, "scheduler": {"type": "cosine"},
+        "mos_loss_opt": {"type": "SmoothL1Loss"},
+    },
+    "val": {"val_freq": 5, "key_metric": "srcc"},
+    "logger": {"print_freq": 1, "save_latest_freq": 1000, "use_tb_logger": False},
+}  # fmt: skip
+
+
+def write_pictures(root: Path, count: int) -> Path:
+    """Write ``count`` noisy pictures of odd sizes and ``scores.csv``, 0 (worst) to 100."""
+    root.mkdir(parents=True)
+    rng, lines = np.random.default_rng(0), ["name,mos"]
+    for i in range(count):
+        height, width = rng.integers(30, 60, 2)
+        noise = rng.normal(0, 80 * i / count, (height, width, 3))
+        Image.fromarray((128 + noise).clip(0, 255).astype(np.uint8)).save(root / f"{i:03d}.png")
+        lines.append(f"{i:03d}.png,{100 * (1 - i / count):.2f}")
+    (root / "scores.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of 40 pictures with ``scores.csv`` and the ``meta.csv`` that prepare makes of it."""
+    from lifeiqa_plugin.prepare import prepare
+
+    root = write_pictures(tmp_path_factory.mktemp("set") / "pictures", 40)
+    prepare("folder", root, root / "meta.csv", mos_range=(0, 100))
+    return root
+
+
+@pytest.fixture
+def write_options(pictures, tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Change into an empty folder; returns a function that writes ``tiny.yml`` there, with ``section:key=value``s."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*changes: str, drop: tuple[str, ...] = ()) -> Path:
+        from lifeiqa_plugin.options import apply_change
+
+        options = copy.deepcopy(OPTIONS)
+        for dataset in options["datasets"].values():
+            dataset |= {"type": "LifeIQADataset", "meta_info_file": str(pictures / "meta.csv")}
+            dataset |= {"dataroot_target": str(pictures), "split_ratio": "712", "split_index": 1}
+        for change in changes:
+            apply_change(options, change)
+        for key in drop:
+            *sections, last = key.split(":")
+            section = options
+            for name in sections:
+                section = section[name]
+            del section[last]
+        path = tmp_path / "tiny.yml"
+        path.write_text(yaml.safe_dump(options, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def start_process():
+    """Start a function of an installed module in a process of its own, in the current folder."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lifeiqa_plugin.launch"])
+
+    def start(function: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        return process
+
+    return start

@@ -1,0 +1,274 @@
+"""Data: crops that depend on (seed, epoch, picture) alone, an order that can be resumed, plain errors."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from lifeiqa_plugin import data
+from lifeiqa_plugin.data import (
+    LifeIQADataset,
+    ResumableSampler,
+    check_no_overlap,
+    derive_seed,
+    random_crops,
+    read_picture,
+)
+
+
+@pytest.fixture
+def make_dataset(pictures):
+    def make(phase="train", **changes):
+        opt = {"name": phase, "phase": phase, "meta_info_file": str(pictures / "meta.csv"), "batch_size_per_gpu": 6}
+        opt |= {"dataroot_target": str(pictures), "split_ratio": "712", "split_index": 1}
+        opt |= {"crops_per_image": 3, "crop_size": 32, "working_size": 48}
+        return LifeIQADataset(opt | changes)
+
+    return make
+
+
+def load(dataset, sampler, epoch, workers=0):
+    sampler.set_epoch(epoch)
+    loader = DataLoader(dataset, dataset.opt["batch_size_per_gpu"], sampler=sampler, num_workers=workers)
+    batches = list(loader)
+    return torch.cat([b["img"] for b in batches]), [path for b in batches for path in b["img_path"]]
+
+
+# ------------------------------------------------------------------------------------------------------------- items
+
+
+def test_training_item(make_dataset):
+    dataset = make_dataset()
+    item = dataset[len(dataset) * 5 + 2]
+    assert item["img"].shape == (3, 3, 32, 32)
+    assert 0 <= item["img"].min() < item["img"].max() <= 1
+    assert item["mos_label"] == torch.tensor([dataset.mos[2]])
+    assert item["img_path"] == dataset.paths_mos[2][0]
+    assert not torch.equal(item["img"][0], item["img"][1])
+
+
+def test_one_decode_for_all_crops(make_dataset, monkeypatch):
+    dataset, decoded = make_dataset(crops_per_image=8), []
+    monkeypatch.setattr(data, "read_picture", lambda path: decoded.append(path) or read_picture(path))
+    assert dataset[len(dataset)]["img"].shape[0] == 8
+    assert len(decoded) == 1
+
+
+def test_validation_item_is_the_whole_picture_each_time(make_dataset):
+    dataset = make_dataset("val")
+    assert torch.equal(dataset[0]["img"], read_picture(dataset.paths_mos[0][0]))
+    assert torch.equal(dataset[0]["img"], dataset[0]["img"])
+
+
+def test_crops_are_parts_of_the_picture_and_reach_its_edges():
+    picture = torch.arange(40 * 36).float().view(1, 40, 36).expand(3, 40, 36)
+    crops = random_crops(picture, 200, 32, True, torch.Generator().manual_seed(0))
+    lefts, tops, mirrored = set(), set(), 0
+    for crop in crops[:, 0]:
+        flipped = bool(crop[0, 1] < crop[0, 0])
+        crop = crop.flip(1) if flipped else crop
+        top, left = divmod(int(crop[0, 0]), 36)
+        assert torch.equal(crop, picture[0, top : top + 32, left : left + 32])
+        tops.add(top), lefts.add(left)
+        mirrored += flipped
+    assert (tops, lefts) == (set(range(9)), set(range(5)))
+    assert 70 < mirrored < 130
+    still = random_crops(picture, 50, 32, False, torch.Generator().manual_seed(0))
+    assert all(crop[0, 0, 1] > crop[0, 0, 0] for crop in still)
+
+
+def test_small_picture_is_enlarged_to_a_crop(make_dataset, tmp_path):
+    Image.new("RGB", (9, 20), (255, 0, 0)).save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("name,mos\na.png,1\n")
+    changes = {"meta_info_file": str(tmp_path / "m.csv"), "dataroot_target": str(tmp_path), "split_index": None}
+    dataset = make_dataset(**changes, batch_size_per_gpu=1)
+    assert dataset[0]["img"].shape == (3, 3, 32, 32)
+
+
+# ------------------------------------------------------------------------------------------------ random numbers, order
+
+
+def test_crops_depend_on_seed_epoch_and_picture_alone(make_dataset):
+    """Neither workers, nor other users of random numbers, nor what came before change a crop."""
+    dataset = make_dataset()
+    crops, paths = load(dataset, ResumableSampler(dataset, 1, 0, seed=1), 3)
+    random.seed(9), np.random.seed(9), torch.manual_seed(9)
+    again, paths_again = load(dataset, ResumableSampler(dataset, 1, 0, seed=1), 3, workers=2)
+    assert paths == paths_again
+    assert torch.equal(crops, again)
+    for other in (
+        load(dataset, ResumableSampler(dataset, 1, 0, seed=1), 4),
+        load(dataset, ResumableSampler(dataset, 1, 0, seed=2), 3),
+    ):
+        assert other[1] != paths
+        assert not torch.equal(other[0], crops)
+
+
+def test_each_epoch_has_each_picture_and_fills_its_last_batch(make_dataset):
+    dataset = make_dataset(dataset_enlarge_ratio=2)
+    assert len(dataset) == 28
+    sampler = ResumableSampler(dataset, 1, 0, ratio=2, seed=1)
+    assert list(sampler) == []  # before set_epoch
+    sampler.set_epoch(0)
+    keys = list(sampler)
+    rows = [key % 28 for key in keys]
+    assert len(keys) == len(sampler) == 60  # 10 batches of 6 hold 56
+    assert all(rows.count(row) >= 2 for row in range(28))
+    assert len(set(keys[:56])) == 56  # the two visits to a picture have seeds of their own
+    assert ResumableSampler.iterations_per_epoch(dataset, 1) == 10
+
+
+def test_a_picture_has_other_crops_in_each_epoch_and_repetition(make_dataset):
+    dataset = make_dataset(dataset_enlarge_ratio=2)
+    sampler, keys = ResumableSampler(dataset, 1, 0, ratio=2, seed=1), []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        keys += [key for key in set(sampler) if key % 28 == 5]
+    assert len(keys) == len(set(keys)) == 6
+    crops = [dataset[key]["img"] for key in keys]
+    assert not any(torch.equal(a, b) for i, a in enumerate(crops) for b in crops[:i])
+
+
+def test_order_is_taken_up_after_any_iteration(make_dataset):
+    dataset = make_dataset()
+    whole = ResumableSampler(dataset, 1, 0, seed=1)
+    per_epoch = len(whole) // 6
+    orders = []
+    for epoch in (0, 1, 2):
+        whole.set_epoch(epoch)
+        orders += list(whole)
+    for done in (0, 1, per_epoch - 1, per_epoch, per_epoch + 2):
+        resumed, rest = ResumableSampler(dataset, 1, 0, seed=1, start_iter=done), []
+        for epoch in range(done // per_epoch, 3):
+            resumed.set_epoch(epoch)
+            rest += list(resumed)
+        assert rest == orders[done * 6 :]
+
+
+def test_processes_share_the_batches_of_one(make_dataset):
+    one, halves = make_dataset(batch_size_per_gpu=6), make_dataset(batch_size_per_gpu=3)
+    single = ResumableSampler(one, 1, 0, seed=1)
+    pair = [ResumableSampler(halves, 2, rank, seed=1) for rank in (0, 1)]
+    for sampler in (single, *pair):
+        sampler.set_epoch(1)
+    whole, first, second = list(single), *map(list, pair)
+    for i in range(len(whole) // 6):
+        assert sorted(whole[6 * i : 6 * i + 6]) == sorted(first[3 * i : 3 * i + 3] + second[3 * i : 3 * i + 3])
+
+
+def test_unshuffled_order(make_dataset):
+    dataset = make_dataset()
+    sampler = ResumableSampler(dataset, 1, 0, use_shuffle=False)
+    sampler.set_epoch(0)
+    assert [key % 28 for key in sampler] == [*range(28), 0, 1]
+
+
+def test_seeds_of_different_parts_differ():
+    seeds = {derive_seed(*parts) for parts in [(0, 1), (1, 0), (0, 11), (1,), (0, 1, 0)]}
+    assert len(seeds) == 5
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,mos\na.png,high\nb.png,1\n", r"1 scores are not numbers; the first is 'high' of 'a\.png'"),
+        ("name,mos\na.png,\nb.png,inf\n", r"2 scores are not numbers; the first is '' of 'a\.png'"),
+        ("name,mos\na.png,1\na.png,2\n", r"1 names come more than once, the first is 'a\.png'"),
+        ("name\na.png\n", r"expected rows of name, mos, \.\.\.; got 1 rows of \['name'\]"),
+        ("name,mos\n", "got 0 rows"),
+    ],
+)
+def test_bad_tables(make_dataset, tmp_path, content, message):
+    (tmp_path / "m.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        make_dataset(meta_info_file=str(tmp_path / "m.csv"))
+
+
+def test_names_of_digits_stay_text(make_dataset, tmp_path):
+    (tmp_path / "m.csv").write_text("name,mos\n001,1\n002,2\n")
+    dataset = make_dataset(meta_info_file=str(tmp_path / "m.csv"), split_index=None, batch_size_per_gpu=1)
+    assert dataset.paths_mos[0][0].endswith("/001")
+
+
+def test_missing_table(make_dataset):
+    with pytest.raises(OSError, match=r"nowhere\.csv: cannot be read as a csv"):
+        make_dataset(meta_info_file="nowhere.csv")
+
+
+def test_missing_and_empty_splits(make_dataset, tmp_path, pictures):
+    with pytest.raises(ValueError, match=r"no column 'ratio712_seed123_split_11'; its split columns are \['ratio712_s"):
+        make_dataset(split_index=11)
+    table = pd.read_csv(pictures / "meta.csv").assign(my_split="train")
+    table.to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(ValueError, match=r"no row is 'val' in 'my_split', found \['train'\]"):
+        make_dataset("val", meta_info_file=str(tmp_path / "m.csv"), split_index="my_split")
+
+
+def test_fewer_pictures_than_a_batch(make_dataset):
+    with pytest.raises(ValueError, match="28 pictures to train on, fewer than one batch of 29"):
+        make_dataset(batch_size_per_gpu=29)
+
+
+@pytest.fixture
+def damaged(pictures, tmp_path):
+    """A copy of the set with a missing, a foreign, a truncated and a 16-bit file."""
+    root = tmp_path / "damaged"
+    shutil.copytree(pictures, root)
+    (root / "000.png").unlink()
+    (root / "001.png").write_text("not a picture")
+    whole = (root / "002.png").read_bytes()
+    (root / "002.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16)).save(root / "003.png")
+    return root
+
+
+def test_files_are_checked_before_training(make_dataset, damaged):
+    dataset = make_dataset(dataroot_target=str(damaged), split_index=None)
+    with pytest.raises(
+        OSError, match=r"3 of 40 pictures cannot be used: .*000\.png: no such file; .*001\.png: cannot be"
+    ):
+        dataset.check_files()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("000.png", OSError, r"000\.png: no such file"),
+        ("001.png", OSError, r"001\.png: cannot be read as a picture"),
+        ("002.png", OSError, r"002\.png: damaged picture .* replace the file or remove its row"),
+        ("003.png", ValueError, r"003\.png: has mode I;16, expected 8 bits"),
+    ],
+)
+def test_bad_files(damaged, name, kind, message):
+    with pytest.raises(kind, match=message):
+        read_picture(damaged / name)
+
+
+def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged):
+    dataset = make_dataset(dataroot_target=str(damaged), split_index=None)
+    row = [path.rsplit("/")[-1] for path, *_ in dataset.paths_mos].index("002.png")
+    with pytest.raises(OSError, match=r"002\.png: damaged picture"):
+        list(DataLoader(dataset, sampler=[row], num_workers=1))
+
+
+def test_overlap(make_dataset, pictures, tmp_path):
+    sets = {phase: make_dataset(phase) for phase in ("train", "val", "test")}
+    check_no_overlap(sets)
+    with pytest.raises(ValueError, match="val and train share 28 pictures or references"):
+        check_no_overlap({"train": sets["train"], "val": make_dataset("train")})
+    table = pd.read_csv(pictures / "meta.csv").assign(reference="one.png")
+    table.to_csv(tmp_path / "m.csv", index=False)
+    changed = {phase: make_dataset(phase, meta_info_file=str(tmp_path / "m.csv")) for phase in ("train", "test")}
+    with pytest.raises(ValueError, match=r"test and train share 1 pictures or references: reference one\.png"):
+        check_no_overlap(changed)

@@ -1,0 +1,501 @@
+"""Training: what is optimised and how, what is saved, and that an interrupted run is the run itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lifeiqa_plugin import launch
+from lifeiqa_plugin.arch import LifeIQA
+from lifeiqa_plugin.data import LifeIQADataset
+from lifeiqa_plugin.evaluation import evaluate
+from lifeiqa_plugin.optim import Schedule, SmoothL1Loss, decays, freeze, parameter_groups, set_train_mode
+from lifeiqa_plugin.options import read_options
+from lifeiqa_plugin.training import LifeIQAModel, write_whole
+from lifeiqa_plugin.weights import read_checkpoint
+
+SMALL = {
+    "backbone": "test_convnext",
+    "embed_dim": 16,
+    "num_heads": 2,
+    "num_experts": 4,
+    "crop_size": 32,
+    "memory_grid": 2,
+}
+FOLDER = Path("experiments/tiny")
+NO_SIDE_LOSS = ("train:load_balancing_weight=0", "train:router_z_weight=0", "network:dropout=0")
+
+
+def read_state(folder: Path = FOLDER) -> dict:
+    return torch.load(folder / "training_states/latest.state", weights_only=True)
+
+
+def read_weights(label: str, folder: Path = FOLDER) -> dict:
+    return read_checkpoint(folder / "models" / f"{label}.safetensors").state_dict
+
+
+def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
+    """The numbers of every iteration of the newest log."""
+    text = max(folder.glob("train_*.log"), key=newest).read_text()
+    lines = [line for line in text.splitlines() if "iter:" in line and "l_mos" in line]
+    return [{k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])} for line in lines]
+
+
+def build_model(option_file: Path, total_iter: int = 10) -> LifeIQAModel:
+    """The model alone, ready for ``feed_data``."""
+    opt = launch.prepare_options(read_options(option_file))
+    opt["train"]["total_iter"] = total_iter
+    with launch.forgetful_logger():
+        return LifeIQAModel(opt)
+
+
+def one_batch(count: int = 4, crops: int = 2) -> dict:
+    generator = torch.Generator().manual_seed(7)
+    images = torch.rand(count, crops, 3, 32, 32, generator=generator)
+    return {
+        "img": images,
+        "mos_label": torch.linspace(0, 1, count)[:, None],
+        "img_path": [f"{i}.png" for i in range(count)],
+    }
+
+
+def assert_same(first: dict, second: dict) -> None:
+    """Bit for bit."""
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=0, atol=0, equal_nan=True, msg=key)
+
+
+# ---------------------------------------------------------------------------------------------------------- the pieces
+
+
+def test_smooth_l1_is_torchs():
+    a, b = torch.tensor([[0.0], [3.0]]), torch.tensor([[0.5], [0.0]])
+    assert SmoothL1Loss(loss_weight=2.0)(a, b).item() == pytest.approx(2 * (0.125 + 2.5) / 2)
+
+
+def test_what_decays():
+    network = LifeIQA(**SMALL, depth=1, adjacency="learnable")
+    kept = {n for n, p in network.decoder.named_parameters() if decays(n, p)}
+    assert kept == {
+        "context.weight", "memory.weight", "head.weight", "moe.router.linear.weight", "moe.experts.weight1",
+        "moe.experts.weight2", "layers.0.attention.in_proj_weight", "layers.0.attention.out_proj.weight",
+        *(f"layers.0.gcn.conv{i}.weight" for i in (1, 2, 3)),
+    }  # fmt: skip
+    table = nn.Parameter(torch.zeros(9, 2))
+    assert not decays("backbone.layers_0.blocks.0.attn.relative_position_bias_table", table)
+    assert not decays("backbone.pos_embed", table)
+
+
+def test_groups_hold_each_parameter_once_at_its_rate():
+    network = LifeIQA(**SMALL)
+    groups = parameter_groups(network, lr=1.0, weight_decay=0.5, lr_backbone=0.1)
+    assert sorted((g["lr"], g["weight_decay"]) for g in groups) == [(0.1, 0.0), (0.1, 0.5), (1.0, 0.0), (1.0, 0.5)]
+    grouped = [id(p) for g in groups for p in g["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in network.parameters())
+    backbone = {id(p) for p in network.backbone.parameters()}
+    assert all((id(p) in backbone) == (g["lr"] == 0.1) for g in groups for p in g["params"])
+
+
+def test_schedules():
+    warm = Schedule(100, warmup_iter=10, warmup_factor=0.1)
+    assert [warm.factor(i) for i in (1, 6, 11, 100)] == pytest.approx([0.1, 0.55, 1.0, 1.0])
+    step = Schedule(100, type="step", step_iter=30, gamma=0.1)
+    assert [step.factor(i) for i in (1, 30, 31, 61, 100)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
+    cosine = Schedule(101, type="cosine", min_factor=0.2)
+    assert [cosine.factor(i) for i in (1, 51, 101)] == pytest.approx([1.0, 0.6, 0.2])
+    falling = Schedule(100, warmup_iter=10, warmup_factor=10.0)
+    assert [falling.factor(i) for i in (1, 11)] == pytest.approx([10.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"type": "cosin"}, "must be 'constant', 'step' or 'cosine', got 'cosin'"),
+        ({"warmup_iter": 10}, "must be shorter than the run, got 10 of 10 iterations"),
+        ({"type": "step"}, "every_epochs must be above 0"),
+    ],
+)
+def test_schedule_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(10, **arguments)
+
+
+def test_freeze():
+    network = LifeIQA(**SMALL)
+    freeze(network, ["backbone.stem_0", "backbone"])
+    set_train_mode(network, ["backbone"])
+    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == {"decoder"}
+    assert network.decoder.training
+    assert not any(m.training for m in network.backbone.modules())
+    with pytest.raises(ValueError, match=r"nothing is called 'backbon'; names that exist: backbone, backbone\.stem_0"):
+        freeze(network, ["backbon"])
+    freeze(network, ["decoder"])
+    with pytest.raises(ValueError, match="leaves no parameter to train"):
+        parameter_groups(network, 1.0, 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------- one iteration
+
+
+def test_losses_are_weighted_and_logged(write_options):
+    model = build_model(
+        write_options("train:load_balancing_weight=0.5", "train:router_z_weight=0.25", "network:dropout=0")
+    )
+    batch = one_batch()
+    with torch.no_grad():
+        output = model.network(batch["img"].flatten(0, 1), return_details=True)
+    mos = batch["mos_label"].repeat_interleave(2, 0)
+    expected = {
+        "l_mos": nn.functional.smooth_l1_loss(output.score, mos).item(),
+        "l_balance": 0.5 * output.load_balancing_loss.item(),
+        "l_router_z": 0.25 * output.router_z_loss.item(),
+    }
+    model.feed_data(batch)
+    model.optimize_parameters(1)
+    assert {k: model.log_dict[k] for k in expected} == pytest.approx(expected, rel=1e-5)
+    assert model.log_dict["l_total"] == pytest.approx(sum(expected.values()), rel=1e-5)
+    assert model.log_dict["lr"] == 1e-3
+
+
+def test_accumulation_is_the_whole_batch(write_options):
+    """Without losses that look at the whole batch; 1e-6 is what another order of summing costs."""
+    after = []
+    for parts in (1, 3):
+        model = build_model(write_options(f"train:accumulate={parts}", "train:optim:type=SGD", *NO_SIDE_LOSS))
+        model.feed_data(one_batch())
+        model.optimize_parameters(1)
+        after.append((model.log_dict["l_total"], model.network.state_dict()))
+    assert after[0][0] == pytest.approx(after[1][0], rel=1e-6)
+    for key, value in after[0][1].items():
+        torch.testing.assert_close(after[1][1][key], value, atol=1e-6, rtol=1e-5)
+
+
+def test_clipping_limits_the_step(write_options):
+    lengths = []
+    for limit in ("null", "0.001"):
+        model = build_model(
+            write_options(f"train:clip_grad_norm={limit}", "train:optim:type=SGD", "train:optim:lr=1.0")
+        )
+        before = nn.utils.parameters_to_vector(model.network.parameters()).detach().clone()
+        model.optimizer.param_groups[0]["weight_decay"] = 0.0
+        for group in model.optimizer.param_groups:
+            group["weight_decay"] = 0.0
+        model.feed_data(one_batch())
+        model.optimize_parameters(1)
+        lengths.append((nn.utils.parameters_to_vector(model.network.parameters()) - before).norm().item())
+    assert lengths[0] > 0.01
+    assert lengths[1] == pytest.approx(0.001, rel=1e-2)
+
+
+def test_average_follows_its_closed_form(write_options):
+    model = build_model(write_options("train:ema_decay=0.75", "train:optim:lr=0.01"))
+    history = []
+    for iteration in (1, 2, 3):
+        model.feed_data(one_batch())
+        model.optimize_parameters(iteration)
+        history.append(model.network.decoder.head.weight.detach().clone())
+    expected = 0.75 * (0.75 * history[0] + 0.25 * history[1]) + 0.25 * history[2]
+    torch.testing.assert_close(model.scored_network.decoder.head.weight, expected)
+    assert not torch.equal(history[2], expected)
+
+
+def test_precision_of_the_forward_pass(write_options):
+    seen = []
+    for amp in ("fp32", "bf16"):
+        model = build_model(write_options(f"train:amp={amp}"))
+        model.network.decoder.memory.register_forward_hook(lambda *args: seen.append(args[2].dtype))
+        model.feed_data(one_batch())
+        model.optimize_parameters(1)
+        assert model.network.decoder.head.weight.dtype == torch.float32
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_activation_checkpointing_changes_nothing(write_options):
+    after = []
+    for on in ("false", "true"):
+        model = build_model(write_options(f"train:grad_checkpointing={on}"))
+        model.feed_data(one_batch())
+        model.optimize_parameters(1)
+        after.append(model.network.state_dict())
+    assert_same(*after)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train:amp=fp8", r"train\.amp must be one of"),
+        ("train:amp=fp16", "fp16 needs a GPU"),
+        ("train:ema_decay=1.0", "ema_decay must be 0"),
+        ("val:key_metric=sroc", "key_metric must be one of"),
+    ],
+)
+def test_options_out_of_range(write_options, change, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(write_options(change))
+
+
+def test_another_network_is_refused(write_options):
+    with pytest.raises(TypeError, match=r"trains network\.type LifeIQA, got Entropy"):
+        build_model(write_options("network={type: Entropy}"))
+
+
+def test_crops_of_another_size_are_refused(write_options):
+    model = build_model(write_options())
+    batch = one_batch()
+    with pytest.raises(ValueError, match=r"crops are 16x16.*set datasets\.train\.crop_size: 32"):
+        model.feed_data(batch | {"img": batch["img"][..., :16, :16]})
+
+
+@pytest.mark.parametrize("cause", ["loss", "gradient"])
+def test_not_finite_stops_with_names_and_good_weights(write_options, cause):
+    model = build_model(write_options("train:ema_decay=0.5"))
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
+    model.feed_data(one_batch())
+    if cause == "loss":
+        model.gt_mos[0] = math.nan
+    else:
+        model.network.decoder.head.bias.register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(FloatingPointError, match=rf"the {cause} of iteration 1 is .*0\.png, 1\.png, 2\.png, 3\.png"):
+        model.optimize_parameters(1)
+    assert_same(before, model.network.state_dict())
+
+
+# -------------------------------------------------------------------------------------------------------- whole runs
+
+
+def test_overfits(write_options, pictures):
+    """The network can learn what these pictures differ in, and the files of a run are all there."""
+    result = launch.train(
+        write_options(
+            "train:total_epoch=25", "train:optim:lr=3e-3", "val:val_freq=25", "logger:use_tb_logger=true",
+            "datasets:train:crops_per_image=3", "datasets:train:num_worker_per_gpu=2",
+        )
+    )  # fmt: skip
+    assert result["srcc"] > 0.8
+    assert result == json.loads((FOLDER / "test_results.json").read_text())
+    log = read_log()
+    assert len(log) == 125
+    assert np.mean([line["l_mos"] for line in log[-10:]]) < 0.1 * np.mean([line["l_mos"] for line in log[:10]])
+    assert {p.name for p in (FOLDER / "models").iterdir()} == {"net_best.safetensors", "net_latest.safetensors"}
+    assert [p.name for p in (FOLDER / "training_states").iterdir()] == ["latest.state"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator("tb_logger/tiny").Reload()
+    assert {"losses/l_mos", "losses/l_balance", "losses/l_router_z", "losses/l_total", "lr"} <= set(
+        events.Tags()["scalars"]
+    )
+    card = read_checkpoint(FOLDER / "models/net_best.safetensors").card
+    assert (card.training_data, card.licence, card.lower_better) == ("noise-train (meta.csv)", "not stated", False)
+
+
+def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, pictures):
+    """What validation reported is what the saved file gives, although training computes in bfloat16."""
+    launch.train(write_options("train:amp=bf16", "train:ema_decay=0.5", "train:optim:lr=3e-3", "val:val_freq=2"))
+    best = read_state()["best_metric_results"]["noise-val"]
+    from lifeiqa_plugin.weights import build_lifeiqa
+
+    network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_best.safetensors")
+    opt = {"phase": "val", "meta_info_file": str(pictures / "meta.csv"), "dataroot_target": str(pictures)}
+    dataset = LifeIQADataset(opt | {"split_ratio": "712", "split_index": 1})
+    result = evaluate(network, dataset)
+    assert {m: best[m]["val"] for m in best} == pytest.approx({m: result[m] for m in best}, abs=1e-6)
+    assert best["srcc"]["iter"] % 2 == 0
+
+
+def test_without_validation_the_last_weights_are_tested(write_options):
+    result = launch.train(write_options("train:total_epoch=1", drop=("datasets:val", "val")))
+    assert result["pictures"] == 8
+    assert [p.name for p in (FOLDER / "models").iterdir()] == ["net_latest.safetensors"]
+    assert read_state()["iter"] == 5
+
+
+def test_validation_and_states_come_once_per_epoch_by_default(write_options):
+    launch.train(write_options(drop=("val", "logger", "datasets:test")))
+    assert "Validation noise-val" in newest_log()
+    assert newest_log().count("validation datasets are used") == 3
+    assert newest_log().count("Saving latest") == 3
+
+
+def test_state_waits_for_the_validation_of_its_iteration(write_options, pictures):
+    """Otherwise a run killed between the two would resume behind a validation that never happened."""
+    model = build_model(write_options("val:val_freq=5"))
+    for name in ("models", "training_states"):
+        (FOLDER / name).mkdir(parents=True)
+    opt = dict(model.opt["datasets"]["val"])
+    loader = type("Loader", (), {"dataset": LifeIQADataset(opt)})
+    state_file = FOLDER / "training_states/latest.state"
+    for iteration, due in ((4, False), (5, True)):
+        model.current_iter = iteration
+        model.save(0, -1)
+        assert state_file.exists() != due
+        if due:
+            model.validation(loader, iteration, None)
+            assert read_state()["validated"] == {"noise-val": 5}
+        state_file.unlink()
+
+
+def newest_log() -> str:
+    return max(FOLDER.glob("train_*.log"), key=newest).read_text()
+
+
+def test_numbered_weights_on_request(write_options):
+    launch.train(write_options("logger:save_checkpoint_freq=4", "train:total_epoch=2", drop=("datasets:test",)))
+    names = {p.name for p in (FOLDER / "models").iterdir()}
+    assert names == {f"net_{label}.safetensors" for label in ("4", "8", "best", "latest")}
+
+
+def test_nan_never_wins_but_a_first_result_counts(write_options, tmp_path):
+    model = build_model(write_options())
+    (FOLDER / "models").mkdir(parents=True)
+    kept = []
+    for iteration, value in enumerate([math.nan, 0.1, math.nan, 0.3, 0.2], 1):
+        model.current_iter, model.metric_results = iteration, dict.fromkeys(model.metrics, value)
+        model._keep_if_best("noise-val")
+        kept.append(model.best_metric_results["noise-val"]["srcc"]["iter"])
+    assert kept == [1, 2, 2, 4, 4]
+    assert (FOLDER / "models/net_best.safetensors").is_file()
+
+
+def test_killed_and_resumed_is_the_same_run(write_options, tmp_path, monkeypatch, start_process):
+    """SIGKILL at any moment, three times over; weights, average, optimiser, best epoch and test scores are equal."""
+    changes = ["train:total_epoch=5", "train:ema_decay=0.9", "logger:save_latest_freq=2", "val:val_freq=4"]
+    changes += ["train:warmup_epochs=1", "train:clip_grad_norm=1.0"]
+    option_file = write_options(*changes)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    process = start_process(launch.train, option_file)
+    process.join(120)
+    assert process.exitcode == 0
+    monkeypatch.chdir(tmp_path / "killed")
+    state_file, saved = FOLDER / "training_states/latest.state", []
+    for pause in (0.0, 0.11, 0.23):
+        process, before = start_process(launch.train, option_file, None, True), newest(state_file)
+        while newest(state_file) == before:
+            assert process.is_alive(), "ended before it could be killed; the test needs a longer run"
+            time.sleep(0.005)
+        time.sleep(pause)
+        process.kill()
+        process.join()
+        assert process.exitcode == -9
+        saved.append(read_state()["iter"])
+    assert 0 < saved[0] <= saved[1] <= saved[2] < 25
+    process = start_process(launch.train, option_file, None, True)
+    process.join(120)
+    assert process.exitcode == 0
+    assert sum("Resuming training" in p.read_text() for p in FOLDER.glob("*.log")) >= 1
+    whole = tmp_path / "whole" / FOLDER
+    for label in ("net_best", "net_latest"):
+        assert_same(read_weights(label, whole), read_weights(label))
+    first, second = read_state(whole), read_state()
+    assert first["iter"] == second["iter"] == 25
+    assert_same(first["ema"], second["ema"])
+    for key, slots in first["optimizer"]["state"].items():
+        assert_same(slots, second["optimizer"]["state"][key])
+    assert first["best_metric_results"] == second["best_metric_results"]
+    assert (FOLDER / "test_scores.csv").read_text() == (whole / "test_scores.csv").read_text()
+
+
+def newest(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def test_state_of_another_network_is_refused(write_options):
+    launch.train(write_options("train:total_epoch=1"))
+    with pytest.raises(ValueError, match=r"does not fit these options.*size mismatch"):
+        launch.train(write_options("train:total_epoch=2", "network:embed_dim=32"), auto_resume=True)
+
+
+def test_state_that_is_no_state(write_options, tmp_path):
+    (tmp_path / "x.state").write_bytes(b"not a torch file")
+    with pytest.raises(ValueError, match=r"x\.state: not a training state of lifeiqa_plugin, or damaged"):
+        launch.train(write_options(f"path={{resume_state: {tmp_path / 'x.state'}}}"))
+    with pytest.raises(OSError, match="No such file"):
+        launch.train(write_options("path={resume_state: nowhere.state}"))
+
+
+def test_full_disk_leaves_the_last_state(tmp_path):
+    path = tmp_path / "latest.state"
+    write_whole({"iter": 1}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"latest\.state: cannot be written .* free some space"):
+            write_whole({"weights": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.load(path, weights_only=True) == {"iter": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["latest.state"]
+
+
+def test_splits(write_options):
+    """Each split is trained once, on its own rows, and the table is their median, mean and deviation."""
+    option_file = write_options("train:total_epoch=1")
+    results = launch.train_splits(option_file, 2)
+    tested = [Path(f"experiments/tiny_split0{i}/test_scores.csv").read_text() for i in (1, 2)]
+    assert tested[0] != tested[1]
+    rows = [line.split(",") for line in Path("experiments/tiny_splits.csv").read_text().split()]
+    assert [row[0] for row in rows] == ["split", "1", "2", "median", "mean", "std"]
+    assert rows[3][1] == rows[4][1] == f"{(results[0]['srcc'] + results[1]['srcc']) / 2:.4f}"
+    assert float(rows[5][1]) == pytest.approx(abs(results[0]["srcc"] - results[1]["srcc"]) / math.sqrt(2), abs=1e-4)
+    assert Path("experiments/tiny_splits.md").read_text().startswith("| split | srcc | plcc | krcc | rmse |\n|---|")
+    before = [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
+    assert len(before) == 4
+    assert launch.train_splits(option_file, 2) == results
+    assert before == [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
+
+
+def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python, tmp_path):
+    """Same pictures, same crops, gradients averaged; AdamW magnifies the order of summing to 1e-4."""
+    changes = [
+        "network:dropout=0",
+        "train:optim:lr=1e-4",
+        "train:ema_decay=0.5",
+        *NO_SIDE_LOSS[:2],
+        "train:total_epoch=2",
+    ]
+    one, two = tmp_path / "one", tmp_path / "two"
+    option_file = write_options(*changes, "datasets:train:batch_size_per_gpu=8")
+    one.mkdir(), two.mkdir()
+    root = Path(__file__).parents[2]
+    done = run_python(
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lifeiqa_plugin.cli", "train",
+        "-opt", option_file, "--launcher", "pytorch", "--force_yml", "datasets:train:batch_size_per_gpu=4",
+        cwd=two, PYTHONPATH=str(root), OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    import os
+
+    os.chdir(one)  # write_options' monkeypatch takes us back
+    launch.train(option_file)
+    curves = [[line["l_mos"] for line in read_log(folder / FOLDER)] for folder in (one, two)]
+    assert len(curves[0]) == 8
+    np.testing.assert_allclose(*curves, rtol=1e-3)
+    scores = [np.genfromtxt(f / FOLDER / "test_scores.csv", delimiter=",", skip_header=1)[:, 1:] for f in (one, two)]
+    assert scores[0].shape == (8, 2)
+    np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+def test_launcher_needs_torchrun():
+    with pytest.raises(ValueError, match="--launcher pytorch needs torchrun"), launch.processes("pytorch"):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions differ")
+def test_no_permission_is_known_before_training(write_options, monkeypatch):
+    option_file = write_options()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ValueError, match="no permission to write here"):
+        launch.train(option_file)
+    assert not Path("experiments").exists()
