@@ -30,6 +30,9 @@ METRICS: "dict[str, dict[str, Any]]" = {
 
 REGISTRIES = {
     "ARCH_REGISTRY": {"LifeIQA": "lifeiqa_plugin.weights:build_lifeiqa"},
+    "MODEL_REGISTRY": {"LifeIQAModel": "lifeiqa_plugin.training:LifeIQAModel"},
+    "DATASET_REGISTRY": {"LifeIQADataset": "lifeiqa_plugin.data:LifeIQADataset"},
+    "LOSS_REGISTRY": {"SmoothL1Loss": "lifeiqa_plugin.optim:SmoothL1Loss"},
 }
 """What ``type:`` in an option file looks up: pyiqa registry -> {name: where to import it from when it is asked for}."""
 

@@ -14,7 +14,7 @@ START_UP = ["_lifeiqa_autoload.py", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.
 
 TEST = ["pytest>=8", "setuptools>=64", "wheel"]
 EXTRAS = {
-    "train": ["pandas", "pyyaml", "tensorboard"],
+    "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],
@@ -79,6 +79,12 @@ setup(
     include_package_data=False,
     zip_safe=False,
     cmdclass={"build_py": BuildWithStartUp},
-    # pyiqa calls these when it first looks up an unknown name; `pyiqa.models` will name the same function.
-    entry_points={"pyiqa.archs": ["lifeiqa = _lifeiqa_autoload:register_objects"]},
+    # pyiqa calls the others when it first looks up an unknown name; more than one call does no harm.
+    entry_points={
+        "console_scripts": ["lifeiqa = lifeiqa_plugin.cli:main"],
+        **{
+            f"pyiqa.{group}": ["lifeiqa = _lifeiqa_autoload:register_objects"]
+            for group in ("archs", "datasets", "losses", "models")
+        },
+    },
 )
