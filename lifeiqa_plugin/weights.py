@@ -27,7 +27,7 @@ from torch import Tensor
 from lifeiqa_plugin.arch import PRESETS, LifeIQA
 
 BUNDLED = Path(__file__).parent / "weights" / "lifeiqa.safetensors"
-BUNDLED_SHA256 = ""
+BUNDLED_SHA256 = "fb7c7d69040292d7ebb1112112edbe479e20086302e6a38bd758a0a916c5f65c"
 FORMAT = 1
 MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
