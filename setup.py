@@ -15,6 +15,7 @@ START_UP = ["_lifeiqa_autoload.py", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.
 TEST = ["pytest>=8", "setuptools>=64", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
+    "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],
@@ -75,7 +76,7 @@ setup(
     install_requires=["pyiqa>=0.1.16", "torch", "torchvision", "timm", "safetensors", "numpy", "scipy"],
     extras_require=EXTRAS,
     packages=find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]),
-    package_data={"lifeiqa_plugin": ["py.typed", "weights/*.safetensors"]},
+    package_data={"lifeiqa_plugin": ["py.typed", "weights/*.safetensors", "benchmark/page.html"]},
     include_package_data=False,
     zip_safe=False,
     cmdclass={"build_py": BuildWithStartUp},

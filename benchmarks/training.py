@@ -1,11 +1,14 @@
-"""Measure training: crops per second, share of time waiting for data, memory; beside pyiqa's stock model.
+"""Measure training: crops per second, share of time waiting for data, memory.
 
-    python benchmarks/training.py --pictures 64 --iterations 20 --threads 2
+    python benchmarks/training.py                  # beside pyiqa's stock model, and without our allocator settings
+    python benchmarks/training.py --processes      # two processes beside one with the doubled batch
 
-Both train the same network on the same generated pictures with the same number of crops in a batch. ``lifeiqa`` is
-this plugin's model and dataset, ``stock`` pyiqa's ``GeneralIQAModel`` with ``GeneralNRDataset``, which decodes each
-picture once for every crop and knows no side losses. Each runs in a process of its own; the first iteration is left
-out. Timings are of this machine and its load; compare the two of one call only.
+All train the same network on the same generated pictures with the same number of crops in a batch. ``lifeiqa`` is
+this plugin's model and dataset as ``lifeiqa train`` runs them, ``stock`` pyiqa's ``GeneralIQAModel`` with
+``GeneralNRDataset``, which decodes each picture once for every crop and knows no side losses; it and the middle line
+leave the C library's allocator alone. With ``--processes`` all processes together have ``--threads`` threads. Each line
+is measured in processes of its own; the first iteration is left out. Timings are of this machine and its load; compare
+the lines of one call only. Either call takes a minute or two on two cores.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +30,17 @@ import yaml
 from PIL import Image
 
 CROPS = 4
+
+
+class Case(NamedTuple):
+    """One line of the result."""
+
+    name: str
+    kind: str = "lifeiqa"
+    keeps_memory: bool = True
+    processes: int = 1
+
+
 NETWORK = {
     "type": "LifeIQA", "pretrained": False, "backbone": "tf_efficientnet_lite0", "embed_dim": 128, "num_heads": 4,
     "depth": 2, "num_experts": 4, "crop_size": 224, "working_size": 384,
@@ -43,8 +57,10 @@ def write_pictures(root: Path, count: int) -> None:
     (root / "meta.csv").write_text("\n".join(lines) + "\n")
 
 
-def make_options(kind: str, root: Path, batch: int, iterations: int, pictures: int, workers: int) -> dict[str, Any]:
-    """Return the option file of one of the two kinds."""
+def make_options(
+    kind: str, root: Path, batch: int, iterations: int, pictures: int, workers: int, processes: int
+) -> dict[str, Any]:
+    """Return the option file of one of the two kinds; the batch is that of one process."""
     common = {"name": "train", "meta_info_file": str(root / "meta.csv"), "dataroot_target": str(root)}
     common |= {"num_worker_per_gpu": workers}
     if kind == "lifeiqa":
@@ -55,7 +71,7 @@ def make_options(kind: str, root: Path, batch: int, iterations: int, pictures: i
         train_set = {"type": "GeneralNRDataset", "augment": augment, "batch_size_per_gpu": batch * CROPS}
         train_set |= {"dataset_enlarge_ratio": CROPS}
         optim = {"type": "AdamW", "lr": 1e-4, "weight_decay": 0.01}
-    epochs = -(-iterations * batch // pictures)
+    epochs = -(-iterations * batch * processes // pictures)
     return {
         "name": kind, "model_type": "LifeIQAModel" if kind == "lifeiqa" else "GeneralIQAModel", "num_gpu": "auto",
         "manual_seed": 1, "datasets": {"train": common | train_set}, "network": NETWORK,
@@ -68,15 +84,18 @@ def make_options(kind: str, root: Path, batch: int, iterations: int, pictures: i
     }  # fmt: skip
 
 
-def run_one(kind: str, option_file: Path) -> None:
-    """Train in this process; prints the peak of its memory in MiB."""
+def run_one(kind: str, option_file: Path, keeps_memory: bool) -> None:
+    """Train in this process, or below torchrun in this one of several; prints the peak of its memory in MiB."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     import lifeiqa_plugin
-    from lifeiqa_plugin import launch
+    from lifeiqa_plugin import allocator, launch
 
+    if keeps_memory and not allocator.keep_freed_memory():
+        print("the allocator could not be set; both lines are the default", file=sys.stderr)
     lifeiqa_plugin.register()
     if kind == "lifeiqa":
-        launch.train(option_file)
+        with launch.processes("pytorch" if "LOCAL_RANK" in os.environ else "none"):
+            launch.train(option_file)
     else:
         import pyiqa.train
         from pyiqa.models.general_iqa_model import GeneralIQAModel
@@ -93,41 +112,57 @@ def run_one(kind: str, option_file: Path) -> None:
     print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
-def measure(kind: str, args: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Start a process, read its log: crops per second, data's share of the time, peak memory."""
-    options = make_options(kind, folder, args.batch, args.iterations, args.pictures, args.workers)
-    option_file = folder / f"{kind}.yml"
+def measure(case: Case, args: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Start the processes, read the first one's log: crops per second, data's share of the time, peak memory of all."""
+    options = make_options(
+        case.kind, folder, args.batch // case.processes, args.iterations, args.pictures, args.workers, case.processes
+    )
+    option_file, work = folder / "case.yml", folder / case.name
     option_file.write_text(yaml.safe_dump(options))
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
-    command = [sys.executable, __file__, "--one", kind, str(option_file)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    work.mkdir()
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, args.threads // case.processes))}
+    command = [sys.executable]
+    if case.processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={case.processes}"]
+    command += [__file__, "--one", case.kind, str(option_file)] + ["--default-allocator"] * (not case.keeps_memory)
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{kind} failed:\n{done.stderr[-3000:]}")
-    log = next((folder / "experiments" / kind).glob("*.log")).read_text()
+        raise RuntimeError(f"{case.name} failed:\n{done.stderr[-3000:]}")
+    log = next((work / "experiments" / case.kind).glob("*.log")).read_text()
     pairs = [tuple(map(float, found)) for found in re.findall(r"time \(data\): ([\d.]+) \(([\d.]+)\)", log)]
     seconds, data = (np.diff(np.array(column) * np.arange(1, len(pairs) + 1)) for column in zip(*pairs, strict=True))
-    peak = float(re.findall(r"PEAK (\d+)", done.stdout)[0])
+    peak = sum(map(float, re.findall(r"PEAK (\d+)", done.stdout)))
     rate = args.batch * CROPS / float(np.median(seconds))
     return {"crops_per_s": round(rate, 1), "data_share": round(float(data.sum() / seconds.sum()), 3), "peak_MiB": peak}
 
 
 def main() -> None:
-    """Parse the command line, measure both kinds, print one JSON line each."""
+    """Parse the command line, print one JSON line for each case, the first line's rate in relation to it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=int, default=64)
-    parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=4, help=f"pictures in a batch, {CROPS} crops of each")
+    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--iterations", type=int, default=12)
+    parser.add_argument(
+        "--batch", type=int, default=4, help=f"pictures in a batch of all processes, each {CROPS} crops"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--processes", action="store_true", help="one process against two")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--default-allocator", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        run_one(args.one[0], Path(args.one[1]))
+        run_one(args.one[0], Path(args.one[1]), not args.default_allocator)
         return
+    cases = [Case("lifeiqa"), Case("lifeiqa, default allocator", keeps_memory=False), Case("stock", "stock", False)]
+    if args.processes:
+        cases = [Case("one process"), Case("two processes", processes=2)]
     with tempfile.TemporaryDirectory() as name:
         write_pictures(Path(name), args.pictures)
-        for kind in ("lifeiqa", "stock"):
-            print(json.dumps({"model": kind, **measure(kind, args, Path(name))}), flush=True)
+        results: list[dict[str, float]] = []
+        for case in cases:
+            results.append(measure(case, args, Path(name)))
+            ratio = results[0]["crops_per_s"] / results[-1]["crops_per_s"]
+            print(json.dumps({"case": case.name, **results[-1], "first_is_faster": round(ratio, 2)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ class LifeIQAOutput(NamedTuple):
     """What ``LifeIQA(...)(x, return_details=True)`` returns; side losses run over all tokens of the batch."""
 
     score: Tensor  # (B, 1) mean over crops
+    std: Tensor  # (B, 1) see ``std_line``
     crop_scores: Tensor  # (B, N)
     query_scores: Tensor  # (B, N, Q) before ``score_range`` is applied
     crop_offsets: list[tuple[int, int]]  # N (top, left) corners in the picture at its working size
@@ -191,6 +192,8 @@ class LifeIQA(nn.Module):
         score_range: None leaves the head linear (released code); (low, high) squeezes it into the range by a sigmoid.
         crop_size: side of a crop; None takes the backbone's own input size.
         working_size: shorter side to which larger pictures are reduced; None for 12/7 of the crop size (384 for 224).
+        std_line: (a, b); ``return_std`` gives ``a + b * spread``, where spread is the standard deviation of the scores
+            of all queries in all crops. Checkpoints bring numbers that were fitted to errors on held-out pictures.
         test_sample: crops per picture; None for as many as cover it.
         chunk_size: crops that pass the network at a time, which bounds the memory.
 
@@ -226,6 +229,7 @@ class LifeIQA(nn.Module):
         score_range: tuple[float, float] | None = None,
         crop_size: int | None = None,
         working_size: int | None = None,
+        std_line: tuple[float, float] = (0.0, 1.0),
         test_sample: int | None = None,
         chunk_size: int = 16,
     ) -> None:
@@ -245,14 +249,22 @@ class LifeIQA(nn.Module):
         self.score_range = None if score_range is None else (float(score_range[0]), float(score_range[1]))
         self.crop_size: int = config.input_size[-1] if crop_size is None else crop_size
         self.working_size = round(self.crop_size * 12 / 7) if working_size is None else working_size
+        self.std_line = (float(std_line[0]), float(std_line[1]))
         self.test_sample = test_sample
         self.chunk_size = chunk_size
         _check_scoring_arguments(self.score_range, self.crop_size, self.working_size, test_sample, chunk_size)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor, return_details: bool = False) -> Tensor | LifeIQAOutput:
-        """Score a batch of equally large pictures; shapes and errors as above."""
+    def forward(
+        self, x: Tensor, return_details: bool = False, return_std: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor] | LifeIQAOutput:
+        """Score a batch of equally large pictures; shapes and errors as above.
+
+        Returns:
+            The scores (B, 1); with ``return_std`` also how far off each may be (B, 1), as one standard deviation; with
+            ``return_details`` a :class:`LifeIQAOutput` instead.
+        """
         _check_pictures(x)
         x = to_working_size(x.float(), self.crop_size, self.working_size)
         offsets = crop_offsets(x.shape[-2], x.shape[-1], self.crop_size, self.test_sample)
@@ -262,21 +274,26 @@ class LifeIQA(nn.Module):
         query_scores = query_scores.unflatten(0, (-1, len(offsets)))  # (B, N, Q)
         crop_scores = self._to_range(query_scores.mean(2))
         score = crop_scores.mean(1, keepdim=True)
-        if not return_details:
+        if not (return_details or return_std):
             return score
+        spread = self._to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
+        std = self.std_line[0] + self.std_line[1] * spread
+        if not return_details:
+            return score, std
         routing = Routing(*(torch.cat(parts) for parts in zip(*(o.routing for o in outputs), strict=True)))
         attention = torch.cat([o.attention for o in outputs if o.attention is not None])
         attention, gates, expert_index = (
             t.unflatten(0, (-1, len(offsets))) for t in (attention, routing.gates, routing.expert_index)
         )
         return LifeIQAOutput(
-            score, crop_scores, query_scores, offsets, attention, gates, expert_index,
+            score, std, crop_scores, query_scores, offsets, attention, gates, expert_index,
             load_balancing_loss(routing, self.balancing), router_z_loss(routing),
         )  # fmt: skip
 
     def forward_crops(self, crops: Tensor, need_weights: bool = False) -> DecoderOutput:
         """Run backbone and decoder on (B, 1 or 3, crop_size, crop_size) crops in [0, 1], with no checks."""
-        stage3, stage4 = self.backbone((crops - self.mean) / self.std)
+        crops = ((crops - self.mean) / self.std).contiguous(memory_format=torch.channels_last)  # faster convolutions
+        stage3, stage4 = self.backbone(crops)
         if getattr(self.backbone, "output_fmt", None) == "NHWC":
             stage3, stage4 = stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2)
         output: DecoderOutput = self.decoder(stage3, stage4, need_weights)

@@ -1,4 +1,4 @@
-"""The command ``lifeiqa``: ``prepare`` a set of pictures, ``train`` on it, ``evaluate`` the result.
+"""The command ``lifeiqa``: ``prepare`` a set of pictures, ``train`` on it, ``evaluate`` the result, ``benchmark`` it.
 
 Each subcommand imports what it needs when it runs, so that ``lifeiqa --help`` is quick.
 """
@@ -21,6 +21,7 @@ def add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--mos-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="scale of a 'folder'")
     parser.add_argument("--lower-better", action="store_true", help="the scores of a 'folder' are worse when higher")
     parser.add_argument("--splits", type=int, default=10, help="number of seeded splits (default 10)")
+    parser.add_argument("--drop-twins", action="store_true", help="keep near-twins of official test pictures out")
     parser.set_defaults(run=run_prepare)
 
 
@@ -29,7 +30,10 @@ def run_prepare(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.prepare import prepare
 
     out = args.out or Path(f"meta_info_{args.set}.csv")
-    print(prepare(args.set, args.root, out, args.scores, args.mos_range, args.lower_better, args.splits))
+    described = prepare(
+        args.set, args.root, out, args.scores, args.mos_range, args.lower_better, args.splits, args.drop_twins
+    )
+    print(described)
 
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,6 +49,9 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_train(args: argparse.Namespace) -> None:
     """Train, print the test results if there are any."""
+    from lifeiqa_plugin.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before anything large is allocated
     from pyiqa.utils.dist_util import get_dist_info
 
     from lifeiqa_plugin.launch import processes, train, train_splits
@@ -73,6 +80,9 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Score the rows, print SRCC, PLCC, KRCC and RMSE as JSON."""
+    from lifeiqa_plugin.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before anything large is allocated
     from lifeiqa_plugin.data import LifeIQADataset
     from lifeiqa_plugin.evaluation import evaluate
     from lifeiqa_plugin.weights import build_lifeiqa
@@ -85,11 +95,58 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print(json.dumps(evaluate(network, dataset, args.out)))
 
 
+def add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``lifeiqa benchmark``; the names of pyiqa's own script are kept."""
+    parser = commands.add_parser("benchmark", help="agreement and cost of metrics of pyiqa, side by side")
+    parser.add_argument("-m", nargs="+", default=[], metavar="METRIC", help="metrics of pyiqa, see pyiqa -ls")
+    parser.add_argument(
+        "-d", nargs="+", default=[], metavar="SET", help="CSV[@FOLDER[@SPLIT[=PHASE]]], or a set that pyiqa knows"
+    )
+    parser.add_argument("--metric_opt", type=Path, metavar="YML", help="further metrics, in pyiqa's format")
+    parser.add_argument("--data_opt", type=Path, metavar="YML", help="further sets, in pyiqa's format")
+    parser.add_argument("-o", "--out", type=Path, default=Path("benchmark"), help="folder to write (default benchmark)")
+    parser.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="further columns of the csv to group by")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="for scores (default: cuda if there is one)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
+    parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples (default 1000)")
+    parser.add_argument("--thumbnails", type=int, default=2000, help="small pictures of a set to embed (default 2000)")
+    parser.add_argument("--redraw", action="store_true", help="tables of kept scores only; computes none")
+    parser.add_argument("--no-speed", action="store_true", help="do not measure cost")
+    parser.add_argument("--cpu-only", action="store_true", help="do not measure cost on CUDA")
+    parser.add_argument("--sizes", nargs="+", default=[], metavar="WxH", help="default 512x384 1080x800 4000x3000")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each metric and size (default 5)")
+    parser.add_argument("--batch", type=int, default=4, help="pictures in a batch, 1 for no batches (default 4)")
+    parser.add_argument("--slow", type=float, default=30, help="seconds from which a metric is timed once (default 30)")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory on the CPU")
+    parser.set_defaults(run=run_benchmark)
+
+
+def run_benchmark(args: argparse.Namespace) -> None:
+    """Compare; raises KeyboardInterrupt again once what was done is written."""
+    import torch
+
+    from lifeiqa_plugin.benchmark.run import Request, benchmark
+    from lifeiqa_plugin.benchmark.speed import SIZES, Protocol, parse_size
+
+    sizes = tuple(parse_size(text) for text in args.sizes) or SIZES
+    protocol = Protocol(sizes, args.rounds, args.batch, args.slow, not args.no_memory)
+    has_cuda = torch.cuda.is_available()
+    request = Request(
+        args.m, args.d, args.metric_opt, args.data_opt, args.out, tuple(args.by),
+        device=args.device or ("cuda" if has_cuda else "cpu"),
+        speed_devices=("cpu", "cuda") if has_cuda and not args.cpu_only else ("cpu",),
+        protocol=None if args.no_speed else protocol,
+        workers=args.workers, samples=args.samples, thumbnails=args.thumbnails, redraw=args.redraw,
+    )  # fmt: skip
+    if not benchmark(request):
+        raise KeyboardInterrupt
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; an error that the user can act on is one line on stderr and exit status 1."""
-    parser = argparse.ArgumentParser(prog="lifeiqa", description="Train and evaluate Life-IQA.")
+    parser = argparse.ArgumentParser(prog="lifeiqa", description="Train, evaluate and compare Life-IQA.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_prepare, add_train, add_evaluate):
+    for add in (add_prepare, add_train, add_evaluate, add_benchmark):
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -97,6 +154,8 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, TypeError, FloatingPointError) as error:
         print(f"lifeiqa: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -21,6 +21,7 @@ from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Tensor
 
 from lifeiqa_plugin.crops import to_working_size
+from lifeiqa_plugin.distortions import random_ladder
 
 REFERENCE = "reference"
 """Column of a meta csv that names the pristine picture behind each row; rows that share it belong on one side."""
@@ -69,7 +70,7 @@ def read_picture(path: str | Path) -> Tensor:
 
 
 def random_crops(picture: Tensor, count: int, crop_size: int, hflip: bool, generator: torch.Generator | None) -> Tensor:
-    """Cut (3, H, W) into (count, 3, crop_size, crop_size) at random places, each mirrored half of the time."""
+    """Cut (C, H, W) into (count, C, crop_size, crop_size) at random places, each mirrored half of the time."""
     crops = []
     for _ in range(count):
         top, left = (int(torch.randint(side - crop_size + 1, (), generator=generator)) for side in picture.shape[1:])
@@ -91,9 +92,11 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         crop_size: side of a crop, 224; the network's own.
         working_size: shorter side to which larger pictures are reduced first, 384; the network's own.
         hflip: mirror half of the crops, true.
+        ladder_share: part of the pictures whose crops are not ``crops_per_image`` different places, but one place in
+            growing severities of a distortion, the undistorted first; 0. ``train.ladder_weight`` ranks them.
 
-    An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,)
-    and ``img_path``.
+    An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
+    ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only.
 
     Raises:
         OSError: the csv cannot be read.
@@ -114,6 +117,8 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             raise ValueError(
                 f"{opt['meta_info_file']}: {len(self)} pictures to train on, fewer than one batch of {batch}"
             )
+        if opt.get("ladder_share", 0.0) and opt.get("crops_per_image", 1) < 2:
+            raise ValueError("ladder_share needs crops_per_image of 2 or more, the undistorted crop and its rungs")
 
     def init_path_mos(self, opt: dict[str, Any]) -> None:
         """Read the csv; pyiqa calls this, then ``mos_normalize``, then ``get_split``."""
@@ -163,11 +168,20 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         picture = read_picture(path)
         if self.phase == "train":
             generator = torch.Generator().manual_seed(derive_seed(seed, row)) if seed else None
-            size = self.opt.get("crop_size", 224)
-            picture = to_working_size(picture[None], size, self.opt.get("working_size", max(384, size)))[0]
-            count, hflip = self.opt.get("crops_per_image", 1), self.opt.get("hflip", True)
-            picture = random_crops(picture, count, size, hflip, generator)
-        return {"img": picture, "mos_label": torch.tensor([mos], dtype=torch.float32), "img_path": path}
+            crops, is_ladder = self._training_crops(picture, generator)
+            return {"img": crops, "mos_label": torch.tensor([mos]), "img_path": path, "is_ladder": is_ladder}
+        return {"img": picture, "mos_label": torch.tensor([mos]), "img_path": path}
+
+    def _training_crops(self, picture: Tensor, generator: torch.Generator | None) -> tuple[Tensor, bool]:
+        """(3, H, W) -> (crops_per_image, 3, crop_size, crop_size), and whether they are the rungs of a ladder."""
+        size, count = self.opt.get("crop_size", 224), self.opt.get("crops_per_image", 1)
+        share = self.opt.get("ladder_share", 0.0)
+        is_ladder = share > 0 and bool(torch.rand((), generator=generator) < share)
+        pictures = torch.stack(random_ladder(picture, count, generator)) if is_ladder else picture[None]
+        pictures = to_working_size(pictures, size, self.opt.get("working_size", max(384, size))).flatten(0, 1)
+        places = 1 if is_ladder else count
+        crops = random_crops(pictures, places, size, self.opt.get("hflip", True), generator)
+        return crops.reshape(count, 3, size, size), is_ladder
 
 
 def read_meta(path: str | Path) -> pd.DataFrame:
@@ -235,6 +249,7 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
         use_shuffle: False for the order of the csv.
         seed: of the run.
         start_iter: iterations that were done before this run was resumed.
+        epochs: length of the run, after which the order is empty: pyiqa's loop starts one epoch too many.
     """
 
     def __init__(
@@ -247,12 +262,13 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
         *,
         seed: int = 0,
         start_iter: int = 0,
+        epochs: float = math.inf,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, ratio, use_shuffle)
         self.batch: int = dataset.opt["batch_size_per_gpu"]
         self.iterations = self.iterations_per_epoch(dataset, num_replicas)
         self.num_samples = self.iterations * self.batch
-        self.ratio, self.seed, self.start_iter = ratio, seed, start_iter
+        self.ratio, self.seed, self.start_iter, self.epochs = ratio, seed, start_iter, epochs
         self.epoch: int | None = None
 
     @staticmethod
@@ -265,7 +281,7 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
 
     def __iter__(self) -> Iterator[int]:
         """Yield the keys of this process for the epoch that was set."""
-        if self.epoch is None:
+        if self.epoch is None or self.epoch >= self.epochs:
             return iter([])
         rows, needed = len(self.dataset) * self.ratio, self.num_samples * self.num_replicas
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pyiqa.train
@@ -32,9 +32,11 @@ from lifeiqa_plugin.data import LifeIQADataset, ResumableSampler, check_no_overl
 from lifeiqa_plugin.evaluation import METRICS, evaluate
 from lifeiqa_plugin.options import read_options
 from lifeiqa_plugin.training import STATE_FILE
-from lifeiqa_plugin.weights import build_lifeiqa
+from lifeiqa_plugin.weights import build_lifeiqa, write_whole
 
 Options = dict[str, Any]
+TEST_RESULTS = "test_results.json"
+"""Written last, below the run's folder: a run that has it is finished."""
 
 
 # ------------------------------------------------------------------------------------------------------------- one run
@@ -46,7 +48,7 @@ def train(option_file: str | Path, force_yml: list[str] | None = None, auto_resu
     Args:
         option_file: see ``docs/training.md``.
         force_yml: changes to it, ``section:key=value``.
-        auto_resume: go on from the run's last state, if it has one.
+        auto_resume: go on from the run's last state, if it has one; a run that has been tested is left as it is.
 
     Returns:
         Agreement on the option file's ``test`` set, of the weights that its first validation set chose; empty
@@ -69,11 +71,19 @@ def run(options: Options, option_file: str | Path, auto_resume: bool = False) ->
             opt[section][key] = iterations  # once per epoch
     test_opt = opt["datasets"].pop("test", None)
     state = load_state(opt, auto_resume)
+    tested = Path(opt["path"]["experiments_root"]) / TEST_RESULTS
+    if test_opt and auto_resume and state and tested.is_file():
+        if state["iter"] >= iterations * opt["train"]["total_epoch"]:
+            return cast(dict[str, float], json.loads(tested.read_text(encoding="utf-8")))
+        tested.unlink(missing_ok=True)  # it is of a shorter run, which goes on
     if state is not None:  # pyiqa makes these folders for new runs only
         for name in ("models", "training_states"):
             os.makedirs(opt["path"][name], exist_ok=True)
     sampler = functools.partial(
-        ResumableSampler, seed=opt["manual_seed"], start_iter=0 if state is None else state["iter"]
+        ResumableSampler,
+        seed=opt["manual_seed"],
+        start_iter=0 if state is None else state["iter"],
+        epochs=opt["train"]["total_epoch"],
     )
     with (
         forgetful_logger(),
@@ -167,7 +177,8 @@ def run_test(opt: Options, test_opt: Options) -> dict[str, float]:
         network, build_dataset(test_opt), folder / "test_scores.csv", test_opt.get("num_worker_per_gpu", 0)
     )
     if opt["rank"] == 0:
-        (folder / "test_results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        with write_whole(folder / TEST_RESULTS) as file:
+            file.write((json.dumps(result, indent=1) + "\n").encode())
     return result
 
 
@@ -209,7 +220,7 @@ def train_splits(option_file: str | Path, count: int, force_yml: list[str] | Non
         one["name"] = f"{options['name']}_split{split:02d}"
         for dataset in one["datasets"].values():
             dataset |= {"split_index": split, "split_ratio": dataset.get("split_ratio", "712")}
-        done = Path("experiments") / one["name"] / "test_results.json"
+        done = Path("experiments") / one["name"] / TEST_RESULTS
         if done.is_file():
             results.append(json.loads(done.read_text(encoding="utf-8")))
         else:

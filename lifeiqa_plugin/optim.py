@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
@@ -26,6 +27,11 @@ class SmoothL1Loss(nn.SmoothL1Loss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """(B, 1), (B, 1) -> ()."""
         return self.loss_weight * super().forward(input, target)
+
+
+def ladder_loss(scores: Tensor, margin: float = 0.03) -> Tensor:
+    """Hinge on (L, K) scores of L ladders: zero where each rung is at least ``margin`` below the one before."""
+    return F.relu(margin + scores.diff(dim=1)).sum() / max(1, scores[:, 1:].numel())
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -76,11 +82,18 @@ def freeze(network: nn.Module, prefixes: list[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def set_train_mode(network: nn.Module, frozen: list[str]) -> None:
-    """Switch to training mode, except the frozen modules, whose dropout and batch statistics stand still too."""
+def set_train_mode(network: nn.Module, frozen: list[str], freeze_batch_stats: bool = False) -> None:
+    """Switch to training mode, except the frozen modules, whose dropout and batch statistics stand still too.
+
+    Args:
+        network: may be wrapped for DDP.
+        frozen: names as for :func:`freeze`.
+        freeze_batch_stats: every BatchNorm keeps its running statistics and normalises with them.
+    """
     network.train()
     for name, module in network.named_modules():
-        if any(f"{name}.".removeprefix("module.").startswith(f"{prefix}.") for prefix in frozen):  # DDP adds module.
+        is_frozen = any(f"{name}.".removeprefix("module.").startswith(f"{prefix}.") for prefix in frozen)  # DDP's name
+        if is_frozen or (freeze_batch_stats and isinstance(module, nn.BatchNorm2d)):
             module.eval()
 
 

@@ -21,8 +21,9 @@ ANY = None
 
 DATASET = dict.fromkeys([
     "name", "type", "meta_info_file", "dataroot_target", "split_file", "split_index", "split_ratio", "mos_normalize",
-    "mos_range", "lower_better", "crops_per_image", "crop_size", "working_size", "hflip", "dataset_enlarge_ratio",
-    "use_shuffle", "batch_size_per_gpu", "num_worker_per_gpu", "pin_memory", "persistent_workers", "prefetch_mode",
+    "mos_range", "lower_better", "crops_per_image", "crop_size", "working_size", "hflip", "ladder_share",
+    "dataset_enlarge_ratio", "use_shuffle", "batch_size_per_gpu", "num_worker_per_gpu", "pin_memory",
+    "persistent_workers", "prefetch_mode",
 ])  # fmt: skip
 KNOWN: dict[str, Any] = {
     "name": ANY, "model_type": ANY, "num_gpu": ANY, "manual_seed": ANY,
@@ -33,10 +34,11 @@ KNOWN: dict[str, Any] = {
     "path": dict.fromkeys(["resume_state"]),
     "train": {
         "total_epoch": ANY, "warmup_epochs": ANY, "warmup_factor": ANY, "freeze": ANY, "amp": ANY, "accumulate": ANY,
-        "clip_grad_norm": ANY, "ema_decay": ANY, "grad_checkpointing": ANY,
+        "steps_per_batch": ANY, "clip_grad_norm": ANY, "ema_decay": ANY, "grad_checkpointing": ANY,
         "optim": dict.fromkeys(["type", "lr", "lr_backbone", "weight_decay", "betas", "eps", "momentum"]),
         "scheduler": dict.fromkeys(["type", "every_epochs", "gamma", "min_factor"]),
         "mos_loss_opt": ANY, "metric_loss_opt": ANY, "load_balancing_weight": ANY, "router_z_weight": ANY,
+        "ladder_weight": ANY, "freeze_batch_stats": ANY,
     },
     "val": dict.fromkeys(["val_freq", "save_img", "key_metric", "metrics"]),
     "logger": dict.fromkeys(["print_freq", "save_checkpoint_freq", "save_latest_freq", "use_tb_logger", "wandb"]),

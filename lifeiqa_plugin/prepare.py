@@ -14,14 +14,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from lifeiqa_plugin.data import REFERENCE, read_picture
+from lifeiqa_plugin.data import REFERENCE, open_picture, read_picture
 
 SPLIT_SEED = 123
 SPLIT_COLUMN = "ratio712_seed123_split_{:02d}"
 """70 % train, 10 % val, 20 % test; pyiqa finds it under ``split_ratio: '712'`` and a number as ``split_index``."""
 VAL_SHARE = 0.1
 """Part of an official training split that is put aside as val, where the authors name none."""
+
+
+PHASES = ("train", "val", "test", "twin")
+"""What a split column may say; no phase reads the ``twin`` pictures."""
+TWIN = 0.97
+"""Correlation of two pictures at 32 x 32 gray values from which on they count as near-twins."""
 
 
 class Row(NamedTuple):
@@ -173,11 +180,16 @@ def read_csiq(root: Path) -> list[Row]:
 
 
 def _csiq_sheet(path: Path) -> pd.DataFrame:
+    """Return the sheet ``all_by_image``, whose table stands below some lines of explanation."""
     try:
-        table = pd.read_excel(path, sheet_name="all_by_image", header=3)
+        cells = pd.read_excel(path, sheet_name="all_by_image", header=None)
     except ImportError as error:
         raise ValueError(f"{path}: reading xlsx needs pip install openpyxl; or save all_by_image as csv") from error
-    return table.dropna(axis=1, how="all")
+    is_header = (cells == "dst_type").any(axis=1)
+    if not is_header.any():
+        raise ValueError(f"{path}: the sheet all_by_image has no line with dst_type, the names of its columns")
+    top = int(is_header.argmax())
+    return cells[top + 1 :].set_axis(cells.loc[top].tolist(), axis=1).dropna(how="all")
 
 
 def read_live(root: Path) -> list[Row]:
@@ -192,13 +204,23 @@ def read_live(root: Path) -> list[Row]:
 
 
 def read_flive(root: Path) -> list[Row]:
-    """FLIVE (PaQ-2-PiQ), whole pictures only, not the patches; ``is_valid`` is the authors' validation part."""
-    path = _find(root, "labels_image.csv")
-    table = _table(path)
-    names, mos = _column(table, path, "name_image", "name"), _column(table, path, "mos_image", "mos")
-    valid = _column(table, path, "is_valid") if "is_valid" in table else [None] * len(table)
-    official = {True: "test", False: "train", None: ""}
-    return [Row(f"database/{n}", m, "", official[v]) for n, m, v in zip(names, mos, valid, strict=True)]
+    """FLIVE (PaQ-2-PiQ), whole pictures only, not the patches.
+
+    The authors test on the pictures larger than 640 pixels, which one list names, and validate on those that another
+    marks as ``is_valid``; the lists' file names hold a sign that not every system keeps.
+    """
+    path = _find(root, "database/labels_image.csv")
+    large = _find(root, "database/labels>640.csv", "database/labels640.csv")
+    small = _find(root, "database/labels<=640_padded.csv", "database/labels=640_padded.csv")
+    table, listed = _table(path), _table(small)
+    test = set(_column(_table(large), large, "name_image"))
+    is_valid = zip(_column(listed, small, "name_image"), _column(listed, small, "is_valid"), strict=True)
+    val = {name for name, valid in is_valid if valid}
+    rows = zip(_column(table, path, "name", "name_image"), _column(table, path, "mos", "mos_image"), strict=True)
+    return [
+        Row(f"database/{name}", mos, "", "test" if name in test else "val" if name in val else "train")
+        for name, mos in rows
+    ]
 
 
 SETS: dict[str, Source] = {
@@ -226,6 +248,7 @@ def prepare(
     mos_range: Sequence[float] | None = None,
     lower_better: bool = False,
     splits: int = 10,
+    drop_twins: bool = False,
 ) -> str:
     """Write the meta csv of a set and return a few lines about it.
 
@@ -237,6 +260,8 @@ def prepare(
         mos_range: scale of a ``folder``; default the lowest and highest of its scores.
         lower_better: direction of a ``folder``.
         splits: number of seeded splits.
+        drop_twins: call training pictures ``twin`` in the official split, so that no phase uses them, if they nearly
+            equal a test picture.
 
     Raises:
         OSError: files are missing or cannot be decoded (all are tried, up to ten are named), no rights to write.
@@ -258,6 +283,10 @@ def prepare(
         source = source._replace(low=low, high=high)
     rows = [row._replace(name=file) for row, file in zip(rows, _check_pictures(root, rows), strict=True)]
     table = _to_table(rows, source)
+    if drop_twins:
+        if "official_split" not in table:
+            raise ValueError(f"--drop-twins needs an official split to compare, {name} has none")
+        table["official_split"] = mark_twins(root, rows, list(table["official_split"]))
     for i in range(1, splits + 1):
         table[SPLIT_COLUMN.format(i)] = random_split(rows, i)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -309,6 +338,24 @@ def official_split(rows: list[Row]) -> list[str]:
     return list(phases)
 
 
+def mark_twins(root: Path, rows: list[Row], phases: list[str]) -> list[str]:
+    """Return the phases with ``twin`` for each picture outside test that correlates above ``TWIN`` with one in it."""
+    prints = np.stack([_fingerprint(root / row.name) for row in rows])
+    tests = prints[np.array(phases) == "test"]
+    is_twin = (prints @ tests.T).max(axis=1, initial=0) >= TWIN
+    return ["twin" if twin and phase != "test" else phase for twin, phase in zip(is_twin, phases, strict=True)]
+
+
+def _fingerprint(path: Path) -> np.ndarray:
+    """Return a picture as 32 x 32 gray values of zero mean and unit length, (1024,)."""
+    with open_picture(path) as picture:
+        picture.draft("L", (64, 64))
+        small = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
+    centred: np.ndarray = small - small.mean()
+    centred /= max(float(np.linalg.norm(centred)), 1e-6)
+    return centred
+
+
 def random_split(rows: list[Row], index: int) -> list[str]:
     """Return train, val or test for each row, 7 : 1 : 2 of the references, or of the pictures where there are none.
 
@@ -331,5 +378,5 @@ def _describe(table: pd.DataFrame, source: Source, out: Path) -> str:
         lines.append(f"{table[REFERENCE].nunique()} references; no split separates pictures that share one")
     for column in [name for name in table if "split" in name][:2]:
         counts = table[column].value_counts()
-        lines.append(f"{column}: " + ", ".join(f"{counts.get(p, 0)} {p}" for p in ("train", "val", "test")))
+        lines.append(f"{column}: " + ", ".join(f"{counts[p]} {p}" for p in PHASES if p in counts))
     return "\n".join(lines)

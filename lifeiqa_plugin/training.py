@@ -8,7 +8,6 @@ counters, and continues bit for bit.
 from __future__ import annotations
 
 import math
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,6 @@ import torch
 from pyiqa.losses import build_loss
 from pyiqa.models.general_iqa_model import GeneralIQAModel
 from pyiqa.utils.dist_util import master_only
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -27,8 +25,8 @@ from tqdm import tqdm
 from lifeiqa_plugin.arch import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.data import derive_seed
 from lifeiqa_plugin.evaluation import METRICS, agreement, score_dataset
-from lifeiqa_plugin.optim import freeze, parameter_groups, schedule_of, set_train_mode
-from lifeiqa_plugin.weights import Card, save_checkpoint
+from lifeiqa_plugin.optim import freeze, ladder_loss, parameter_groups, schedule_of, set_train_mode
+from lifeiqa_plugin.weights import Card, save_checkpoint, write_whole
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 STATE_FILE = "latest.state"
@@ -37,7 +35,7 @@ STATE_FILE = "latest.state"
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     """Train a :class:`~lifeiqa_plugin.arch.LifeIQA` with pyiqa's loop; ``docs/training.md`` lists the option keys.
 
-    One iteration is one step of the optimiser on one batch of the loader, however many parts it is computed in.
+    One iteration is one batch of the loader: ``steps_per_batch`` steps of the optimiser, 1 unless given.
 
     Raises:
         TypeError: the network is not a LifeIQA.
@@ -64,8 +62,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     def init_training_settings(self) -> None:
         """Build losses, optimiser, schedule, average and counters; pyiqa calls this from its constructor."""
         train_opt = self.opt["train"]
-        set_train_mode(self.net, train_opt.get("freeze") or [])
+        set_train_mode(self.net, train_opt.get("freeze") or [], train_opt.get("freeze_batch_stats", False))
         self.chunk_size = self.network.chunk_size
+        self.steps_per_batch = self._shares_of_crops()
         self.cri_mos = build_loss(train_opt["mos_loss_opt"])
         metric_loss = train_opt.get("metric_loss_opt")
         self.cri_metric = build_loss(metric_loss) if metric_loss else None
@@ -103,6 +102,15 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.optimizer = kind(parameter_groups(self.network, lr, decay, lr_backbone), lr=lr, **optim_opt)
         self.optimizers.append(self.optimizer)
 
+    def _shares_of_crops(self) -> int:
+        steps, train_set = self.opt["train"].get("steps_per_batch", 1), self.opt["datasets"]["train"]
+        crops = train_set.get("crops_per_image", 1)
+        if steps < 1 or crops % steps:
+            raise ValueError(f"train.steps_per_batch must divide crops_per_image, got {steps} for {crops} crops")
+        if steps > 1 and train_set.get("ladder_share"):
+            raise ValueError("train.steps_per_batch must be 1 with ladder_share, whose rungs belong in one step")
+        return int(steps)
+
     def _average(self, decay: float) -> AveragedModel | None:
         if not 0 <= decay < 1:
             raise ValueError(f"train.ema_decay must be 0 (off) or below 1, got {decay}")
@@ -123,8 +131,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     # -------------------------------------------------------------------------------------------------- one iteration
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1); the B * K crops are shuffled by none."""
-        crops: Tensor = data["img"].flatten(0, 1) if data["img"].dim() == 5 else data["img"]
+        """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``is_ladder`` (B,)."""
+        crops: Tensor = data["img"] if data["img"].dim() == 5 else data["img"][:, None]
         size = self.network.crop_size
         if crops.shape[-2:] != (size, size):
             got = "x".join(map(str, crops.shape[-2:]))
@@ -132,45 +140,59 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
                 f"crops are {got}, but the network's are {size}x{size}; set datasets.train.crop_size: {size}"
             )
         self.img_input = crops.to(self.device, non_blocking=True)
-        per_picture = len(crops) // len(data["mos_label"])
-        self.gt_mos = data["mos_label"].repeat_interleave(per_picture, 0).to(self.device)
+        self.gt_mos = data["mos_label"].to(self.device)
+        self.is_ladder: Tensor = data.get("is_ladder", torch.zeros(len(crops), dtype=torch.bool)).to(self.device)
         self.img_paths: list[str] = list(data["img_path"])
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Do one step; ``train.accumulate`` computes the batch in that many parts, one after the other."""
+        """Do ``train.steps_per_batch`` steps, each on its share of every picture's crops; log their mean losses."""
         self.current_iter = current_iter
         torch.manual_seed(derive_seed(self.opt["manual_seed"], self.opt["rank"], current_iter))
-        self.network.chunk_size = len(self.img_input)
         factor = self.schedule.factor(current_iter)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self.optimizer.zero_grad()
-        parts = min(self.opt["train"].get("accumulate", 1), len(self.img_input))
-        batch = zip(self.img_input.tensor_split(parts), self.gt_mos.tensor_split(parts), strict=True)
         losses: dict[str, Tensor] = {}
-        for i, (crops, mos) in enumerate(batch):
-            with nullcontext() if i == parts - 1 or not self.opt["dist"] else self.net.no_sync():
-                for name, loss in self._backward(crops, mos).items():
-                    losses[name] = losses.get(name, 0) + loss
-        self._step()
+        for step in range(self.steps_per_batch):
+            for name, loss in self._one_step(self.img_input[:, step :: self.steps_per_batch]).items():
+                losses[name] = losses.get(name, 0) + loss / self.steps_per_batch
         self.log_dict = self.reduce_loss_dict(losses) | {"lr": self.optimizer.param_groups[0]["lr"]}
         self._show_progress()
 
-    def _backward(self, crops: Tensor, mos: Tensor) -> dict[str, Tensor]:
+    def _one_step(self, images: Tensor) -> dict[str, Tensor]:
+        """Fit (B, K, 3, S, S); ``train.accumulate`` computes it in that many parts of whole pictures, one by one."""
+        self.network.chunk_size = images.shape[:2].numel()
+        self.optimizer.zero_grad()
+        parts = min(self.opt["train"].get("accumulate", 1), len(images))
+        batch = zip(*(t.tensor_split(parts) for t in (images, self.gt_mos, self.is_ladder)), strict=True)
+        losses: dict[str, Tensor] = {}
+        for i, (crops, mos, is_ladder) in enumerate(batch):
+            with nullcontext() if i == parts - 1 or not self.opt["dist"] else self.net.no_sync():
+                for name, loss in self._backward(crops, mos, is_ladder).items():
+                    losses[name] = losses.get(name, 0) + loss
+        self._step()
+        return losses
+
+    def _backward(self, crops: Tensor, mos: Tensor, is_ladder: Tensor) -> dict[str, Tensor]:
         """Add the gradient of one part of the batch; returns its share of each loss."""
         share = len(crops) / len(self.img_input)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            output = cast(LifeIQAOutput, self.net(crops, return_details=True))
-        losses = {name: loss * share for name, loss in self._losses(output, mos).items()}
+            output = cast(LifeIQAOutput, self.net(crops.flatten(0, 1), return_details=True))
+        losses = {name: loss * share for name, loss in self._losses(output, mos, is_ladder).items()}
         self._check_finite(losses["l_total"], "loss")
         torch.autograd.backward(self.scaler.scale(losses["l_total"]))
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _losses(self, output: LifeIQAOutput, mos: Tensor) -> dict[str, Tensor]:
+    def _losses(self, output: LifeIQAOutput, mos: Tensor, is_ladder: Tensor) -> dict[str, Tensor]:
+        """Losses of the scores of B * K crops; mos (B, 1) is that of all crops of a picture, or of a ladder's first."""
         train_opt = self.opt["train"]
-        losses = {"l_mos": self.cri_mos(output.score, mos)}
+        scores = output.score.view(len(mos), -1)  # (B, K)
+        labelled = ~is_ladder[:, None] | (torch.arange(scores.shape[1], device=scores.device) == 0)
+        label, score = mos.expand_as(scores)[labelled][:, None], scores[labelled][:, None]
+        losses = {"l_mos": self.cri_mos(score, label)}
         if self.cri_metric is not None:
-            losses["l_metric"] = self.cri_metric(output.score, mos)
+            losses["l_metric"] = self.cri_metric(score, label)
+        if self.opt["datasets"]["train"].get("ladder_share"):
+            losses["l_ladder"] = ladder_loss(scores[is_ladder]) * train_opt.get("ladder_weight", 5.0)
         losses["l_balance"] = output.load_balancing_loss * train_opt.get("load_balancing_weight", 0.01)
         losses["l_router_z"] = output.router_z_loss * train_opt.get("router_z_weight", 0.001)
         losses["l_total"] = torch.stack(list(losses.values())).sum()
@@ -191,7 +213,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     def _check_finite(self, value: Tensor, what: str) -> None:
         if not math.isfinite(value.item()):
             raise FloatingPointError(
-                f"the {what} of iteration {self.current_iter} is {value.item()}; the weights are those from before it. "
+                f"the {what} of iteration {self.current_iter} is {value.item()}; the weights are those before it. "
                 f"Its pictures: {', '.join(self.img_paths)}. Lower train.optim.lr, set train.clip_grad_norm, or look "
                 "at these pictures and their scores; --auto_resume goes on from the last saved state"
             )
@@ -206,8 +228,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.bar.update()
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Note the end of an epoch, which pyiqa reports here (as its number + 2); the rate runs per iteration."""
-        self.epoch = current_iter - 1
+        """Note the end of an epoch, which pyiqa reports here (as its number + 2); the rate runs per iteration.
+
+        Its loop ends with one epoch of nothing, which does not count: a run that is made longer goes on where it ended.
+        """
+        self.epoch = min(current_iter - 1, self.opt["train"]["total_epoch"])
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -282,11 +307,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             or f"{train_set['name']} ({Path(train_set['meta_info_file']).name})",
             licence=about.get("licence") or "not stated",
         )
-        path = Path(self.opt["path"]["models"]) / f"{label}.safetensors"
-        try:
-            save_checkpoint(self.scored_network, path, card)
-        except (OSError, SafetensorError) as error:
-            raise OSError(f"{path}: cannot be written ({error}); free some space, then --auto_resume") from error
+        save_checkpoint(self.scored_network, Path(self.opt["path"]["models"]) / f"{label}.safetensors", card)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
     def save_training_state(self, epoch: int, current_iter: int) -> None:
@@ -301,7 +322,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             "best_metric_results": self.best_metric_results,
             "validated": self.validated,
         }
-        write_whole(state, Path(self.opt["path"]["training_states"]) / STATE_FILE)
+        with write_whole(Path(self.opt["path"]["training_states"]) / STATE_FILE) as file:
+            torch.save(state, file)
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
         """Take over a state that :meth:`save_training_state` wrote.
@@ -322,22 +344,3 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             ) from error
         self.epoch, self.current_iter = resume_state["epoch"], resume_state["iter"]
         self.best_metric_results, self.validated = resume_state["best_metric_results"], resume_state["validated"]
-
-
-def write_whole(state: dict[str, Any], path: Path) -> None:
-    """Write a torch file beside ``path``, push it to the disk, then put it in its place in one move.
-
-    Raises:
-        OSError: no space or no permission; what was at ``path`` is untouched.
-    """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
-        raise OSError(f"{path}: cannot be written ({error}); free some space, then --auto_resume") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -13,10 +13,12 @@ import inspect
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlparse
 
 import torch
@@ -31,7 +33,7 @@ BUNDLED_SHA256 = "fb7c7d69040292d7ebb1112112edbe479e20086302e6a38bd758a0a916c5f6
 FORMAT = 1
 MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
-RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size"}
+RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_line"}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
 StateDict = dict[str, Tensor]
@@ -247,6 +249,9 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
         path: of the file; replaced if it exists.
         card: what to say about the weights.
         half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
+
+    Raises:
+        OSError: as :func:`write_whole`.
     """
     tensors = {
         key: (value.half() if half and value.is_floating_point() and value.dim() > 1 else value).cpu().contiguous()
@@ -264,11 +269,27 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
         "score_range": network.score_range,
         "card": asdict(card),
     }  # fmt: skip
+    with write_whole(path) as file:
+        file.write(save(tensors, {"lifeiqa": json.dumps(about)}))  # save_file would make it private (0600)
+
+
+@contextmanager
+def write_whole(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a file beside ``path``; when the block ends, push it to the disk and move it to its place in one go.
+
+    Raises:
+        OSError: no space or no permission; what was at ``path`` is untouched.
+    """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_bytes(save(tensors, {"lifeiqa": json.dumps(about)}))  # save_file would make it private (0600)
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+        raise OSError(f"{path}: cannot be written ({error}); what was there before is untouched") from error
     finally:
         part.unlink(missing_ok=True)
 

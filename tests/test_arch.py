@@ -283,6 +283,18 @@ def test_test_sample(network):
     torch.testing.assert_close(network(x), network(x[..., 23:87, 23:87]))
 
 
+def test_std_is_the_spread_of_queries_and_crops_on_a_line():
+    x = torch.rand(2, 3, 80, 110)
+    network = tiny(score_range=(0, 1), std_line=(0.05, 2.0))
+    details = network(x, return_details=True)
+    score, std = network(x, return_std=True)
+    spread = details.query_scores.sigmoid().flatten(1).std(1, correction=0)
+    torch.testing.assert_close(std[:, 0], 0.05 + 2 * spread)
+    assert std.shape == score.shape == (2, 1)
+    assert torch.equal(score, network(x))
+    assert torch.equal(std, details.std)
+
+
 def test_gray_is_gray_repeated(network):
     gray = torch.rand(2, 1, 80, 110)
     torch.testing.assert_close(network(gray), network(gray.repeat(1, 3, 1, 1)))
@@ -341,6 +353,7 @@ def test_details(num_experts):
     shapes = {name: tuple(value.shape) for name, value in details._asdict().items() if isinstance(value, torch.Tensor)}
     assert shapes == {
         "score": (2, 1),
+        "std": (2, 1),
         "crop_scores": (2, 4),
         "query_scores": (2, 4, 5),
         "attention": (2, 4, 5, 9),

@@ -118,24 +118,12 @@ def test_ladder_falls_only_if_every_step_does(load):
     assert load("ladders").falls(scores).tolist() == [True, False, False, False]
 
 
-def test_every_ladder_departs_further_from_its_photo(load, photo):
-    ladders = load("ladders")
-    kinds = ladders.DISTORTIONS | ladders.UNSEEN
-    assert {"blur", "noise", "jpeg", "dark"} <= set(ladders.DISTORTIONS)
-    assert len(kinds) == len(ladders.DISTORTIONS) + len(ladders.UNSEEN)
-    for kind, distort in kinds.items():
-        clean, *rungs = ladders.build_ladder(photo, distort, seed=0)
-        assert clean is photo
-        assert len(rungs) == 5
-        assert {rung.size for rung in rungs} == {photo.size}, kind
-        departures = [difference(rung, photo) for rung in rungs]
-        assert departures == sorted({0.0, *departures})[1:], f"{kind}: {departures}"
-
-
-def test_ladder_is_the_same_each_time(load, photo):
-    ladders = load("ladders")
-    first, again = (ladders.build_ladder(photo, ladders.salt_and_pepper, seed=1)[5] for _ in range(2))
-    assert first.tobytes() == again.tobytes()
+def test_best_pictures_of_the_test_part(load, tmp_path):
+    rows = [("a.png", 0.9, "train"), ("b.png", 0.5, "test"), ("c.png", 0.7, "test"), ("d.png", 0.1, "test")]
+    lines = "".join(f"{name},{mos},{phase}\n" for name, mos, phase in rows)
+    (tmp_path / "meta.csv").write_text("name,mos,official_split\n" + lines)
+    best = load("ladders").find_best(tmp_path, tmp_path / "meta.csv", 2)
+    assert best == [tmp_path / "c.png", tmp_path / "b.png"]
 
 
 def test_clean_photos_are_found(load, photo, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,5 +107,25 @@ def start_process():
         process = context.Process(target=function, args=arguments)
         process.start()
         return process
+
+    return start
+
+
+@pytest.fixture
+def start_two(start_process):
+    """Start ``lifeiqa train`` in two processes that know of each other, as torchrun does; returns both."""
+
+    def start(*arguments: object) -> list[multiprocessing.Process]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        command = ["train", "--launcher", "pytorch", *map(str, arguments)]
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        started = []
+        for rank in "01":
+            environment = shared | {"RANK": rank, "LOCAL_RANK": rank}
+            code = f"import os\nos.environ.update({environment})\nfrom lifeiqa_plugin import cli\n"
+            started.append(start_process(exec, f"{code}raise SystemExit(cli.main({command}))"))
+        return started
 
     return start

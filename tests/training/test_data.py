@@ -61,6 +61,27 @@ def test_one_decode_for_all_crops(make_dataset, monkeypatch):
     assert len(decoded) == 1
 
 
+def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatch):
+    def ladder(picture, steps, generator):
+        return [picture * (1 - 0.25 * step) for step in range(steps)]
+
+    monkeypatch.setattr(data, "random_ladder", ladder)
+    dataset = make_dataset(ladder_share=1.0)
+    item = dataset[len(dataset)]
+    assert item["is_ladder"] is True
+    clean, *rungs = item["img"]
+    assert clean.shape == (3, 32, 32)
+    torch.testing.assert_close(rungs, [clean * 0.75, clean * 0.5])
+    items = [make_dataset(ladder_share=0.5)[key]["is_ladder"] for key in range(len(dataset), 20 * len(dataset))]
+    assert 0.4 < sum(items) / len(items) < 0.6
+    assert not any(make_dataset()[key]["is_ladder"] for key in range(len(dataset), 2 * len(dataset)))
+
+
+def test_ladders_need_two_rungs(make_dataset):
+    with pytest.raises(ValueError, match="ladder_share needs crops_per_image of 2 or more"):
+        make_dataset(ladder_share=0.5, crops_per_image=1)
+
+
 def test_validation_item_is_the_whole_picture_each_time(make_dataset):
     dataset = make_dataset("val")
     assert torch.equal(dataset[0]["img"], read_picture(dataset.paths_mos[0][0]))

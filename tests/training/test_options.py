@@ -21,18 +21,23 @@ NAMES = [path.stem.removeprefix("train_LifeIQA_") for path in FILES]
 PARAMETERS = {  # of Swin-B; measured on the released code, see docs/differences.md
     "released 8": 99_678_146, "released 2": 92_586_428, "released 2 depth 2": 91_142_780, "paper 4": 94_950_334,
 }  # fmt: skip
+CROPS = {  # of each picture in an epoch of the released code
+    "live": 35, "csiq": 35, "kadid10k": 35, "tid2013": 25, "livec": 50, "koniq10k": 40, "spaq": 40, "flive": 40,
+}  # fmt: skip
 
 
 def test_every_set_has_its_files():
     sets = SETS.keys() - {"folder", "biq2021"}
-    assert set(NAMES) == {"quick", "biq2021", *sets, *(f"{name}_paper" for name in sets)}
+    assert set(NAMES) == {"quick", "bundled", "biq2021", *sets, *(f"{name}_paper" for name in sets)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_every_line_is_explained(path):
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     assert len(lines) > 40
-    assert [line for line in lines if "#" not in line or not line.split("#", 1)[1].strip()] == []
+    above = ["", *lines]  # long values have their explanation in the line before
+    unexplained = [line for line, before in zip(lines, above, strict=False) if "# " not in line + before.lstrip()[:2]]
+    assert unexplained == []
     assert max(map(len, lines)) <= 120
 
 
@@ -50,13 +55,18 @@ def test_file_is_read_and_its_parts_are_built(path, monkeypatch):
     assert options["name"] == path.stem
     assert options["datasets"].keys() == {"train", "val", "test"}
     network = {k: v for k, v in options["network"].items() if k != "type"}
-    if not network.pop("pretrained"):
+    if not network.pop("pretrained", "pretrained_model_path" in network):
         network["backbone_pretrained"] = False  # fetched from the network otherwise
         built = build_lifeiqa(pretrained=False, **network)
         assert options["datasets"]["train"]["crop_size"] == built.crop_size
         assert options["datasets"]["train"]["working_size"] == built.working_size
         if "preset" in network:
             check_parameters(built, network)
+    train_set, steps = options["datasets"]["train"], options["train"].get("steps_per_batch", 1)
+    assert train_set.get("dataset_enlarge_ratio", 1) == 1  # one decode of each picture in an epoch
+    assert train_set["crops_per_image"] % steps == 0
+    if network.get("preset"):
+        assert train_set["crops_per_image"] == CROPS[path.stem.split("_")[2]]
     schedule = schedule_of(options["train"] | {"total_iter": 100 * options["train"]["total_epoch"]})
     assert 0 <= schedule.factor(schedule.total_iter) <= 1
     loss = options["train"]["mos_loss_opt"]
@@ -76,6 +86,7 @@ def test_set_and_file_agree():
     """The file of a set reads what 'lifeiqa prepare' writes for it."""
     for name, path in zip(NAMES, FILES, strict=True):
         options, set_name = yaml.safe_load(path.read_text()), name.removesuffix("_paper").replace("quick", "folder")
+        set_name = set_name.replace("bundled", "biq2021")
         files = {dataset["meta_info_file"] for dataset in options["datasets"].values()}
         assert files == {f"meta_info_{set_name}.csv"}
         splits = {str(dataset["split_index"]) for dataset in options["datasets"].values()}

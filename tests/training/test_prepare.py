@@ -40,8 +40,9 @@ def make_livec(root):
 def make_koniq10k(root):
     write(root, *(f"1024x768/{i}.jpg" for i in range(12)))
     sets = ["training"] * 6 + ["validation"] * 3 + ["test"] * 3
-    rows = [f"{i}.jpg,{i * 5},{s}" for i, s in enumerate(sets)]
-    (root / "koniq10k_distributions_sets.csv").write_text("image_name,MOS,set\n" + "\n".join(rows) + "\n")
+    rows = [f"{i}.jpg,0,0,0.2,0.7,0.1,105,{i * 5},0.5,{s}" for i, s in enumerate(sets)]
+    header = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set\n"
+    (root / "koniq10k_distributions_sets.csv").write_text(header + "\n".join(rows) + "\n")
     return {"1024x768/0.jpg": 0.0, "1024x768/11.jpg": 0.55}, 12
 
 
@@ -98,14 +99,18 @@ def make_live(root):
 
 
 def make_flive(root):
+    """Pictures above 640 pixels are the test set; is_valid, in the list of the others, is val."""
     write(root, *(f"database/blur/{i}.jpg" for i in range(10)))
-    rows = [f"blur/{i}.jpg,{i * 10},{i > 7}" for i in range(10)]
-    (root / "labels_image.csv").write_text("name_image,mos_image,is_valid\n" + "\n".join(rows) + "\n")
+    labels = "".join(f"blur/{i}.jpg,{i * 10}\n" for i in range(10))
+    (root / "database/labels_image.csv").write_text("name,mos\n" + labels)
+    small = "".join(f"blur/{i}.jpg,{i * 10},{i > 5}\n" for i in range(8))
+    (root / "database/labels=640_padded.csv").write_text("name_image,mos_image,is_valid\n" + small)
+    (root / "database/labels640.csv").write_text("name_image,mos_image\nblur/8.jpg,80\nblur/9.jpg,90\n")
     return {"database/blur/0.jpg": 0.0, "database/blur/9.jpg": 0.9}, 10
 
 
 MAKERS = {name.removeprefix("make_"): maker for name, maker in globals().items() if name.startswith("make_")}
-OFFICIAL = {"biq2021": (27, 3, 10), "koniq10k": (6, 3, 3), "flive": (7, 1, 2)}
+OFFICIAL = {"biq2021": (27, 3, 10), "koniq10k": (6, 3, 3), "flive": (6, 2, 2)}
 
 
 def test_every_set_is_tested():
@@ -138,6 +143,60 @@ def check_splits(table):
         assert set(table[split]) == {"train", "val", "test"}
         if "reference" in table:
             assert table.groupby("reference")[split].nunique().max() == 1
+
+
+def test_koniq_without_sets_has_its_scores_under_another_name(tmp_path):
+    write(tmp_path, *(f"512x384/{i}.jpg" for i in range(5)))
+    rows = "".join(f"{i}.jpg,{i},{20 * i}\n" for i in range(5))
+    (tmp_path / "koniq10k_scores_and_distributions.csv").write_text("image_name,MOS,MOS_zscore\n" + rows)
+    prepare("koniq10k", tmp_path, tmp_path / "meta.csv")
+    table = pd.read_csv(tmp_path / "meta.csv")
+    assert list(table["mos"]) == [0.0, 0.2, 0.4, 0.6, 0.8]
+    assert "official_split" not in table
+    assert table["name"][0] == "512x384/0.jpg"
+
+
+def test_csiq_sheet_is_found_below_its_explanation(tmp_path, monkeypatch):
+    """The authors' xlsx; what pandas makes of it is given here, so that the test needs no openpyxl."""
+    make_csiq(tmp_path)
+    as_csv = pd.read_csv(tmp_path / "csiq.DMOS.csv")
+    (tmp_path / "csiq.DMOS.csv").rename(tmp_path / "csiq.DMOS.xlsx")
+    cells = pd.DataFrame([["CSIQ", *[None] * 5], [None] * 6, list(as_csv), *as_csv.astype(object).to_numpy().tolist()])
+    cells.insert(0, "margin", None)
+    monkeypatch.setattr(pd, "read_excel", lambda *_, **arguments: cells.set_axis(range(7), axis=1))
+    prepare("csiq", tmp_path, tmp_path / "meta.csv")
+    table = pd.read_csv(tmp_path / "meta.csv")
+    assert len(table) == 30
+    assert table["mos"][table["name"] == "dst_imgs/awgn/1600.AWGN.1.png"].item() == 0.75
+    cells[cells == "dst_type"] = "type"
+    with pytest.raises(ValueError, match=r"all_by_image has no line with dst_type"):
+        prepare("csiq", tmp_path, tmp_path / "meta.csv")
+
+
+def test_near_twins_of_test_pictures_are_in_no_phase(tmp_path):
+    """Two training pictures are test pictures again, one reduced and one brighter; pictures alone do not count."""
+    _, count = make_biq2021(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in sorted((tmp_path / "Images").iterdir()):
+        Image.fromarray(rng.integers(0, 200, (48, 64, 3), dtype=np.uint8)).resize((192, 144)).save(path, quality=95)
+    for train, test, change in ((3, 31, lambda p: p.resize((96, 72))), (30, 40, lambda p: p.point(lambda v: v + 40))):
+        with Image.open(tmp_path / f"Images/ss01 ({test}).jpg") as picture:
+            change(picture).save(tmp_path / f"Images/ss01 ({train}).jpg", quality=80)
+    about = prepare("biq2021", tmp_path, tmp_path / "meta.csv", drop_twins=True)
+    assert "10 test, 2 twin" in about
+    table = pd.read_csv(tmp_path / "meta.csv").set_index("name")
+    assert len(table) == count
+    assert set(table.index[table["official_split"] == "twin"]) == {"Images/ss01 (3).jpg", "Images/ss01 (30).jpg"}
+    assert set(table["ratio712_seed123_split_01"]) == {"train", "val", "test"}
+    prepare("biq2021", tmp_path, tmp_path / "all.csv")
+    assert (pd.read_csv(tmp_path / "all.csv")["official_split"] == "twin").sum() == 0
+
+
+def test_twins_need_an_official_split(tmp_path):
+    make_kadid10k(tmp_path)
+    with pytest.raises(ValueError, match="--drop-twins needs an official split to compare, kadid10k has none"):
+        prepare("kadid10k", tmp_path, tmp_path / "meta.csv", drop_twins=True)
+    assert not (tmp_path / "meta.csv").exists()
 
 
 def test_lower_better_scores_are_turned_round(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -16,14 +17,14 @@ import pytest
 import torch
 from torch import nn
 
-from lifeiqa_plugin import launch
+from lifeiqa_plugin import data, launch
 from lifeiqa_plugin.arch import LifeIQA
-from lifeiqa_plugin.data import LifeIQADataset
+from lifeiqa_plugin.data import LifeIQADataset, ResumableSampler
 from lifeiqa_plugin.evaluation import evaluate
-from lifeiqa_plugin.optim import Schedule, SmoothL1Loss, decays, freeze, parameter_groups, set_train_mode
+from lifeiqa_plugin.optim import Schedule, SmoothL1Loss, decays, freeze, ladder_loss, parameter_groups, set_train_mode
 from lifeiqa_plugin.options import read_options
-from lifeiqa_plugin.training import LifeIQAModel, write_whole
-from lifeiqa_plugin.weights import build_lifeiqa, read_checkpoint
+from lifeiqa_plugin.training import LifeIQAModel
+from lifeiqa_plugin.weights import build_lifeiqa, read_checkpoint, write_whole
 
 SMALL = {
     "backbone": "test_convnext",
@@ -169,6 +170,74 @@ def test_losses_are_weighted_and_logged(write_options):
     assert model.log_dict["lr"] == 1e-3
 
 
+def test_ladders_are_ranked_and_only_their_first_crop_is_labelled(write_options):
+    """Of 6 pictures with 2 crops each, two are ladders: 10 labelled crops and 2 pairs to rank."""
+    changes = ("train:ladder_weight=2", "datasets:train:ladder_share=0.3", "network:dropout=0", *NO_SIDE_LOSS)
+    model, batch = build_model(write_options(*changes)), one_batch(6)
+    batch["is_ladder"] = torch.tensor([False, True, False, False, True, False])
+    with torch.no_grad():
+        scores = model.network(batch["img"].flatten(0, 1)).view(6, 2)
+    label, first, second = batch["mos_label"][:, 0], scores[:, 0], scores[:, 1]
+    plain = ~batch["is_ladder"]
+    labelled = torch.cat([first, second[plain]]), torch.cat([label, label[plain]])
+    pairs = (0.03 + second - first)[batch["is_ladder"]].clamp(min=0)
+    model.feed_data(batch)
+    model.optimize_parameters(1)
+    assert model.log_dict["l_mos"] == pytest.approx(nn.functional.smooth_l1_loss(*labelled).item(), rel=1e-5)
+    assert model.log_dict["l_ladder"] == pytest.approx(2 * pairs.mean().item(), rel=1e-5)
+
+
+def test_ladder_loss_has_its_closed_form():
+    scores = torch.tensor([[0.9, 0.8, 0.79], [0.5, 0.6, 0.1]])
+    assert ladder_loss(scores).item() == pytest.approx((0.02 + 0.13) / 4)
+    assert ladder_loss(torch.empty(0, 3)).item() == 0
+
+
+def test_batch_statistics_stand_still_on_request():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout())
+    set_train_mode(network, [], freeze_batch_stats=True)
+    assert [module.training for module in network] == [True, False, True]
+    set_train_mode(network, [])
+    assert all(module.training for module in network)
+
+
+def test_steps_per_batch_share_out_the_crops(write_options):
+    """Two steps on four crops are the two steps on every other crop, one after the other."""
+    whole = one_batch(crops=4)
+    shared = build_model(write_options("train:steps_per_batch=2", "datasets:train:crops_per_image=4", *NO_SIDE_LOSS))
+    shared.feed_data(whole)
+    shared.optimize_parameters(1)
+    single, losses = build_model(write_options("train:scheduler:type=constant", *NO_SIDE_LOSS)), []
+    for first in (0, 1):
+        single.feed_data(whole | {"img": whole["img"][:, first::2]})
+        single.optimize_parameters(1)
+        losses.append(single.log_dict["l_mos"])
+    assert_same(shared.network.state_dict(), single.network.state_dict())
+    assert shared.log_dict["l_mos"] == pytest.approx(sum(losses) / 2, rel=1e-6)
+
+
+def test_progress_bar(write_options, monkeypatch):
+    """Losses, learning rate and time left, on a terminal; nothing where the output is a file."""
+    for is_terminal in (True, False):
+        screen = io.StringIO()
+        screen.isatty = lambda shown=is_terminal: shown
+        monkeypatch.setattr(sys, "stderr", screen)
+        model = build_model(write_options())
+        for iteration in (1, 2, 3):
+            model.feed_data(one_batch())
+            model.optimize_parameters(iteration)
+        if not is_terminal:
+            assert screen.getvalue() == ""
+            continue
+        model.bar.refresh()
+        line = screen.getvalue().split("\r")[-1]
+        assert re.search(r"3/10 \[\d\d:\d\d<\d\d:\d\d", line), line  # done, spent, left
+        shown = dict(re.findall(r"(\w+)=([-+.\de]+)", line))
+        assert shown.keys() == {"l_mos", "l_balance", "l_router_z", "l_total", "lr"}
+        assert float(shown["l_mos"]) == pytest.approx(model.log_dict["l_mos"], rel=1e-2)
+        assert float(shown["lr"]) == pytest.approx(model.log_dict["lr"], rel=1e-2)
+
+
 def test_accumulation_is_the_whole_batch(write_options):
     """Without losses that look at the whole batch; 1e-6 is what another order of summing costs."""
     after = []
@@ -238,12 +307,19 @@ def test_activation_checkpointing_changes_nothing(write_options):
         ("train:amp=fp8", r"train\.amp must be one of"),
         ("train:amp=fp16", "fp16 needs a GPU"),
         ("train:ema_decay=1.0", "ema_decay must be 0"),
+        ("train:steps_per_batch=3", r"steps_per_batch must divide crops_per_image, got 3 for 2 crops"),
         ("val:key_metric=sroc", "key_metric must be one of"),
     ],
 )
 def test_options_out_of_range(write_options, change, message):
     with pytest.raises(ValueError, match=message):
         build_model(write_options(change))
+
+
+def test_ladders_stay_in_one_step(write_options):
+    changes = ("train:steps_per_batch=2", "datasets:train:ladder_share=0.5")
+    with pytest.raises(ValueError, match="steps_per_batch must be 1 with ladder_share"):
+        build_model(write_options(*changes))
 
 
 def test_another_network_is_refused(write_options):
@@ -361,6 +437,44 @@ def newest_log() -> str:
     return max(FOLDER.glob("train_*.log"), key=newest).read_text()
 
 
+def test_a_picture_is_decoded_once_in_an_epoch(write_options, monkeypatch):
+    """However many crops and steps are made of it."""
+    decoded, read = [], data.read_picture
+    monkeypatch.setattr(data, "read_picture", lambda path: decoded.append(path) or read(path))
+    changes = ["datasets:train:crops_per_image=6", "train:steps_per_batch=3", "train:total_epoch=2"]
+    launch.train(write_options(*changes, "datasets:train:batch_size_per_gpu=7", drop=("datasets:test", "datasets:val")))
+    assert len(read_log()) == 8
+    assert [decoded.count(path) for path in set(decoded)] == [2] * 28
+
+
+def test_a_finished_run_is_left_as_it_is(write_options, monkeypatch):
+    """Not trained, scored or written again; a longer one goes on, and the result of the shorter is gone."""
+    result = launch.train(write_options("train:total_epoch=1"))
+    before = {path: newest(path) for path in Path().rglob("*") if path.is_file() and path.name != "tiny.yml"}
+    with monkeypatch.context() as context:
+        context.setattr("pyiqa.train.train_pipeline", lambda *_: pytest.fail("trained again"))
+        assert launch.train(write_options("train:total_epoch=1"), auto_resume=True) == result
+    assert before == {path: newest(path) for path in Path().rglob("*") if path.is_file() and path.name != "tiny.yml"}
+    with monkeypatch.context() as context:
+        context.setattr("pyiqa.train.train_pipeline", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            launch.train(write_options("train:total_epoch=2"), auto_resume=True)
+    assert not (FOLDER / "test_results.json").exists()
+    launch.train(write_options("train:total_epoch=2"), auto_resume=True)
+    assert read_state()["iter"] == 10
+    assert (FOLDER / "test_results.json").exists()
+
+
+def test_a_run_killed_before_its_test_is_tested_and_not_trained(write_options, monkeypatch):
+    option_file = write_options("train:total_epoch=1")
+    result = launch.train(option_file)
+    (FOLDER / "test_results.json").unlink()
+    weights = {path.name: path.read_bytes() for path in (FOLDER / "models").iterdir()}
+    monkeypatch.setattr(LifeIQAModel, "optimize_parameters", lambda *_: pytest.fail("trained again"))
+    assert launch.train(option_file, auto_resume=True) == result
+    assert weights == {path.name: path.read_bytes() for path in (FOLDER / "models").iterdir()}
+
+
 def test_numbered_weights_on_request(write_options):
     launch.train(write_options("logger:save_checkpoint_freq=4", "train:total_epoch=2", drop=("datasets:test",)))
     names = {p.name for p in (FOLDER / "models").iterdir()}
@@ -439,12 +553,14 @@ def test_state_that_is_no_state(write_options, tmp_path):
 
 def test_full_disk_leaves_the_last_state(tmp_path):
     path = tmp_path / "latest.state"
-    write_whole({"iter": 1}, path)
+    with write_whole(path) as file:
+        torch.save({"iter": 1}, file)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(OSError, match=r"latest\.state: cannot be written .* free some space"):
-            write_whole({"weights": torch.zeros(100_000)}, path)
+        message = r"latest\.state: cannot be written .* what was there before is untouched"
+        with pytest.raises(OSError, match=message), write_whole(path) as file:
+            torch.save({"weights": torch.zeros(100_000)}, file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert torch.load(path, weights_only=True) == {"iter": 1}
@@ -497,6 +613,77 @@ def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python,
     scores = [np.genfromtxt(f / FOLDER / "test_scores.csv", delimiter=",", skip_header=1)[:, 1:] for f in (one, two)]
     assert scores[0].shape == (8, 2)
     np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+def finish(processes: list) -> None:
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+
+
+def test_two_processes_killed_and_resumed_are_the_same_run(write_options, tmp_path, monkeypatch, start_two):
+    """Bit for bit: the sum of two gradients does not depend on who comes first. With batch statistics and average."""
+    option_file = write_options(
+        "network:backbone=test_efficientnet", "train:ema_decay=0.9", "train:total_epoch=4", "val:val_freq=4",
+        "logger:save_latest_freq=2", "datasets:train:batch_size_per_gpu=3",
+    )  # fmt: skip
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    finish(start_two("-opt", option_file))
+    monkeypatch.chdir(tmp_path / "killed")
+    pair, state_file = start_two("-opt", option_file), FOLDER / "training_states/latest.state"
+    while not state_file.exists():
+        assert all(process.is_alive() for process in pair)
+        time.sleep(0.005)
+    for process in pair:
+        process.kill()
+        process.join()
+    assert 0 < read_state()["iter"] < 20
+    finish(start_two("-opt", option_file, "--auto_resume"))
+    assert any("Resuming training" in path.read_text() for path in FOLDER.glob("*.log"))
+    whole = tmp_path / "whole" / FOLDER
+    for label in ("net_best", "net_latest"):
+        assert_same(read_weights(label, whole), read_weights(label))
+    first, second = read_state(whole), read_state()
+    assert first["iter"] == second["iter"] == 20
+    for key in ("network", "ema"):
+        assert_same(first[key], second[key])
+    assert (FOLDER / "test_scores.csv").read_text() == (whole / "test_scores.csv").read_text()
+
+
+def test_batch_statistics_of_two_processes_are_those_of_the_first(write_options, pictures, start_two):
+    """Each normalises with its own share of the batch; the running averages of the first are kept and scored."""
+    option_file = write_options(
+        "network:backbone=test_efficientnet", "train:optim:lr=0.0", "train:total_epoch=1", "val:val_freq=2",
+        "datasets:train:batch_size_per_gpu=7",
+    )  # fmt: skip
+    finish(start_two("-opt", option_file))
+    state, dataset_opt = read_state(), dict(read_options(option_file)["datasets"]["train"])
+    assert state["iter"] == 2
+    dataset = LifeIQADataset(dataset_opt | {"phase": "train"})
+    averages = []
+    for rank in (0, 1):
+        network = build_model(option_file).network
+        network.load_state_dict(state["network"])  # whose weights have not moved
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+        sampler = ResumableSampler(dataset, 2, rank, seed=1)
+        sampler.set_epoch(0)
+        keys = list(sampler)
+        for batch in (keys[:7], keys[7:]):
+            network(torch.cat([dataset[key]["img"] for key in batch]))
+        averages.append({name: value for name, value in network.state_dict().items() if "running" in name})
+    assert averages[0]
+    for name, value in averages[0].items():
+        torch.testing.assert_close(state["network"][name], value)
+    assert any(not torch.allclose(averages[1][name], value) for name, value in averages[0].items())
+    chosen = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_best.safetensors")
+    val = LifeIQADataset(dict(read_options(option_file)["datasets"]["val"]) | {"phase": "val"})
+    best = {metric: result["val"] for metric, result in state["best_metric_results"]["noise-val"].items()}
+    expected = evaluate(chosen, val)
+    assert best == pytest.approx({metric: expected[metric] for metric in best}, abs=1e-6)
 
 
 def test_launcher_needs_torchrun():

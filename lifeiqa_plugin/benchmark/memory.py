@@ -1,0 +1,81 @@
+"""Peak memory of one metric on the CPU, in a process of its own: what a process once had never shows as free again.
+
+``python -m lifeiqa_plugin.benchmark.memory`` reads a metric and sizes as JSON and prints a line of JSON for each size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from lifeiqa_plugin.benchmark.metrics import Builder, Candidate
+
+SHARE = 0.8
+"""Part of the free memory that a measurement may take; beyond it allocation fails, and no process is killed."""
+
+
+def peak_memory(candidate: Candidate, sizes: list[tuple[int, int]]) -> dict[tuple[int, int], float | str]:
+    """Measure a metric on one picture of each size.
+
+    Args:
+        candidate: as it was built, see :class:`~lifeiqa_plugin.benchmark.metrics.Built`.
+        sizes: (width, height), from small to large.
+
+    Returns:
+        Size -> peak of the whole process in GiB, Python and torch included, or why there is none.
+    """
+    question = json.dumps({"candidate": asdict(candidate), "sizes": sizes})
+    command = [sys.executable, "-m", "lifeiqa_plugin.benchmark.memory"]
+    paths = os.pathsep.join(path for path in sys.path if path)  # what this process can import, so can the other
+    done = subprocess.run(
+        command, input=question, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=False
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    found: dict[tuple[int, int], float | str] = {tuple(line["size"]): line["peak"] for line in lines}
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
+    return {size: found.get(size, f"exit status {done.returncode}: {last}") for size in sizes}
+
+
+def memory_left() -> int | None:
+    """Return the bytes that are free for new processes; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":") for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def own_peak() -> float:
+    """Return the most memory that this process had at once, in GiB; Linux's ``ru_maxrss`` would count its parent's."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / 1024**2
+    import resource  # where there is no such module, there is no such number
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**3  # bytes on macOS
+
+
+def main() -> None:
+    """Answer one question from standard input."""
+    import resource
+
+    from lifeiqa_plugin.benchmark.speed import make_inputs
+
+    question = json.loads(sys.stdin.read())
+    if left := memory_left():
+        resource.setrlimit(resource.RLIMIT_DATA, (int(SHARE * left), resource.RLIM_INFINITY))
+    candidate = Candidate(**question["candidate"])
+    metric = Builder().create(candidate, "cpu").metric
+    for size in question["sizes"]:
+        metric(*make_inputs(candidate.mode, tuple(size), 1, "cpu"))
+        print(json.dumps({"size": size, "peak": own_peak()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

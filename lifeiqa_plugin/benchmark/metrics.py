@@ -1,0 +1,226 @@
+"""Metrics of pyiqa by name or option file, with their weights, or untrained where the weights cannot be had."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyiqa
+import timm
+import torch
+import yaml
+from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+import lifeiqa_plugin
+from lifeiqa_plugin.weights import BUNDLED_SHA256
+
+NAME = re.compile(r"[\w.+-]+")
+"""What a metric or a set may be called: its scores are kept in files of that name."""
+WEIGHT_SWITCHES = ("pretrained", "backbone_pretrain", "pretrained_backbone", "backbone_pretrained", "pretrained_base")
+"""Names under which networks of pyiqa take a flag that makes them download weights."""
+_PLACEHOLDER = re.compile(r"^\s*\[[\w ]+\]\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A metric to compare: its name, whether it needs references, its direction, and its options for pyiqa."""
+
+    name: str
+    mode: str
+    lower_better: bool
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what makes two runs comparable, as JSON knows it."""
+        versions = {"pyiqa": str(getattr(pyiqa, "__version__", "unknown"))}
+        if self.options.get("type") == "LifeIQA":
+            versions |= {"lifeiqa_plugin": lifeiqa_plugin.__version__, "bundled": BUNDLED_SHA256}
+        return asdict(self) | {"versions": versions}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A metric that is ready, and the candidate it was built of; ``untrained`` says why it has no weights, else empty.
+
+    Creating that candidate again gives the same metric, without another try for weights that could not be had.
+    """
+
+    metric: Any
+    candidate: Candidate
+    untrained: str = ""
+
+
+def read_yaml(path: str | Path) -> dict[str, dict[str, Any]]:
+    """Read an option file of pyiqa: name -> options.
+
+    A line that holds nothing but words in brackets, as in pyiqa's own example, stands for something to fill in and is
+    left out.
+
+    Raises:
+        OSError: no such file.
+        ValueError: not YAML, or no table of names.
+    """
+    try:
+        content = yaml.safe_load(_PLACEHOLDER.sub("", Path(path).read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        raise ValueError(f"{path}: expected 'name:' with its options below, got {content!r}")
+    return {str(name): value for name, value in content.items()}
+
+
+def find_metrics(names: list[str], option_file: str | Path | None = None) -> list[Candidate]:
+    """Look metrics up by name in pyiqa's table; all that ``option_file`` describes come after them.
+
+    Raises:
+        OSError, ValueError: as :func:`read_yaml`; an unknown name; a description without mode or type.
+    """
+    custom = read_yaml(option_file) if option_file else {}
+    table = {**DEFAULT_CONFIGS, **custom}
+    candidates = []
+    for name in dict.fromkeys([*names, *custom]):
+        if name not in table:
+            near = ", ".join(difflib.get_close_matches(name, table, n=3)) or "see pyiqa -ls"
+            raise ValueError(f"no metric is called {name!r}; did you mean: {near}?")
+        about = table[name]
+        options, mode = about.get("metric_opts"), about.get("metric_mode")
+        if not NAME.fullmatch(name) or mode not in ("FR", "NR") or not isinstance(options, Mapping):
+            raise ValueError(
+                f"metric {name!r}: expected letters, digits and .+- in its name, metric_mode: NR or FR, and "
+                f"metric_opts: with a type:, got {dict(about)}"
+            )
+        candidates.append(Candidate(name, mode, bool(about.get("lower_better", False)), dict(options)))
+    if not candidates:
+        raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
+    return candidates
+
+
+class Builder:
+    """Creates metrics, and tries for the weights of each only once."""
+
+    def __init__(self) -> None:
+        self._missed: dict[str, tuple[Candidate, str]] = {}
+
+    def create(self, candidate: Candidate, device: str) -> Built:
+        """Create a metric in evaluation mode, with its weights if they are there or can be fetched, else without.
+
+        Args:
+            candidate: what to create.
+            device: ``cpu`` or ``cuda``.
+
+        Raises:
+            Exception: whatever pyiqa raised with weights, if the metric cannot be built without either.
+        """
+        if wants_no_weights(candidate.options):
+            return Built(_create_untrained(candidate, device), candidate, "its options say pretrained: false")
+        if candidate.name in self._missed:
+            switched_off, reason = self._missed[candidate.name]
+            return Built(_create_untrained(switched_off, device), switched_off, reason)
+        try:
+            return Built(_create(candidate, device), candidate)
+        except Exception as error:
+            switched_off = replace(candidate, options=_untrained_options(candidate.options))
+            if not wants_no_weights(switched_off.options):
+                raise
+            try:
+                metric = _create_untrained(switched_off, device)
+            except Exception:
+                raise error from None  # why the real one could not be had tells more
+            reason = f"no weights: {first_line(error)}"
+            self._missed[candidate.name] = switched_off, reason
+            return Built(metric, switched_off, reason)
+
+
+def wants_no_weights(options: Mapping[str, Any]) -> bool:
+    """Tell whether options ask for a network with random weights."""
+    return options.get("pretrained") is False and not options.get("pretrained_model_path")
+
+
+def fingerprint(metric: torch.nn.Module) -> str:
+    """Return a digest of all weights, by which scores of one network are told from those of another."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(metric.state_dict().items()):
+        digest.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error in one line of at most 200 characters."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text}"[:200]
+
+
+def _create(candidate: Candidate, device: str) -> Any:
+    about: dict[str, Any] = {"metric_opts": {"type": candidate.options["type"]}, "metric_mode": candidate.mode}
+    about |= {"lower_better": candidate.lower_better}
+    with _listed(candidate.name, about), quiet():
+        return pyiqa.create_metric(candidate.name, device=device, **candidate.options)
+
+
+def _create_untrained(candidate: Candidate, device: str) -> Any:
+    with _without_downloads(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _create(candidate, device)
+
+
+def _untrained_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Switch off all weights; the network's class is known by now, as pyiqa has tried to build it."""
+    from pyiqa.utils.registry import ARCH_REGISTRY
+
+    if options["type"] not in ARCH_REGISTRY:
+        return dict(options)
+    known = inspect.signature(ARCH_REGISTRY.get(options["type"])).parameters
+    return {**options, **{name: False for name in WEIGHT_SWITCHES if name in known}}
+
+
+@contextlib.contextmanager
+def _listed(name: str, about: dict[str, Any]) -> Iterator[None]:
+    """Put a metric into the table without which pyiqa creates none, for as long as that takes."""
+    before = DEFAULT_CONFIGS.get(name)
+    DEFAULT_CONFIGS[name] = about
+    try:
+        yield
+    finally:
+        if before is None:
+            del DEFAULT_CONFIGS[name]
+        else:
+            DEFAULT_CONFIGS[name] = before
+
+
+@contextlib.contextmanager
+def _without_downloads() -> Iterator[None]:
+    """Make timm build networks without weights: some metrics ask it for them whatever their own options say."""
+    create_model = timm.create_model
+
+    def without_weights(*args: Any, **kwargs: Any) -> torch.nn.Module:
+        return create_model(*args, **{**kwargs, "pretrained": False})
+
+    timm.create_model = without_weights
+    try:
+        yield
+    finally:
+        timm.create_model = create_model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pyiqa's notices of what it has built out of the progress bars; its warnings stay."""
+    from pyiqa.utils import get_root_logger
+
+    logger = get_root_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

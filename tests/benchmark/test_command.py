@@ -1,0 +1,171 @@
+"""``lifeiqa benchmark`` from end to end: all files, tables whose numbers are right, one run after the other."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from lifeiqa_plugin import cli
+from lifeiqa_plugin.benchmark import report
+
+FILES = {
+    "accuracy.csv", "benchmark.html", "benchmark.md", "benchmark.tex", "efficiency.csv", "failures.csv", "groups.csv",
+    "pairs.csv", "pyiqa.csv", "scores", "scores.csv", "scores.parquet",
+}  # fmt: skip
+SPEED = ["--sizes", "32x24", "--rounds", "2", "--batch", "2", "--no-memory"]
+
+
+@pytest.fixture
+def command(metric_file, pictures, tmp_path, monkeypatch):
+    """Run the command in an empty folder; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*more: str) -> int:
+        arguments = ["benchmark", "--metric_opt", str(metric_file), "-d", str(pictures / "scores.csv"), "-o", "out"]
+        return cli.main([*arguments, "--device", "cpu", "--cpu-only", "--samples", "30", *more])
+
+    return run
+
+
+def test_all_files_and_their_numbers(command, capsys, pictures):
+    assert command(*SPEED) == 0
+    printed = capsys.readouterr().out
+    out = Path("out")
+    assert {path.name for path in out.iterdir()} == FILES
+    scores = pd.read_parquet(out / "scores.parquet")
+    pd.testing.assert_frame_equal(scores, pd.read_csv(out / "scores.csv", keep_default_na=False, na_values={"score": [""]}))
+    right = scores[scores["metric"] == "right"]
+    expected = spearmanr(right["score"], right["mos"]).statistic
+    table = pd.read_csv(out / "accuracy.csv").set_index("metric")
+    assert list(table.index) == ["right", "wrong", "lower", "dark", "weightless", "broken", "paired"]
+    assert table.loc["right", "srcc"] == pytest.approx(expected)
+    assert table.loc["wrong", "srcc"] == pytest.approx(-expected)
+    assert table.loc["lower", "srcc"] == pytest.approx(expected)
+    assert table.loc["paired", "srcc"] == pytest.approx(expected)
+    assert table.loc["wrong", "plcc_logistic4"] < -0.9
+    assert table.loc["right", "srcc_low"] < expected < table.loc["right", "srcc_high"]
+    assert tuple(table.loc["dark", ["n", "failed", "missing"]]) == (19, 5, 0)
+    assert table.loc["weightless", "note"].startswith("untrained, no weights: OSError: no network")
+    assert table.loc["weightless", ["srcc", "plcc", "krcc"]].isna().all()
+    assert "NoSuchArch" in table.loc["broken", "note"]
+    assert f"right       {expected:.3f} (" in printed
+    failures = pd.read_csv(out / "failures.csv")
+    assert list(failures["name"]) == [f"0{i}.png" for i in range(5)]
+    assert "Pictures without a score: 5" in printed
+
+
+def test_groups_and_pairs(command):
+    command("--no-speed", "--by", "official_split")
+    groups = pd.read_csv("out/groups.csv")
+    assert set(groups["column"]) == {"subset", "official_split"}
+    assert set(groups["group"]) == {"even", "odd", "test"}  # four training pictures are too few
+    scores = pd.read_csv("out/scores.csv")
+    odd = scores[(scores["subset"] == "odd") & (scores["metric"] == "lower")]
+    line = groups[(groups["group"] == "odd") & (groups["metric"] == "lower")].iloc[0]
+    assert line["srcc"] == pytest.approx(-spearmanr(odd["score"], odd["mos"]).statistic)
+    assert line["n"] == 12
+    pairs = pd.read_csv("out/pairs.csv").set_index(["a", "b"])
+    assert len(pairs) == 10  # of five metrics with scores
+    assert pairs.loc[("right", "wrong"), "significant"]
+    assert pairs.loc[("right", "wrong"), "difference"] > 1.5
+    assert not pairs.loc[("right", "lower"), "significant"]
+    assert pairs.loc[("right", "dark"), "n"] == 19
+
+
+def test_pyiqas_table(command):
+    command("--no-speed")
+    with open("out/pyiqa.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["Metric name", "scores(PLCC/SRCC/KRCC)"]
+    cells = dict(rows[1:])
+    assert re.fullmatch(r"0\.\d{1,4}/0\.\d{1,4}/0\.\d{1,4}", cells["right"])
+    assert cells["wrong"] == "/".join(f"-{value}" for value in cells["right"].split("/"))
+    assert cells["weightless"] == cells["broken"] == ""
+
+
+def test_a_second_run_computes_nothing_and_writes_the_same(command, stubs):
+    command(*SPEED)
+    before = {name: Path("out", name).read_bytes() for name in ("accuracy.csv", "benchmark.html", "efficiency.csv")}
+    calls = len(stubs.calls)
+    command(*SPEED)
+    assert len(stubs.calls) == calls + 5  # the pictures that failed are tried again
+    command("--redraw")
+    assert len(stubs.calls) == calls + 5
+    assert Path("out/accuracy.csv").read_bytes().startswith(before["accuracy.csv"][:200])
+    assert Path("out/efficiency.csv").read_bytes() == before["efficiency.csv"]
+
+
+def test_ctrl_c_writes_what_is_done_and_the_next_run_goes_on(command, stubs, monkeypatch, capsys):
+    monkeypatch.setattr(stubs, "interrupt_after", 24 + 15)
+    assert command("--no-speed") == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    table = pd.read_csv("out/accuracy.csv").set_index("metric")
+    assert tuple(table.loc["right", ["n", "missing"]]) == (24, 0)
+    assert tuple(table.loc["wrong", ["n", "missing"]]) == (15, 9)
+    assert "incomplete: 9 pictures not scored" in Path("out/benchmark.md").read_text()
+    monkeypatch.setattr(stubs, "interrupt_after", 10**9)
+    assert command("--no-speed") == 0
+    assert pd.read_csv("out/accuracy.csv").set_index("metric").loc["wrong", "n"] == 24
+
+
+def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["benchmark", "-m", "entropy", "-o", "out", "--cpu-only", *SPEED]) == 0
+    assert re.search(r"entropy +32x24 ", capsys.readouterr().out)
+    assert json.loads(re.search(r'type="application/json">(.*)</script>', Path("out/benchmark.html").read_text())[1])["sets"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "piqe", "--no-speed"], "nothing to do: give sets with -d or --data_opt, or leave out --no-speed"),
+        (["-m", "piqe", "--sizes", "big"], "--sizes takes WIDTHxHEIGHT"),
+        (["-m", "nothing"], "no metric is called 'nothing'"),
+        (["-m", "piqe", "-d", "nothing.csv"], "nothing.csv: cannot be read as a csv"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["benchmark", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "benchmark").exists()
+
+
+def test_missing_pyarrow_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.main(["benchmark", "-m", "piqe"]) == 1
+    assert "pip install 'lifeiqa_plugin[benchmark]'" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def test_tables_of_every_kind():
+    header, rows = ["metric", "SRCC", "note"], [["a_b", "0.9 (0.8 to 1.0)", ""], ["c|d", "", "50 % & more"]]
+    assert report.plain_table(["x", "empty"], [["1", ""], ["22", ""]]) == "x\n1\n22"
+    assert report.markdown_table(header, rows).splitlines()[3] == "| c\\|d |  | 50 % & more |"
+    text = report.latex_table(header, rows, "A_B")
+    assert r"a\_b & 0.9 (0.8 to 1.0) &  \\" in text
+    assert r"50 \% \& more" in text
+    assert r"\caption{A\_B}" in text
+    assert text.count(r"\midrule") == 1
+
+
+def test_cells():
+    assert report.number(0.12345) == "0.123"
+    assert report.number(np.nan) == report.number("") == ""
+    line = pd.Series({"srcc": -0.5, "srcc_low": -0.6, "srcc_high": -0.4})
+    assert report.with_interval(line, "srcc") == "-0.500 (-0.600 to -0.400)"
+    times = {"seconds": 0.01234, "seconds_q1": 0.01, "seconds_q3": 0.02, "rounds": 5}
+    assert report.seconds(pd.Series(times)) == "0.0123 (0.01 to 0.02)"
+    assert report.seconds(pd.Series(times | {"rounds": 1})) == "0.0123"
+    assert report.scaled(5.1e6, 1e6) == "5.1"

@@ -1,0 +1,131 @@
+"""Scores that are kept: only what is missing is computed, nothing is mixed, failures have names, interruptions lose none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lifeiqa_plugin.benchmark.metrics import Builder, find_metrics
+from lifeiqa_plugin.benchmark.scores import GIVE_UP, NOT_SCORED, Store, compute, score_metric
+from lifeiqa_plugin.benchmark.sets import find_sets
+
+
+@pytest.fixture
+def world(metric_file, pictures, tmp_path):
+    """A store, the metrics by name, and the set."""
+    return Store(tmp_path / "scores"), {c.name: c for c in find_metrics([], metric_file)}, find_sets([str(pictures / "scores.csv")])
+
+
+def score(world, name: str) -> str:
+    store, metrics, sets = world
+    return score_metric(store, Builder(), metrics[name], sets)
+
+
+def test_scores_are_those_of_the_metric_and_are_computed_once(world, stubs):
+    assert score(world, "right") == ""
+    assert len(stubs.calls) == 24
+    kept = world[0].read("right", "scores")
+    assert list(kept) == [p.name for p in world[2][0].pictures]
+    np.testing.assert_allclose([s.score for s in kept.values()], np.float32(stubs.calls), rtol=1e-6)
+    assert score(world, "right") == ""
+    assert len(stubs.calls) == 24
+
+
+def test_a_score_that_was_cut_off_is_computed_again(world, stubs):
+    score(world, "right")
+    path = world[0].path("right", "scores")
+    whole = path.read_text()
+    path.write_text(whole[:-9])
+    score(world, "right")
+    assert len(stubs.calls) == 25
+    assert path.read_text() == whole
+
+
+def test_an_interruption_keeps_what_is_done(world, stubs, monkeypatch):
+    monkeypatch.setattr(stubs, "interrupt_after", 7)
+    with pytest.raises(KeyboardInterrupt):
+        score(world, "right")
+    assert len(world[0].read("right", "scores")) == 7
+    monkeypatch.setattr(stubs, "interrupt_after", 10**9)
+    score(world, "right")
+    assert len(stubs.calls) == 24
+    assert len(world[0].read("right", "scores")) == 24
+
+
+def test_failures_have_names_and_are_tried_again(world, stubs):
+    score(world, "dark")
+    kept = world[0].read("dark", "scores")
+    failed = {name: s.error for name, s in kept.items() if s.error}
+    assert set(failed) == {f"0{i}.png" for i in range(5)}
+    assert set(failed.values()) == {"ValueError: too dark"}
+    score(world, "dark")
+    assert len(stubs.calls) == 24 + 5
+
+
+def test_a_metric_that_only_fails_is_given_up(world, stubs, capsys):
+    store, metrics, sets = world
+    metrics["right"].options["nan"] = True
+    score_metric(store, Builder(), metrics["right"], sets)
+    assert len(stubs.calls) == GIVE_UP
+    assert f"the first {GIVE_UP} pictures failed" in capsys.readouterr().out
+    table = store.table([metrics["right"]], sets)
+    assert list(table["error"].value_counts()[["the score is nan", NOT_SCORED]]) == [GIVE_UP, 24 - GIVE_UP]
+
+
+def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
+    score(world, "right")
+    store, metrics, sets = world
+    metrics["right"].options["gain"] = 3.0
+    with pytest.raises(ValueError, match=r"scores/right were computed by .*'gain': 3\.0.*; delete that folder or give another -o"):
+        score(world, "right")
+    assert set(store.table([metrics["right"]], sets)["error"]) == {NOT_SCORED}
+    del metrics["right"].options["gain"]
+    assert store.mismatch(metrics["right"]) == ""
+    store.path("right", "scores").write_text("name,score,error\n")
+    store.describe(metrics["right"], weights="of another network")
+    with pytest.raises(ValueError, match="computed by other weights"):
+        score(world, "right")
+
+
+def test_untrained_metrics_get_no_scores(world, stubs):
+    assert score(world, "weightless") == "no weights: OSError: no network"
+    assert stubs.calls == []
+    assert world[0].about("weightless")["untrained"] == "no weights: OSError: no network"
+
+
+def test_kept_scores_survive_the_loss_of_the_weights(world, monkeypatch):
+    store, metrics, sets = world
+    store.describe(metrics["weightless"], weights="1234")
+    store.path("weightless", "scores").write_text("name,score,error\n00.png,0.5,\n")
+    with pytest.raises(ValueError, match="23 pictures have no score yet, and the metric has no weights: OSError"):
+        score(world, "weightless")
+    assert store.about("weightless")["weights"] == "1234"
+
+
+def test_references_are_given_to_those_who_need_them(world, tmp_path):
+    store, metrics, (chosen,) = world
+    score(world, "paired")
+    kept = store.read("paired", "scores")
+    assert -1 < kept["00.png"].score < kept["23.png"].score < 0
+    (tmp_path / "scores.csv").write_text("name,mos\na.png,1\n")
+    assert score_metric(Store(tmp_path / "none"), Builder(), metrics["paired"], find_sets([str(tmp_path / "scores.csv")])) == ""
+    assert not (tmp_path / "none").exists()
+
+
+def test_random_metrics_repeat():
+    import torch
+
+    def dice(x: torch.Tensor) -> torch.Tensor:
+        return torch.rand(1) + np.random.rand()
+
+    item = {"tensors": [torch.zeros(1)]}
+    assert compute(dice, item, "a") == compute(dice, item, "a") != compute(dice, item, "b")
+
+
+@pytest.mark.parametrize(("output", "error"), [(float("inf"), "the score is inf"), ([1.0, 2.0], "RuntimeError: ")])
+def test_only_one_finite_number_is_a_score(output, error):
+    import torch
+
+    found = compute(lambda x: torch.tensor(output), {"tensors": [torch.zeros(1)]}, "a")
+    assert found.error.startswith(error)
+    assert np.isnan(found.score)
