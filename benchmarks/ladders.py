@@ -50,6 +50,23 @@ def find_best(folder: Path, meta: Path, count: int, split: str = "official_split
     return [folder / name for name in best["name"]]
 
 
+def draw(path: Path, scores: dict[str, np.ndarray]) -> None:
+    """Write a plot of the mean score of each kind at each degree."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(4, 4, figsize=(9, 8), sharex=True, sharey=True, layout="constrained")
+    for axes, (kind, found) in zip(panels.flat, scores.items(), strict=True):
+        axes.plot([0, *SEVERITIES], found.T, color="gray", alpha=0.25, linewidth=0.7)
+        axes.plot([0, *SEVERITIES], found.mean(0), "o-", color="C0" if kind in TRAINED else "C1", markersize=3)
+        axes.set_title(f"{kind}{'' if kind in TRAINED else ' (held out)'}", fontsize=9)
+    figure.supxlabel("severity")
+    figure.supylabel("score")
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     """Parse the command line, score, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -57,7 +74,7 @@ def main() -> None:
     parser.add_argument("--meta", type=Path, help="csv written by 'lifeiqa prepare' with an official split")
     parser.add_argument("--count", type=int, default=50, help="pictures taken of --meta (default 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the random distortions")
-    parser.add_argument("--out", type=Path, help="npz for the scores (photo, step) of each kind")
+    parser.add_argument("--figure", type=Path, help="picture to draw of the scores")
     add_metric_arguments(parser)
     args = parser.parse_args()
     metric = create_lifeiqa(args)
@@ -74,8 +91,8 @@ def main() -> None:
             steps, means = (np.diff(scores) < 0).mean(), " ".join(f"{score:.2f}" for score in scores.mean(0))
             rows.append([kind, use, f"{falls(scores).sum()} of {len(photos)}", f"{steps:.0%}", means])
         rows.append([f"**all {len(kinds)}**", use, f"{np.mean(shares):.1%}", "", ""])
-    if args.out is not None:
-        np.savez(args.out, **kept)
+    if args.figure is not None:
+        draw(args.figure, kept)
     print(f"{conditions()}; {len(photos)} photos, seed {args.seed}\n")
     print(markdown_table(["distortion", "use", "ladders that fall", "steps that fall", "mean scores"], rows))
 

@@ -17,7 +17,7 @@ import torch
 from lifeiqa_plugin import register, weights
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))  # for train_bundled
+sys.path.insert(0, str(ROOT / "tools"))  # for imagenet_start
 
 register()  # for a checkout that is not installed
 
@@ -93,9 +93,9 @@ def create_lifeiqa(args: argparse.Namespace) -> pyiqa.InferenceModel:
         SystemExit: the weights that ship are not there.
     """
     if args.untrained:
-        from train_bundled import ARCHITECTURE
+        from imagenet_start import BACKBONE, DECODER
 
-        return pyiqa.create_metric("lifeiqa", device="cpu", pretrained=False, **ARCHITECTURE)
+        return pyiqa.create_metric("lifeiqa", device="cpu", pretrained=False, backbone=BACKBONE, **DECODER)
     if args.checkpoint is not None:
         return pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=args.checkpoint)
     if not weights.BUNDLED.is_file():

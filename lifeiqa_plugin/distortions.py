@@ -22,7 +22,8 @@ Distortion = Callable[[Tensor, float, Generator], Tensor]
 def blur(x: Tensor, severity: float, generator: Generator) -> Tensor:
     """Gaussian of up to 6 pixels deviation."""
     sigma = max(6 * severity, 1e-3)
-    return gaussian_blur(x, 2 * round(3 * sigma) + 1, sigma)
+    blurred: Tensor = gaussian_blur(x, 2 * round(3 * sigma) + 1, sigma)
+    return blurred
 
 
 def motion_blur(x: Tensor, severity: float, generator: Generator) -> Tensor:

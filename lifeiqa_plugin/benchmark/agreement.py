@@ -10,13 +10,14 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import leastsq
 from scipy.special import expit
 from scipy.stats import kendalltau, pearsonr, rankdata, t
 
@@ -52,7 +53,7 @@ def logistic5(z: Floats, p: Floats) -> Floats:
 
 
 def _exp(value: float) -> float:
-    return float(np.exp(min(value, 20.0)))  # beyond that the curve is straight in double precision
+    return math.exp(min(value, 20.0))  # beyond that the curve is straight in double precision
 
 
 CURVES: dict[str, tuple[Callable[[Floats, Floats], Floats], tuple[tuple[float, ...], ...]]] = {
@@ -97,15 +98,16 @@ def fit(kind: str, scores: Floats, mos: Floats, start: Curve | None = None) -> C
     sign = 1.0 if np.corrcoef(scores, mos)[0, 1] >= 0 else -1.0
     centre, spread, level, scale = scores.mean(), sign * scores.std(), mos.mean(), mos.std()
     z, y = (scores - centre) / spread, (mos - level) / scale
-    best = None
-    evaluations = 400 if start is None else 80  # few pictures hardly determine a curve, and its fit would creep
+    evaluations = 2000 if start is None else 300  # few pictures hardly determine a curve, and its fit would creep
+    best, least = starts[0], math.inf
     for first in starts if start is None else (start.parameters,):
-        found = least_squares(
-            lambda p: function(z, p) - y, first, method="lm", max_nfev=evaluations, xtol=1e-6, ftol=1e-8
+        found, _, details, *_ = leastsq(
+            lambda p: function(z, p) - y, first, full_output=True, xtol=1e-6, ftol=1e-8, maxfev=evaluations
         )
-        best = found if best is None or found.cost < best.cost else best
-    assert best is not None
-    return Curve(kind, best.x, float(centre), float(spread), float(level), float(scale))
+        cost = float(np.sum(details["fvec"] ** 2))
+        if cost < least:
+            best, least = found, cost
+    return Curve(kind, np.asarray(best), float(centre), float(spread), float(level), float(scale))
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -192,8 +194,8 @@ def williams(n: int, r_a: float, r_b: float, r_ab: float) -> tuple[float, float]
     determinant = 1 - r_a**2 - r_b**2 - r_ab**2 + 2 * r_a * r_b * r_ab
     mean = (r_a + r_b) / 2
     below = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r_ab) ** 3
-    if below <= 1e-12:  # the same scores twice
-        return 0.0, 1.0
+    if below <= 1e-12:  # the same order twice, or one the reverse of the other
+        return (0.0, 1.0) if abs(r_a - r_b) < 1e-9 else (math.copysign(math.inf, r_a - r_b), 0.0)
     value = (r_a - r_b) * np.sqrt((n - 1) * (1 + r_ab) / below)
     return float(value), float(2 * t.sf(abs(value), n - 3))
 

@@ -110,6 +110,7 @@ def test_williams_on_a_published_example():
     assert (round(t, 2), round(p, 2)) == (-0.89, 0.37)
     assert williams(103, 0.5, 0.4, 0.1) == (-t, p)
     assert williams(50, 0.7, 0.7, 1.0) == (0.0, 1.0)
+    assert williams(50, 0.7, -0.7, -1.0) == (np.inf, 0.0)
     assert np.isnan(williams(3, 0.4, 0.5, 0.1)).all()
 
 
