@@ -47,10 +47,10 @@ KNOWN: dict[str, Any] = {
 """Every key of an option file, section by section; other validation sets are called ``val_<something>``."""
 
 REQUIRED = (
-    "name", "model_type", "datasets:train:name", "datasets:train:type", "datasets:train:meta_info_file",
-    "datasets:train:dataroot_target", "datasets:train:batch_size_per_gpu", "network:type", "train:total_epoch",
-    "train:optim:lr", "train:mos_loss_opt:type",
+    "name", "model_type", "datasets:train:batch_size_per_gpu", "network:type", "train:total_epoch", "train:optim:lr",
+    "train:mos_loss_opt:type",
 )  # fmt: skip
+REQUIRED_OF_DATASETS = ("name", "type", "meta_info_file", "dataroot_target")
 DEFAULTS: dict[str, Any] = {
     "num_gpu": "auto",
     "manual_seed": 123,
@@ -113,7 +113,9 @@ def check_names(options: Mapping[str, Any], path: str | Path) -> None:
         ValueError: the key in full, and the nearest known name.
     """
     _check_section(options, KNOWN, "", path)
-    for keys in REQUIRED:
+    phases = {"train", *(options.get("datasets") or {})}
+    of_datasets = [f"datasets:{phase}:{name}" for phase in sorted(phases) for name in REQUIRED_OF_DATASETS]
+    for keys in (*REQUIRED, *of_datasets):
         value: Any = options
         for name in keys.split(":"):
             value = value.get(name) if isinstance(value, Mapping) else None

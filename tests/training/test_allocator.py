@@ -62,5 +62,5 @@ def test_commands_ask_for_it(monkeypatch, capsys, command):
 
 
 def test_the_library_does_not(run_python, tmp_path):
-    code = "import sys, pyiqa, lifeiqa_plugin.launch\nprint('lifeiqa_plugin.allocator' in sys.modules)"
+    code = "import sys, lifeiqa_plugin.launch\nprint('lifeiqa_plugin.allocator' in sys.modules)"
     assert run_python("-c", code, cwd=tmp_path, PYTHONPATH=ROOT).stdout == "False\n"

@@ -113,7 +113,7 @@ def test_wrong_keys(write_options, change, message):
 
 
 def test_several_validation_sets_are_allowed(write_options):
-    path = write_options("datasets:val_2={name: b, type: LifeIQADataset}")
+    path = write_options("datasets:val_2={name: b, type: LifeIQADataset, meta_info_file: m.csv, dataroot_target: d}")
     assert read_options(path)["datasets"]["val_2"]["num_worker_per_gpu"] == 0
 
 
@@ -143,6 +143,19 @@ def test_no_option_file(tmp_path, text, message):
         read_options(tmp_path / "x.yml")
     with pytest.raises(OSError, match="No such file"):
         read_options(tmp_path / "y.yml")
+
+
+@pytest.mark.parametrize("key", ["name", "datasets:train:type", "datasets:test:meta_info_file"])
+def test_missing_key_is_named(tmp_path, key):
+    options = yaml.safe_load(FILES[0].read_text())
+    *sections, last = key.split(":")
+    section = options
+    for name in sections:
+        section = section[name]
+    del section[last]
+    (tmp_path / "x.yml").write_text(yaml.safe_dump(options))
+    with pytest.raises(ValueError, match=f"{key} is missing"):
+        read_options(tmp_path / "x.yml")
 
 
 def test_known_keys_are_documented():

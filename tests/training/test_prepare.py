@@ -237,3 +237,25 @@ def test_bad_folders(tmp_path, scores, kind, message):
     with pytest.raises(kind, match=message):
         prepare("folder", tmp_path, tmp_path / "meta.csv")
     assert not (tmp_path / "meta.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "subsets"),
+    [
+        ("biq2021", {"ss01"}),
+        ("kadid10k", {"type 01", "type 02"}),
+        ("live", {"jp2k", "jpeg", "wn", "gblur", "fastfading"}),
+    ],
+)
+def test_subsets_are_named(tmp_path, name, subsets):
+    MAKERS[name](tmp_path)
+    prepare(name, tmp_path, tmp_path / "meta.csv")
+    assert set(pd.read_csv(tmp_path / "meta.csv")["subset"]) == subsets
+
+
+def test_subset_of_a_folder(tmp_path):
+    write(tmp_path, *(f"{i}.png" for i in range(6)))
+    rows = "".join(f"{i}.png,{i},{'ab'[i % 2]}\n" for i in range(6))
+    (tmp_path / "scores.csv").write_text("name,mos,subset\n" + rows)
+    prepare("folder", tmp_path, tmp_path / "meta.csv")
+    assert list(pd.read_csv(tmp_path / "meta.csv")["subset"]) == list("ababab")
