@@ -4,8 +4,10 @@
     python benchmarks/ladders.py FOLDER               all pictures of a folder
     python benchmarks/ladders.py FOLDER --meta CSV    the 50 best test pictures of a set prepared by 'lifeiqa prepare'
 
-A ladder is one photo, one kind of distortion and five growing degrees. It counts as falling if each of its six scores
-is below the one before. "Trained" are the kinds that training ranked, on other photos; "held out" those it never saw.
+Larger photos are first reduced to a shorter side of 512, so that a degree means the same for all and their own
+compression disappears. A ladder is one photo, one kind of distortion and five growing degrees. It counts as falling if
+each of its six scores is below the one before. "Trained" are the kinds that training ranked, on other photos; "held
+out" those it never saw.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from measuring import ROOT, add_metric_arguments, conditions, create_lifeiqa, markdown_table
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from lifeiqa_plugin.data import read_meta, read_picture
+from lifeiqa_plugin.data import read_meta
 from lifeiqa_plugin.distortions import HELD_OUT, TRAINED, build_ladder
 
 SEVERITIES = [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -50,6 +54,16 @@ def find_best(folder: Path, meta: Path, count: int, split: str = "official_split
     return [folder / name for name in best["name"]]
 
 
+def read_reduced(path: Path, side: int) -> Tensor:
+    """Return (3, H, W) in [0, 1] with a shorter side of at most ``side``."""
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    factor = side / min(picture.size)
+    if factor < 1:
+        picture = picture.resize([round(length * factor) for length in picture.size], Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
 def draw(path: Path, scores: dict[str, np.ndarray]) -> None:
     """Write a plot of the mean score of each kind at each degree."""
     import matplotlib
@@ -73,13 +87,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "examples" / "photos")
     parser.add_argument("--meta", type=Path, help="csv written by 'lifeiqa prepare' with an official split")
     parser.add_argument("--count", type=int, default=50, help="pictures taken of --meta (default 50)")
+    parser.add_argument("--side", type=int, default=512, help="shorter side of the photos (default 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the random distortions")
     parser.add_argument("--figure", type=Path, help="picture to draw of the scores")
     add_metric_arguments(parser)
     args = parser.parse_args()
     metric = create_lifeiqa(args)
     photos = find_photos(args.folder) if args.meta is None else find_best(args.folder, args.meta, args.count)
-    pictures = [read_picture(path) for path in photos]
+    pictures = [read_reduced(path, args.side) for path in photos]
     rows, kept = [], {}
     for use, kinds in {"trained": TRAINED, "held out": HELD_OUT}.items():
         shares = []

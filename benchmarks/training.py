@@ -8,7 +8,8 @@ this plugin's model and dataset as ``lifeiqa train`` runs them, ``stock`` pyiqa'
 ``GeneralNRDataset``, which decodes each picture once for every crop and knows no side losses; it and the middle line
 leave the C library's allocator alone. With ``--processes`` all processes together have ``--threads`` threads. Each line
 is measured in processes of its own; the first iteration is left out. Timings are of this machine and its load; compare
-the lines of one call only. Either call takes a minute or two on two cores.
+the lines of one call only. ``system_s`` is the time in the system, start included: page faults, most of all. Either
+call takes a minute or two on two cores.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def make_options(
 
 
 def run_one(kind: str, option_file: Path, keeps_memory: bool) -> None:
-    """Train in this process, or below torchrun in this one of several; prints the peak of its memory in MiB."""
+    """Train in this process, or below torchrun in this one of several; prints its peak MiB and system time."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     import lifeiqa_plugin
     from lifeiqa_plugin import allocator, launch
@@ -109,11 +110,12 @@ def run_one(kind: str, option_file: Path, keeps_memory: bool) -> None:
         GeneralIQAModel.optimize_parameters = with_metrics
         sys.argv = ["train", "-opt", str(option_file)]
         pyiqa.train.train_pipeline(os.getcwd())
-    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print("PEAK", used.ru_maxrss // 1024, "SYSTEM", used.ru_stime)
 
 
 def measure(case: Case, args: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Start the processes, read the first one's log: crops per second, data's share of the time, peak memory of all."""
+    """Start the processes; returns crops per second and data's share by the first one's log, and the costs of all."""
     options = make_options(
         case.kind, folder, args.batch // case.processes, args.iterations, args.pictures, args.workers, case.processes
     )
@@ -131,9 +133,10 @@ def measure(case: Case, args: argparse.Namespace, folder: Path) -> dict[str, flo
     log = next((work / "experiments" / case.kind).glob("*.log")).read_text()
     pairs = [tuple(map(float, found)) for found in re.findall(r"time \(data\): ([\d.]+) \(([\d.]+)\)", log)]
     seconds, data = (np.diff(np.array(column) * np.arange(1, len(pairs) + 1)) for column in zip(*pairs, strict=True))
-    peak = sum(map(float, re.findall(r"PEAK (\d+)", done.stdout)))
+    peak, system = (sum(map(float, re.findall(rf"{what} ([\d.]+)", done.stdout))) for what in ("PEAK", "SYSTEM"))
     rate = args.batch * CROPS / float(np.median(seconds))
-    return {"crops_per_s": round(rate, 1), "data_share": round(float(data.sum() / seconds.sum()), 3), "peak_MiB": peak}
+    share = round(float(data.sum() / seconds.sum()), 3)
+    return {"crops_per_s": round(rate, 1), "data_share": share, "peak_MiB": peak, "system_s": round(system, 1)}
 
 
 def main() -> None:

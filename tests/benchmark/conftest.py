@@ -1,4 +1,4 @@
-"""Small pictures whose opinion score is their brightness, and metrics of a few lines that are right, wrong or broken."""
+"""Small pictures whose opinion score is their brightness, and metrics of a few lines: right, wrong, broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class StubBrightness(torch.nn.Module):
     calls: ClassVar[list[float]] = []
     interrupt_after: ClassVar[int] = 10**9
 
-    def __init__(self, gain: float = 1.0, pretrained: bool = False, dark_fails: bool = False, nan: bool = False) -> None:
+    def __init__(
+        self, gain: float = 1.0, pretrained: bool = False, dark_fails: bool = False, nan: bool = False
+    ) -> None:
         super().__init__()
         if pretrained:
             raise OSError("no network")
@@ -50,7 +52,9 @@ class StubBrightness(torch.nn.Module):
 def stubs(monkeypatch: pytest.MonkeyPatch) -> type[StubBrightness]:
     """Register the stub for one test and forget what it was called with."""
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, "StubBrightness", StubBrightness)
-    monkeypatch.setattr("pyiqa.archs._ALL_ARCH_IMPORTED", True)  # or an unknown name would import every network there is
+    monkeypatch.setattr(
+        "pyiqa.archs._ALL_ARCH_IMPORTED", True
+    )  # or an unknown name would import every network there is
     monkeypatch.setattr(StubBrightness, "interrupt_after", 10**9)
     StubBrightness.calls.clear()
     return StubBrightness

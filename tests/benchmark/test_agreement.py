@@ -51,7 +51,9 @@ def test_logistic4_is_the_least_squares_curve(data):
     found, _ = curve_fit(vqeg, scores, mos, p0=[1, 5, 50, 10])
     curve = fit("logistic4", scores, mos)
     np.testing.assert_allclose(curve(scores), vqeg(scores, *found), atol=1e-4)
-    values = dict(zip(STATISTICS, statistics(scores, mos, {kind: fit(kind, scores, mos) for kind in CURVES}), strict=True))
+    values = dict(
+        zip(STATISTICS, statistics(scores, mos, {kind: fit(kind, scores, mos) for kind in CURVES}), strict=True)
+    )
     assert values["plcc_logistic4"] == pytest.approx(pearsonr(vqeg(scores, *found), mos).statistic, abs=1e-6)
     assert values["rmse_logistic4"] == pytest.approx(np.sqrt(np.mean((vqeg(scores, *found) - mos) ** 2)), abs=1e-6)
 

@@ -40,7 +40,9 @@ def test_all_files_and_their_numbers(command, capsys, pictures):
     out = Path("out")
     assert {path.name for path in out.iterdir()} == FILES
     scores = pd.read_parquet(out / "scores.parquet")
-    pd.testing.assert_frame_equal(scores, pd.read_csv(out / "scores.csv", keep_default_na=False, na_values={"score": [""]}))
+    pd.testing.assert_frame_equal(
+        scores, pd.read_csv(out / "scores.csv", keep_default_na=False, na_values={"score": [""]})
+    )
     right = scores[scores["metric"] == "right"]
     expected = spearmanr(right["score"], right["mos"]).statistic
     table = pd.read_csv(out / "accuracy.csv").set_index("metric")
@@ -119,7 +121,12 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["benchmark", "-m", "entropy", "-o", "out", "--cpu-only", *SPEED]) == 0
     assert re.search(r"entropy +32x24 ", capsys.readouterr().out)
-    assert json.loads(re.search(r'type="application/json">(.*)</script>', Path("out/benchmark.html").read_text())[1])["sets"] == []
+    assert (
+        json.loads(re.search(r'type="application/json">(.*)</script>', Path("out/benchmark.html").read_text())[1])[
+            "sets"
+        ]
+        == []
+    )
 
 
 @pytest.mark.parametrize(

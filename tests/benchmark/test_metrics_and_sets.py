@@ -1,4 +1,4 @@
-"""What is compared: names, option files in pyiqa's format, directions, weights that cannot be had; sets and their rows."""
+"""What is compared: names, option files in pyiqa's format, directions, missing weights; sets and their rows."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def test_a_network_of_timm_is_built_without_its_weights(monkeypatch):
     create_model, asked = timm.create_model, []
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create_model(*a, **k))
     replaced = timm.create_model
-    candidate = Candidate("hyperiqa", "NR", False, {"type": "HyperNet", "pretrained": False, "base_model_name": "test_resnet"})
+    candidate = Candidate(
+        "hyperiqa", "NR", False, {"type": "HyperNet", "pretrained": False, "base_model_name": "test_resnet"}
+    )
     Builder().create(candidate, "cpu")
     assert asked == [False]
     assert timm.create_model is replaced
@@ -163,7 +165,9 @@ def test_pictures_that_cannot_be_read_become_errors(pictures, tmp_path):
 
 
 def test_pyiqas_data_options_for_pairs_with_dmos(pictures, tmp_path):
-    (tmp_path / "meta.csv").write_text("ref_name,dist_name,dmos,dist_type\nwhite.png,00.png,80,noise\nwhite.png,01.png,30,blur\n")
+    (tmp_path / "meta.csv").write_text(
+        "ref_name,dist_name,dmos,dist_type\nwhite.png,00.png,80,noise\nwhite.png,01.png,30,blur\n"
+    )
     options = {
         "pairs": {
             "name": "P", "type": "GeneralFRDataset", "dataroot_target": str(pictures),

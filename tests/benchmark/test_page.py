@@ -41,7 +41,8 @@ addEventListener("load", () => {
   const tip = document.getElementById("tip");
   report.tip = [tip.style.visibility, tip.textContent, all("img", tip).length];
   report.width = [document.documentElement.scrollWidth, document.documentElement.clientWidth];
-  report.requests = performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !name.startsWith("data:"));
+  const loaded = performance.getEntriesByType("resource").map(entry => entry.name);
+  report.requests = loaded.filter(name => !name.startsWith("data:"));
   document.title = JSON.stringify(report);
 });
 </script>"""
@@ -93,8 +94,10 @@ def test_rendered_numbers(browser, page):
             low, high = (f"{line[name + end]:.3f}" for end in ("_low", "_high"))
             assert cells[head] == ("" if pd.isna(line[name]) else f"{line[name]:.3f} ({low} to {high})")
         assert cells["n"] == str(line["n"])
-    costs = pd.read_csv(page.with_name("efficiency.csv"))
-    assert [row[0] for row in seen["cost"]] == list(costs["metric"])
+    costs = pd.read_csv(page.with_name("efficiency.csv")).set_index("metric")
+    assert [row[0] for row in seen["cost"]] == list(table.index)
+    seconds = [float((row[2].split() or ["nan"])[0]) for row in seen["cost"]]
+    assert seconds == pytest.approx(list(costs.loc[table.index, "seconds"]), rel=5e-3, nan_ok=True)
     assert [row[1] for row in seen["failures"]] == ["dark"] * 5
     # sorting: by value, empty cells last whichever way
     best = table["srcc"].dropna()

@@ -1,4 +1,4 @@
-"""Scores that are kept: only what is missing is computed, nothing is mixed, failures have names, interruptions lose none."""
+"""Scores that are kept: only what is missing is computed, nothing is mixed, failures have names, interrupts lose none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from lifeiqa_plugin.benchmark.sets import find_sets
 @pytest.fixture
 def world(metric_file, pictures, tmp_path):
     """A store, the metrics by name, and the set."""
-    return Store(tmp_path / "scores"), {c.name: c for c in find_metrics([], metric_file)}, find_sets([str(pictures / "scores.csv")])
+    return (
+        Store(tmp_path / "scores"),
+        {c.name: c for c in find_metrics([], metric_file)},
+        find_sets([str(pictures / "scores.csv")]),
+    )
 
 
 def score(world, name: str) -> str:
@@ -76,7 +80,9 @@ def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     score(world, "right")
     store, metrics, sets = world
     metrics["right"].options["gain"] = 3.0
-    with pytest.raises(ValueError, match=r"scores/right were computed by .*'gain': 3\.0.*; delete that folder or give another -o"):
+    with pytest.raises(
+        ValueError, match=r"scores/right were computed by .*'gain': 3\.0.*; delete that folder or give another -o"
+    ):
         score(world, "right")
     assert set(store.table([metrics["right"]], sets)["error"]) == {NOT_SCORED}
     del metrics["right"].options["gain"]
@@ -94,7 +100,7 @@ def test_untrained_metrics_get_no_scores(world, stubs):
 
 
 def test_kept_scores_survive_the_loss_of_the_weights(world, monkeypatch):
-    store, metrics, sets = world
+    store, metrics, _ = world
     store.describe(metrics["weightless"], weights="1234")
     store.path("weightless", "scores").write_text("name,score,error\n00.png,0.5,\n")
     with pytest.raises(ValueError, match="23 pictures have no score yet, and the metric has no weights: OSError"):
@@ -103,12 +109,15 @@ def test_kept_scores_survive_the_loss_of_the_weights(world, monkeypatch):
 
 
 def test_references_are_given_to_those_who_need_them(world, tmp_path):
-    store, metrics, (chosen,) = world
+    store, metrics, _ = world
     score(world, "paired")
     kept = store.read("paired", "scores")
     assert -1 < kept["00.png"].score < kept["23.png"].score < 0
     (tmp_path / "scores.csv").write_text("name,mos\na.png,1\n")
-    assert score_metric(Store(tmp_path / "none"), Builder(), metrics["paired"], find_sets([str(tmp_path / "scores.csv")])) == ""
+    assert (
+        score_metric(Store(tmp_path / "none"), Builder(), metrics["paired"], find_sets([str(tmp_path / "scores.csv")]))
+        == ""
+    )
     assert not (tmp_path / "none").exists()
 
 
@@ -122,7 +131,9 @@ def test_random_metrics_repeat():
     assert compute(dice, item, "a") == compute(dice, item, "a") != compute(dice, item, "b")
 
 
-@pytest.mark.parametrize(("output", "error"), [(float("inf"), "the score is inf"), ([1.0, 2.0], "ValueError: only one element")])
+@pytest.mark.parametrize(
+    ("output", "error"), [(float("inf"), "the score is inf"), ([1.0, 2.0], "ValueError: only one element")]
+)
 def test_only_one_finite_number_is_a_score(output, error):
     import torch
 

@@ -13,7 +13,15 @@ import torch
 from lifeiqa_plugin.benchmark import speed
 from lifeiqa_plugin.benchmark.memory import memory_left, own_peak, peak_memory
 from lifeiqa_plugin.benchmark.metrics import Builder, Candidate, find_metrics
-from lifeiqa_plugin.benchmark.speed import COLUMNS, Protocol, make_inputs, measure_speed, parse_size, read_speed, time_in_turn
+from lifeiqa_plugin.benchmark.speed import (
+    COLUMNS,
+    Protocol,
+    make_inputs,
+    measure_speed,
+    parse_size,
+    read_speed,
+    time_in_turn,
+)
 
 SMALL = Protocol(sizes=((32, 24), (64, 48)), rounds=3, batch=2, memory=False)
 
@@ -34,7 +42,9 @@ def test_inputs():
 
 
 def test_multiply_adds_of_known_layers():
-    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten(), torch.nn.Linear(8 * 48, 5))
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten(), torch.nn.Linear(8 * 48, 5)
+    )
     attention = torch.nn.MultiheadAttention(16, 4, batch_first=True).eval()
     x, tokens = torch.rand(1, 3, 6, 8), torch.rand(1, 10, 16)
 
@@ -87,7 +97,9 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(metric_file, t
 
 def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
     candidates = find_metrics([], metric_file)[:1]
-    measure_speed(Builder(), candidates, Protocol(((32, 24),), 3, 2, slow=0.0, memory=False), ["cpu"], tmp_path / "e.csv")
+    measure_speed(
+        Builder(), candidates, Protocol(((32, 24),), 3, 2, slow=0.0, memory=False), ["cpu"], tmp_path / "e.csv"
+    )
     (line,) = read_speed(tmp_path / "e.csv", candidates).to_dict("records")
     assert (line["rounds"], line["note"]) == (1, "timed once, as slow")
     assert line["seconds"] == line["seconds_q1"] == line["seconds_q3"] > 0
