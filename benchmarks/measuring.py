@@ -15,6 +15,7 @@ import pyiqa
 import torch
 
 from lifeiqa_plugin import register, weights
+from lifeiqa_plugin.benchmark.speed import cpu_name
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # for imagenet_start
@@ -26,16 +27,6 @@ def conditions() -> str:
     """Return one line that says on what the numbers were measured."""
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     return f"CPU: {cpu_name()}, {torch.get_num_threads()} threads; {versions}"
-
-
-def cpu_name() -> str:
-    """Return the processor's name, or its kind where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def time_in_turn(functions: dict[str, Callable[[], Any]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:

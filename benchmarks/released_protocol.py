@@ -5,8 +5,8 @@
 Time is of Swin-B with random weights, which do not change it. By default ``lifeiqa`` reduces a picture and covers it
 with crops; the released protocol cuts its crops from the picture as it is, and is timed with all crops of a picture
 together and with one after the other. Decoding is left out of both. Agreement is of the weights that ship: scores of
-either protocol against a dense cover, crops every ``--stride`` pixels, whose mean is what both of them estimate; once of
-the picture as it is and once of its working size.
+either protocol against a dense cover, crops every ``--stride`` pixels, whose mean is what both of them estimate; once
+of the picture as it is and once of its working size.
 """
 
 from __future__ import annotations

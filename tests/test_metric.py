@@ -131,6 +131,14 @@ def test_details(metric):
     torch.testing.assert_close(details.attention.sum(-1), torch.ones(details.attention.shape[:-1]))
 
 
+def test_std_on_request(metric):
+    picture = torch.rand(1, 3, 300, 300)
+    score, std = metric(picture, return_std=True)
+    assert torch.equal(score, metric(picture))
+    assert std.shape == (1, 1)
+    assert 0 < std.item() < 0.5
+
+
 # -------------------------------------------------------------------------------------------------------------- options
 
 

@@ -131,7 +131,7 @@ def statistics(scores: Floats, mos: Floats, curves: dict[str, Curve | None] | No
     if curves is not None:
         fitted = [fit(kind, scores, mos, start) if start else None for kind, start in curves.items()]
         predicted = [curve(scores) if curve else None for curve in fitted]
-        values += [np.sign(plcc) * _pearson(p, mos) if _varies(p) else np.nan for p in predicted]
+        values += [np.sign(plcc) * _pearson(p, mos) if p is not None and _varies(p) else np.nan for p in predicted]
         values += [np.nan if p is None else np.sqrt(np.mean((p - mos) ** 2)) for p in predicted]
     return np.array(values, dtype=np.float64)
 
@@ -142,8 +142,8 @@ def _pearson(x: Floats, y: Floats) -> float:
     return float(dx @ dy / math.sqrt(float(dx @ dx) * float(dy @ dy)))
 
 
-def _varies(values: Floats | None) -> bool:
-    return values is not None and bool(np.ptp(values) > 1e-9 * np.abs(values).max())
+def _varies(values: Floats) -> bool:
+    return bool(np.ptp(values) > 1e-9 * np.abs(values).max())
 
 
 def resamples(count: int, samples: int, seed: int = 0) -> NDArray[np.int64]:

@@ -56,6 +56,7 @@ def test_released_protocol_is_random_crops_whichever_way_they_pass(script, netwo
 
 
 def test_it_runs_from_the_command_line(script, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(script, "CROPS", 4)
     for i in range(3):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (230, 240, 3), dtype=np.uint8)).save(
             tmp_path / f"{i}.png"

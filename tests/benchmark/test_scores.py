@@ -1,4 +1,4 @@
-"""Scores that are kept: only what is missing is computed, nothing is mixed, failures have names, interrupts lose none."""
+"""Kept scores: only what is missing is computed, nothing is mixed, failures have names, interrupts lose none."""
 
 from __future__ import annotations
 

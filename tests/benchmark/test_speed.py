@@ -115,7 +115,7 @@ def test_what_does_not_fit_into_memory_is_not_run(metric_file, tmp_path, monkeyp
 
 
 def test_peak_memory_of_a_process_of_its_own():
-    found = peak_memory(Candidate("entropy", "NR", False, {"type": "Entropy"}), [(32, 24), (2000, 2000)])
+    found = peak_memory(Candidate("psnr", "FR", False, {"type": "PSNR"}), [(32, 24), (2000, 2000)])
     small, large = found.values()
     assert 0.1 < small < large < 8
     assert large - small > 2000 * 2000 * 3 * 4 / 1024**3
