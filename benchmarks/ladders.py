@@ -81,6 +81,26 @@ def draw(path: Path, scores: dict[str, np.ndarray]) -> None:
     figure.savefig(path, dpi=100)
 
 
+def draw_failures(path: Path, pictures: list[Tensor], scores: dict[str, np.ndarray], seed: int) -> None:
+    """Write the four pairs of neighbouring rungs, each of another kind, whose score rises most."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rises = {kind: np.diff(found) for kind, found in scores.items()}
+    worst = sorted(rises, key=lambda kind: -rises[kind].max())[:4]
+    figure, panels = plt.subplots(len(worst), 2, figsize=(7, 2.6 * len(worst)), layout="constrained")
+    for row, kind in zip(panels, worst, strict=True):
+        photo, step = np.unravel_index(rises[kind].argmax(), rises[kind].shape)
+        ladder = build_ladder(pictures[photo], (TRAINED | HELD_OUT)[kind], SEVERITIES, seed)
+        for axes, rung in zip(row, (step, step + 1), strict=True):
+            axes.imshow(ladder[rung].permute(1, 2, 0))
+            axes.set_title(f"{kind}, degree {rung}: {scores[kind][photo, rung]:.3f}", fontsize=9)
+            axes.axis("off")
+    figure.savefig(path, dpi=80, pil_kwargs={"quality": 80})
+
+
 def main() -> None:
     """Parse the command line, score, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -90,6 +110,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="shorter side of the photos (default 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the random distortions")
     parser.add_argument("--figure", type=Path, help="picture to draw of the scores")
+    parser.add_argument("--failures", type=Path, help="picture to draw of steps at which the score rises")
     add_metric_arguments(parser)
     args = parser.parse_args()
     metric = create_lifeiqa(args)
@@ -108,6 +129,8 @@ def main() -> None:
         rows.append([f"**all {len(kinds)}**", use, f"{np.mean(shares):.1%}", "", ""])
     if args.figure is not None:
         draw(args.figure, kept)
+    if args.failures is not None:
+        draw_failures(args.failures, pictures, kept, args.seed)
     print(f"{conditions()}; {len(photos)} photos, seed {args.seed}\n")
     print(markdown_table(["distortion", "use", "ladders that fall", "steps that fall", "mean scores"], rows))
 

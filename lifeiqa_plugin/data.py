@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from pyiqa.data.data_sampler import EnlargedSampler
 from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Tensor
@@ -55,13 +56,24 @@ def open_picture(path: str | Path) -> Image.Image:
     return picture
 
 
+@contextmanager
+def whole_files_only() -> Iterator[None]:
+    """Let Pillow refuse files whose end is missing; a data set of pyiqa tells it to fill them up, for all of Python."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 def read_picture(path: str | Path) -> Tensor:
     """Decode a file to (3, H, W) float32 in [0, 1]; EXIF orientation is ignored, as in pyiqa.
 
     Raises:
         OSError, ValueError: as :func:`open_picture`, also for a file whose end is missing.
     """
-    with open_picture(path) as picture:
+    with open_picture(path) as picture, whole_files_only():
         try:
             pixels = np.array(picture.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
 from lifeiqa_plugin import data
@@ -274,6 +274,15 @@ def test_files_are_checked_before_training(make_dataset, damaged):
 def test_bad_files(damaged, name, kind, message):
     with pytest.raises(kind, match=message):
         read_picture(damaged / name)
+
+
+def test_truncated_file_is_refused_whatever_pyiqa_told_pillow(pictures, tmp_path, monkeypatch):
+    whole = (pictures / "000.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(OSError, match="damaged picture"):
+        read_picture(tmp_path / "half.png")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged):
