@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("start", type=Path, help="checkpoint written by tools/imagenet_start.py")
     parser.add_argument("--features", type=Path, default=Path("features.pt"), help="kept between runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--views", type=int, default=3, help="random crops kept of each training picture")
