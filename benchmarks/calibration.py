@@ -3,52 +3,26 @@
     lifeiqa prepare biq2021 BIQ2021_FOLDER --drop-twins
     python benchmarks/calibration.py meta_info_biq2021.csv BIQ2021_FOLDER --figures docs/figures
 
-Pictures of the test part are sorted by score and by ``std``, and averaged in tenths. ``--phase val`` prints the line
-from spread to expected error that goes into a checkpoint as ``std_line``.
+Pictures of the test part are sorted by score and by ``std``, and averaged in tenths.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from measuring import add_metric_arguments, conditions, create_lifeiqa, markdown_table
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
 from lifeiqa_plugin.data import LifeIQADataset
-
-
-@torch.no_grad()
-def collect(network: Any, dataset: LifeIQADataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (N,) opinion scores, scores and stds."""
-    rows = []
-    for i in tqdm(range(len(dataset)), unit="picture"):
-        score, std = network(dataset[i]["img"][None], return_std=True)
-        rows.append((score.item(), std.item()))
-    scores, stds = np.array(rows).T
-    return np.array(dataset.mos), scores, stds
+from lifeiqa_plugin.evaluation import score_dataset
 
 
 def tenths(order_by: np.ndarray, *columns: np.ndarray) -> list[list[float]]:
     """Sort by the first array, cut into ten parts, return the means of the columns in each."""
     parts = np.array_split(np.argsort(order_by, kind="stable"), 10)
     return [[float(column[part].mean()) for column in columns] for part in parts]
-
-
-def fit_std_line(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, float]:
-    """Return (a, b) of the least-squares line ``|error| * sqrt(pi / 2) = a + b * spread``, neither below zero.
-
-    The factor makes a standard deviation of a mean absolute error, as for a normal distribution.
-    """
-    from scipy.optimize import nnls
-
-    design = np.stack([np.ones_like(spreads), spreads], axis=1)
-    (a, b), _ = nnls(design, np.abs(errors) * np.sqrt(np.pi / 2))
-    return float(a), float(b)
 
 
 def draw(folder: Path, mos: np.ndarray, scores: np.ndarray, stds: np.ndarray) -> None:
@@ -87,8 +61,9 @@ def main() -> None:
     add_metric_arguments(parser)
     args = parser.parse_args()
     opt = {"phase": args.phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
-    network = create_lifeiqa(args).net
-    mos, scores, stds = collect(network, LifeIQADataset(opt | {"split_index": args.split}))
+    dataset = LifeIQADataset(opt | {"split_index": args.split})
+    scores, stds = score_dataset(create_lifeiqa(args).net, dataset)
+    mos = np.array(dataset.mos)
     errors = scores - mos
     slope, offset = np.polyfit(scores, mos, 1)
     print(f"{conditions()}; {len(mos)} {args.phase} pictures\n")
@@ -96,9 +71,6 @@ def main() -> None:
     print(f"SRCC of std with |error|: {spearmanr(stds, np.abs(errors)).statistic:.3f}")
     inside = [(np.abs(errors) < k * stds).mean() for k in (1, 2)]
     print(f"errors within 1 std: {inside[0]:.1%}, within 2: {inside[1]:.1%}")
-    a, b = network.std_line
-    if b:
-        print(f"std_line {fit_std_line(errors, (stds - a) / b)}")
     rows = [
         [str(i), *(f"{value:.3f}" for value in (*by_score, by_std[0], by_std[1] ** 0.5))]
         for i, (by_score, by_std) in enumerate(

@@ -2,7 +2,8 @@
 
     python benchmarks/ladders.py                      the clean photos of examples/photos
     python benchmarks/ladders.py FOLDER               all pictures of a folder
-    python benchmarks/ladders.py FOLDER --meta CSV    the 50 best test pictures of a set prepared by 'lifeiqa prepare'
+    python benchmarks/ladders.py FOLDER --meta CSV    the 50 best test pictures of a set prepared by 'lifeiqa prepare',
+                                                      with --phase val its validation pictures
 
 Larger photos are first reduced to a shorter side of 512, so that a degree means the same for all and their own
 compression disappears. A ladder is one photo, one kind of distortion and five growing degrees. It counts as falling if
@@ -47,10 +48,10 @@ def find_photos(folder: Path) -> list[Path]:
     return photos
 
 
-def find_best(folder: Path, meta: Path, count: int, split: str = "official_split") -> list[Path]:
-    """Return the pictures of the test part with the highest opinion scores, which are the cleanest it has."""
+def find_best(folder: Path, meta: Path, count: int, phase: str) -> list[Path]:
+    """Return the pictures of a part of the official split with the highest opinion scores, the cleanest it has."""
     table = read_meta(meta)
-    best = table[table[split] == "test"].nlargest(count, "mos")
+    best = table[table["official_split"] == phase].nlargest(count, "mos")
     return [folder / name for name in best["name"]]
 
 
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "examples" / "photos")
     parser.add_argument("--meta", type=Path, help="csv written by 'lifeiqa prepare' with an official split")
     parser.add_argument("--count", type=int, default=50, help="pictures taken of --meta (default 50)")
+    parser.add_argument("--phase", default="test", help="part of --meta (default test)")
     parser.add_argument("--side", type=int, default=512, help="shorter side of the photos (default 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the random distortions")
     parser.add_argument("--figure", type=Path, help="picture to draw of the scores")
@@ -114,7 +116,9 @@ def main() -> None:
     add_metric_arguments(parser)
     args = parser.parse_args()
     metric = create_lifeiqa(args)
-    photos = find_photos(args.folder) if args.meta is None else find_best(args.folder, args.meta, args.count)
+    photos = (
+        find_photos(args.folder) if args.meta is None else find_best(args.folder, args.meta, args.count, args.phase)
+    )
     pictures = [read_reduced(path, args.side) for path in photos]
     rows, kept = [], {}
     for use, kinds in {"trained": TRAINED, "held out": HELD_OUT}.items():

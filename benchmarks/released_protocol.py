@@ -127,7 +127,7 @@ def main() -> None:
         [name, median_and_quartiles(values), f"{median_ratio(values, seconds['default']):.1f}"]
         for name, values in seconds.items()
     ]
-    print(markdown_table(["protocol", "seconds, median (quartiles)", "times default"], rows))
+    print(markdown_table(["protocol", "seconds, median (quartiles)", "times default"], rows), flush=True)
     paths = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
     if args.limit is not None:
         paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(args.limit, len(paths))).astype(int)]

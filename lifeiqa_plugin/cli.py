@@ -73,7 +73,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--model", type=Path, help="checkpoint (default: the bundled one)")
     parser.add_argument("--split", help="split column, for example official_split (default: all rows)")
     parser.add_argument("--phase", default="test", choices=["train", "val", "test"], help="of the split (default test)")
-    parser.add_argument("--out", type=Path, help="csv name,mos,score to write")
+    parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.set_defaults(run=run_evaluate)
 

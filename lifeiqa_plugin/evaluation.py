@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pyiqa.metrics import calculate_metric
 from pyiqa.utils.dist_util import get_dist_info
+from scipy.optimize import nnls
 from torch.utils.data import DataLoader, Subset
 
 from lifeiqa_plugin.arch import LifeIQA
@@ -26,7 +27,7 @@ METRICS: dict[str, dict[str, Any]] = {
 
 
 @torch.no_grad()
-def score_dataset(network: LifeIQA, dataset: LifeIQADataset, workers: int = 0) -> np.ndarray:
+def score_dataset(network: LifeIQA, dataset: LifeIQADataset, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Score every picture of a validation or test set, whole, one at a time.
 
     The mode and the random numbers of the network's process are left as found. In a distributed run every process
@@ -38,7 +39,7 @@ def score_dataset(network: LifeIQA, dataset: LifeIQADataset, workers: int = 0) -
         workers: processes that decode.
 
     Returns:
-        (N,) float32 in the order of the dataset.
+        Scores and their standard deviations, (N,) float32 each, in the order of the dataset.
 
     Raises:
         FloatingPointError: a score that is not finite, with the name of the picture.
@@ -54,18 +55,22 @@ def score_dataset(network: LifeIQA, dataset: LifeIQADataset, workers: int = 0) -
     )
     network.eval()
     try:
-        own = [(item["img_path"][0], network(item["img"].to(device)).item()) for item in loader]
+        own = []
+        for item in loader:
+            score, std = network(item["img"].to(device), return_std=True)
+            own.append((item["img_path"][0], score.item(), std.item()))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    scores = _gather(own, len(dataset))
-    for path, score in scores:
+    rows = _gather(own, len(dataset))
+    for path, score, _ in rows:
         if not np.isfinite(score):
             raise FloatingPointError(f"{path}: the network's score is {score}; the weights have diverged")
-    return np.array([score for _, score in scores], dtype=np.float32)
+    scores, stds = np.array([row[1:] for row in rows], dtype=np.float32).T
+    return scores, stds
 
 
-def _gather(own: list[tuple[str, float]], total: int) -> list[tuple[str, float]]:
+def _gather(own: list[tuple[str, float, float]], total: int) -> list[tuple[str, float, float]]:
     """Put the shares of all processes back into the order of the dataset."""
     _, world_size = get_dist_info()
     if world_size == 1:
@@ -89,15 +94,29 @@ def agreement(scores: np.ndarray, mos: np.ndarray, metrics: Mapping[str, Any] = 
     return {name: float(calculate_metric([scores, mos], dict(options))) for name, options in metrics.items()}
 
 
+def fit_std_line(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, float]:
+    """Return (a, b) of the least-squares line ``|error| * sqrt(pi / 2) = a + b * spread``, neither below zero.
+
+    The factor makes a standard deviation of a mean absolute error, as for a normal distribution.
+
+    Args:
+        errors: (N,) scores minus opinion scores.
+        spreads: (N,) what ``return_std`` gives with a ``std_line`` of (0, 1).
+    """
+    design = np.stack([np.ones(len(spreads)), spreads], axis=1)
+    (a, b), _ = nnls(design, np.abs(errors) * np.sqrt(np.pi / 2))
+    return float(a), float(b)
+
+
 def evaluate(network: LifeIQA, dataset: LifeIQADataset, out: Path | None = None, workers: int = 0) -> dict[str, float]:
-    """Score a dataset, write ``name,mos,score`` rows to ``out`` on request, return the agreement and ``pictures``."""
-    scores, mos = score_dataset(network, dataset, workers), np.array(dataset.mos, dtype=np.float32)
+    """Score a dataset, write ``name,mos,score,std`` to ``out`` on request, return the agreement and ``pictures``."""
+    (scores, stds), mos = score_dataset(network, dataset, workers), np.array(dataset.mos, dtype=np.float32)
     result = agreement(scores, mos)
     if out is not None and get_dist_info()[0] == 0:
         out.parent.mkdir(parents=True, exist_ok=True)
         with open(out, "w", newline="", encoding="utf-8") as file:
-            rows = zip(dataset.paths_mos, scores, strict=True)
-            csv.writer(file).writerows(
-                [("name", "mos", "score"), *((row[0], row[1], f"{score:.6f}") for row, score in rows)]
-            )
+            writer = csv.writer(file)
+            writer.writerow(["name", "mos", "score", "std"])
+            for row, score, std in zip(dataset.paths_mos, scores, stds, strict=True):
+                writer.writerow([*row[:2], f"{score:.6f}", f"{std:.6f}"])
     return {"pictures": float(len(mos)), **result}

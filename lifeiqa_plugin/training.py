@@ -24,12 +24,14 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.arch import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.data import derive_seed
-from lifeiqa_plugin.evaluation import METRICS, agreement, score_dataset
+from lifeiqa_plugin.evaluation import METRICS, agreement, fit_std_line, score_dataset
 from lifeiqa_plugin.optim import freeze, ladder_loss, parameter_groups, schedule_of, set_train_mode
 from lifeiqa_plugin.weights import Card, save_checkpoint, write_whole
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 STATE_FILE = "latest.state"
+BARE_SPREAD = (0.0, 1.0)
+"""``std_line`` of weights in training; the validation that chooses them fits the one they leave with."""
 
 
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
@@ -64,6 +66,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         train_opt = self.opt["train"]
         set_train_mode(self.net, train_opt.get("freeze") or [], train_opt.get("freeze_batch_stats", False))
         self.chunk_size = self.network.chunk_size
+        self.network.std_line = BARE_SPREAD
         self.steps_per_batch = self._shares_of_crops()
         self.cri_mos = build_loss(train_opt["mos_loss_opt"])
         metric_loss = train_opt.get("metric_loss_opt")
@@ -243,9 +246,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         if self.validated.get(name) != self.current_iter:  # pyiqa asks again at the end of the run
             self._broadcast_buffers()
             self.network.chunk_size = self.scored_network.chunk_size = self.chunk_size
-            scores = score_dataset(self.scored_network, dataset, dataset.opt.get("num_worker_per_gpu", 0))
-            self.metric_results = agreement(scores, np.array(dataset.mos, dtype=np.float32), self.metrics)
-            self._keep_if_best(name)
+            scores, spreads = score_dataset(self.scored_network, dataset, dataset.opt.get("num_worker_per_gpu", 0))
+            mos = np.array(dataset.mos, dtype=np.float32)
+            self.metric_results = agreement(scores, mos, self.metrics)
+            if self._update_best(name) and name == self.val_names[0]:
+                self.save_weights("net_best", fit_std_line(scores - mos, spreads))
             self._log_validation_metric_values(self.current_iter, name, tb_logger)
             self.validated[name] = self.current_iter
         if self.save_pending and not self._validation_due():
@@ -258,19 +263,22 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             for buffer in self.scored_network.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def _keep_if_best(self, name: str) -> None:
-        """Update pyiqa's table of best results; a NaN never replaces a number, and a first result always counts."""
+    def _update_best(self, name: str) -> bool:
+        """Enter new best results into pyiqa's table; a NaN never replaces a number, and a first result always counts.
+
+        Returns:
+            Whether these are the best.
+        """
         best = self.best_metric_results.get(name)
         value, sign = self.metric_results[self.key_metric], -1 if self._better(self.key_metric) == "lower" else 1
         before = math.nan if best is None else best[self.key_metric]["val"]
         if not (math.isnan(before) or sign * value > sign * before):
-            return
+            return False
         self.best_metric_results[name] = {
             metric: {"better": self._better(metric), "val": result, "iter": self.current_iter}
             for metric, result in self.metric_results.items()
         }
-        if name == self.val_names[0]:
-            self.save_weights("net_best")
+        return True
 
     def _better(self, metric: str) -> str:
         default = "lower" if metric == "rmse" else "higher"
@@ -299,7 +307,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self.save_training_state(self.epoch, self.current_iter)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
-    def save_weights(self, label: str) -> None:
+    def save_weights(self, label: str, std_line: tuple[float, float] = BARE_SPREAD) -> None:
         """Write ``models/<label>.safetensors``, which ``pyiqa.create_metric`` takes as ``pretrained_model_path``."""
         train_set, about = self.opt["datasets"]["train"], self.opt.get("card") or {}
         card = Card(
@@ -307,6 +315,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             or f"{train_set['name']} ({Path(train_set['meta_info_file']).name})",
             licence=about.get("licence") or "not stated",
         )
+        self.scored_network.config["std_line"] = std_line
         save_checkpoint(self.scored_network, Path(self.opt["path"]["models"]) / f"{label}.safetensors", card)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed

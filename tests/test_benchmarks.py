@@ -86,14 +86,6 @@ def test_tenths_are_means_in_order(load):
     assert calibration.tenths(order, order, -order) == [[2 * i + 0.5, -2 * i - 0.5] for i in range(10)]
 
 
-def test_line_from_spread_to_error_is_found(load):
-    rng = np.random.default_rng(0)
-    spreads = rng.uniform(0, 0.2, 40_000)
-    a, b = load("calibration").fit_std_line(rng.normal(0, 0.05 + 0.5 * spreads), spreads)
-    assert (a, b) == pytest.approx((0.05, 0.5), rel=0.05)
-    assert load("calibration").fit_std_line(rng.normal(0, 0.2 - spreads), spreads)[1] == 0  # never falls
-
-
 def test_one_megapixel_keeps_the_proportions(load):
     assert load("scale").one_megapixel(Image.new("RGB", (4000, 3000))).size == (1155, 866)
 
@@ -139,7 +131,7 @@ def test_best_pictures_of_the_test_part(load, tmp_path):
     rows = [("a.png", 0.9, "train"), ("b.png", 0.5, "test"), ("c.png", 0.7, "test"), ("d.png", 0.1, "test")]
     lines = "".join(f"{name},{mos},{phase}\n" for name, mos, phase in rows)
     (tmp_path / "meta.csv").write_text("name,mos,official_split\n" + lines)
-    best = load("ladders").find_best(tmp_path, tmp_path / "meta.csv", 2)
+    best = load("ladders").find_best(tmp_path, tmp_path / "meta.csv", 2, "test")
     assert best == [tmp_path / "c.png", tmp_path / "b.png"]
 
 

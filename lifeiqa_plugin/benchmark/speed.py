@@ -1,6 +1,6 @@
 """What metrics cost, under one protocol: parameters, multiply-adds, seconds, pictures per second, peak memory.
 
-All metrics stand in one process. At each size every one runs once untimed, then all are timed in turn, round by round,
+All metrics stand in one process. At each size every one runs twice untimed, then all are timed in turn, round by round,
 so that whatever else the machine does slows all alike. Peak memory on the CPU is that of a process of its own.
 """
 

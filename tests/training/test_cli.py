@@ -65,7 +65,7 @@ def test_tutorial(folder, capsys):
     assert re.search(r"^\| median \|( -?\d\.\d{4} \|){4}$", out[7], re.MULTILINE)
     assert json.loads(out[8]) == results
     rows = (folder / "scores.csv").read_text().splitlines()
-    assert rows[0] == "name,mos,score"
+    assert rows[0] == "name,mos,score,std"
     assert len(rows) == 9
     assert np.isfinite(float(out[9].splitlines()[-1]))
 

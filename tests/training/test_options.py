@@ -53,7 +53,7 @@ def test_file_is_read_and_its_parts_are_built(path, monkeypatch):
     monkeypatch.setattr(arch, "_create_backbone", create_without_weights)
     options = read_options(path)
     assert options["name"] == path.stem
-    assert options["datasets"].keys() == {"train", "val", "test"}
+    assert options["datasets"].keys() == ({"train", "val"} if "bundled" in path.stem else {"train", "val", "test"})
     network = {k: v for k, v in options["network"].items() if k != "type"}
     if not network.pop("pretrained", "pretrained_model_path" in network):
         network["backbone_pretrained"] = False  # fetched from the network otherwise

@@ -20,7 +20,7 @@ from torch import nn
 from lifeiqa_plugin import data, launch
 from lifeiqa_plugin.arch import LifeIQA
 from lifeiqa_plugin.data import LifeIQADataset, ResumableSampler
-from lifeiqa_plugin.evaluation import evaluate
+from lifeiqa_plugin.evaluation import evaluate, fit_std_line, score_dataset
 from lifeiqa_plugin.optim import Schedule, SmoothL1Loss, decays, freeze, ladder_loss, parameter_groups, set_train_mode
 from lifeiqa_plugin.options import read_options
 from lifeiqa_plugin.training import LifeIQAModel
@@ -391,14 +391,23 @@ def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, pictures):
     """What validation reported is what the saved file gives, although training computes in bfloat16."""
     launch.train(write_options("train:amp=bf16", "train:ema_decay=0.5", "train:optim:lr=3e-3", "val:val_freq=2"))
     best = read_state()["best_metric_results"]["noise-val"]
-    from lifeiqa_plugin.weights import build_lifeiqa
-
     network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_best.safetensors")
     opt = {"phase": "val", "meta_info_file": str(pictures / "meta.csv"), "dataroot_target": str(pictures)}
     dataset = LifeIQADataset(opt | {"split_ratio": "712", "split_index": 1})
     result = evaluate(network, dataset)
     assert {m: best[m]["val"] for m in best} == pytest.approx({m: result[m] for m in best}, abs=1e-6)
     assert best["srcc"]["iter"] % 2 == 0
+    a, b = network.std_line
+    scores, stds = score_dataset(network, dataset)
+    assert (a, b) == pytest.approx(fit_std_line(scores - dataset.mos, (stds - a) / b), rel=1e-3)
+    assert build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors").std_line == (0, 1)
+
+
+def test_line_from_spread_to_error_is_found():
+    rng = np.random.default_rng(0)
+    spreads = rng.uniform(0, 0.2, 40_000)
+    assert fit_std_line(rng.normal(0, 0.05 + 0.5 * spreads), spreads) == pytest.approx((0.05, 0.5), rel=0.05)
+    assert fit_std_line(rng.normal(0, 0.2 - spreads), spreads)[1] == 0, "never falls"
 
 
 def test_without_validation_the_last_weights_are_tested(write_options):
@@ -481,16 +490,14 @@ def test_numbered_weights_on_request(write_options):
     assert names == {f"net_{label}.safetensors" for label in ("4", "8", "best", "latest")}
 
 
-def test_nan_never_wins_but_a_first_result_counts(write_options, tmp_path):
+def test_nan_never_wins_but_a_first_result_counts(write_options):
     model = build_model(write_options())
-    (FOLDER / "models").mkdir(parents=True)
     kept = []
     for iteration, value in enumerate([math.nan, 0.1, math.nan, 0.3, 0.2], 1):
         model.current_iter, model.metric_results = iteration, dict.fromkeys(model.metrics, value)
-        model._keep_if_best("noise-val")
-        kept.append(model.best_metric_results["noise-val"]["srcc"]["iter"])
-    assert kept == [1, 2, 2, 4, 4]
-    assert (FOLDER / "models/net_best.safetensors").is_file()
+        is_best = model._update_best("noise-val")
+        kept.append((is_best, model.best_metric_results["noise-val"]["srcc"]["iter"]))
+    assert kept == [(True, 1), (True, 2), (False, 2), (True, 4), (False, 4)]
 
 
 def test_killed_and_resumed_is_the_same_run(write_options, tmp_path, monkeypatch, start_process):
@@ -611,7 +618,7 @@ def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python,
     assert len(curves[0]) == 8
     np.testing.assert_allclose(*curves, rtol=1e-3)
     scores = [np.genfromtxt(f / FOLDER / "test_scores.csv", delimiter=",", skip_header=1)[:, 1:] for f in (one, two)]
-    assert scores[0].shape == (8, 2)
+    assert scores[0].shape == (8, 3)
     np.testing.assert_allclose(*scores, atol=1e-4)
 
 
