@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from measuring import add_metric_arguments, conditions, create_lifeiqa, markdown_table
+from measuring import add_metric_arguments, conditions, create_lifeiqa, load_pyplot, markdown_table
 from scipy.stats import spearmanr
 
 from lifeiqa_plugin.data import LifeIQADataset
@@ -27,11 +27,7 @@ def tenths(order_by: np.ndarray, *columns: np.ndarray) -> list[list[float]]:
 
 def draw(folder: Path, mos: np.ndarray, scores: np.ndarray, stds: np.ndarray) -> None:
     """Write ``calibration.png`` and ``uncertainty.png``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = load_pyplot()
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
     axes.plot([0, 1], [0, 1], color="gray", linewidth=1, label="score = opinion")

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import ROOT, add_metric_arguments, conditions, create_lifeiqa, markdown_table
+from measuring import ROOT, add_metric_arguments, conditions, create_lifeiqa, load_pyplot, markdown_table
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lifeiqa_plugin.data import read_meta
+from lifeiqa_plugin.data import LifeIQADataset
 from lifeiqa_plugin.distortions import HELD_OUT, TRAINED, build_ladder
 
 SEVERITIES = [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -42,7 +42,7 @@ def find_photos(folder: Path) -> list[Path]:
     """
     clean = sorted(folder.glob("*_0_clean.*"))
     known = Image.registered_extensions()
-    photos = clean or sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
+    photos = clean or sorted(path for path in folder.glob("*") if path.suffix.lower() in known)
     if not photos:
         raise SystemExit(f"{folder}: no pictures")
     return photos
@@ -50,9 +50,9 @@ def find_photos(folder: Path) -> list[Path]:
 
 def find_best(folder: Path, meta: Path, count: int, phase: str) -> list[Path]:
     """Return the pictures of a part of the official split with the highest opinion scores, the cleanest it has."""
-    table = read_meta(meta)
-    best = table[table["official_split"] == phase].nlargest(count, "mos")
-    return [folder / name for name in best["name"]]
+    opt = {"phase": phase, "meta_info_file": str(meta), "dataroot_target": str(folder)}
+    rows = LifeIQADataset(opt | {"split_index": "official_split"}).paths_mos
+    return [Path(path) for path, *_ in sorted(rows, key=lambda row: -row[1])[:count]]
 
 
 def read_reduced(path: Path, side: int) -> Tensor:
@@ -67,11 +67,7 @@ def read_reduced(path: Path, side: int) -> Tensor:
 
 def draw(path: Path, scores: dict[str, np.ndarray]) -> None:
     """Write a plot of the mean score of each kind at each degree."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = load_pyplot()
     figure, panels = plt.subplots(4, 4, figsize=(9, 8), sharex=True, sharey=True, layout="constrained")
     for axes, (kind, found) in zip(panels.flat, scores.items(), strict=True):
         axes.plot([0, *SEVERITIES], found.T, color="gray", alpha=0.25, linewidth=0.7)
@@ -84,11 +80,7 @@ def draw(path: Path, scores: dict[str, np.ndarray]) -> None:
 
 def draw_failures(path: Path, pictures: list[Tensor], scores: dict[str, np.ndarray], seed: int) -> None:
     """Write the four pairs of neighbouring rungs, each of another kind, whose score rises most."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = load_pyplot()
     rises = {kind: np.diff(found) for kind, found in scores.items()}
     worst = sorted(rises, key=lambda kind: -rises[kind].max())[:4]
     figure, panels = plt.subplots(len(worst), 2, figsize=(7, 2.6 * len(worst)), layout="constrained")
@@ -108,7 +100,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "examples" / "photos")
     parser.add_argument("--meta", type=Path, help="csv written by 'lifeiqa prepare' with an official split")
     parser.add_argument("--count", type=int, default=50, help="pictures taken of --meta (default 50)")
-    parser.add_argument("--phase", default="test", help="part of --meta (default test)")
+    parser.add_argument(
+        "--phase", default="test", choices=["train", "val", "test"], help="part of --meta (default test)"
+    )
     parser.add_argument("--side", type=int, default=512, help="shorter side of the photos (default 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the random distortions")
     parser.add_argument("--figure", type=Path, help="picture to draw of the scores")

@@ -29,6 +29,16 @@ def conditions() -> str:
     return f"CPU: {cpu_name()}, {torch.get_num_threads()} threads; {versions}"
 
 
+def load_pyplot() -> Any:
+    """Import matplotlib's pyplot, drawing to files only; few calls of the scripts draw, so they do not wait for it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
 def time_in_turn(functions: dict[str, Callable[[], Any]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:
     """Time functions in interleaved rounds, so that whatever else the machine does slows all alike.
 

@@ -171,7 +171,10 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             except (OSError, ValueError) as error:
                 problems.append(str(error))
         if problems:
-            raise OSError(f"{len(problems)} of {len(self)} pictures cannot be used: " + "; ".join(problems[:5]))
+            raise OSError(
+                f"{len(problems)} of {len(self)} pictures cannot be used: {'; '.join(problems[:5])}; "
+                "correct the folder, or remove their rows from the csv"
+            )
 
     def __getitem__(self, key: int) -> dict[str, Any]:
         """Decode one picture; ``key`` is its row plus, from :class:`ResumableSampler`, ``len(self)`` times a seed."""
