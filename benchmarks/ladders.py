@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lifeiqa_plugin.data import LifeIQADataset
+from lifeiqa_plugin.data import LifeIQADataset, find_pictures
 from lifeiqa_plugin.distortions import HELD_OUT, TRAINED, build_ladder
 
 SEVERITIES = [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -40,12 +40,10 @@ def find_photos(folder: Path) -> list[Path]:
     Raises:
         SystemExit: a folder without pictures.
     """
-    clean = sorted(folder.glob("*_0_clean.*"))
-    known = Image.registered_extensions()
-    photos = clean or sorted(path for path in folder.glob("*") if path.suffix.lower() in known)
-    if not photos:
-        raise SystemExit(f"{folder}: no pictures")
-    return photos
+    try:
+        return sorted(folder.glob("*_0_clean.*")) or [Path(name) for name in find_pictures(folder)]
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
 
 
 def find_best(folder: Path, meta: Path, count: int, phase: str) -> list[Path]:

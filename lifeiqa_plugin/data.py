@@ -105,10 +105,13 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         working_size: shorter side to which larger pictures are reduced first, 384; the network's own.
         hflip: mirror half of the crops, true.
         ladder_share: part of the pictures whose crops are not ``crops_per_image`` different places, but one place in
-            growing severities of a distortion, the undistorted first; 0. ``train.ladder_weight`` ranks them.
+            growing severities of a distortion, half of them from the undistorted on; 0. ``train.ladder_weight`` ranks
+            them.
+        ladder_folder: clean photos without scores that stand in for half of these pictures; none.
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
-    ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only.
+    ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only. The label is NaN for
+    a photo of ``ladder_folder`` and for a ladder whose first crop is distorted.
 
     Raises:
         OSError: the csv cannot be read.
@@ -131,6 +134,8 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             )
         if opt.get("ladder_share", 0.0) and opt.get("crops_per_image", 1) < 2:
             raise ValueError("ladder_share needs crops_per_image of 2 or more, the undistorted crop and its rungs")
+        folder = opt.get("ladder_folder")
+        self.ladder_photos = [] if folder is None else find_pictures(folder)
 
     def init_path_mos(self, opt: dict[str, Any]) -> None:
         """Read the csv; pyiqa calls this, then ``mos_normalize``, then ``get_split``."""
@@ -180,23 +185,41 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Decode one picture; ``key`` is its row plus, from :class:`ResumableSampler`, ``len(self)`` times a seed."""
         seed, row = divmod(key, len(self))
         path, mos = self.paths_mos[row][:2]
-        picture = read_picture(path)
-        if self.phase == "train":
-            generator = torch.Generator().manual_seed(derive_seed(seed, row)) if seed else None
-            crops, is_ladder = self._training_crops(picture, generator)
-            return {"img": crops, "mos_label": torch.tensor([mos]), "img_path": path, "is_ladder": is_ladder}
-        return {"img": picture, "mos_label": torch.tensor([mos]), "img_path": path}
-
-    def _training_crops(self, picture: Tensor, generator: torch.Generator | None) -> tuple[Tensor, bool]:
-        """(3, H, W) -> (crops_per_image, 3, crop_size, crop_size), and whether they are the rungs of a ladder."""
-        size, count = self.opt.get("crop_size", 224), self.opt.get("crops_per_image", 1)
+        if self.phase != "train":
+            return {"img": read_picture(path), "mos_label": torch.tensor([mos]), "img_path": path}
+        generator = torch.Generator().manual_seed(derive_seed(seed, row)) if seed else None
         share = self.opt.get("ladder_share", 0.0)
         is_ladder = share > 0 and bool(torch.rand((), generator=generator) < share)
-        pictures = torch.stack(random_ladder(picture, count, generator)) if is_ladder else picture[None]
+        if is_ladder and self.ladder_photos and torch.rand((), generator=generator) < 0.5:
+            path = self.ladder_photos[int(torch.randint(len(self.ladder_photos), (), generator=generator))]
+            mos = math.nan
+        picture, count = read_picture(path), self.opt.get("crops_per_image", 1)
+        if is_ladder:
+            rungs, is_clean = random_ladder(picture, count, generator)
+            crops, mos = self._training_crops(torch.stack(rungs), 1, generator), mos if is_clean else math.nan
+        else:
+            crops = self._training_crops(picture[None], count, generator)
+        return {"img": crops, "mos_label": torch.tensor([mos]), "img_path": path, "is_ladder": is_ladder}
+
+    def _training_crops(self, pictures: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+        """(N, 3, H, W) -> (count * N, 3, crop_size, crop_size), ``count`` places, the same of all N."""
+        size = self.opt.get("crop_size", 224)
         pictures = to_working_size(pictures, size, self.opt.get("working_size", max(384, size))).flatten(0, 1)
-        places = 1 if is_ladder else count
-        crops = random_crops(pictures, places, size, self.opt.get("hflip", True), generator)
-        return crops.reshape(count, 3, size, size), is_ladder
+        crops = random_crops(pictures, count, size, self.opt.get("hflip", True), generator)
+        return crops.reshape(-1, 3, size, size)
+
+
+def find_pictures(folder: str | Path) -> list[str]:
+    """Return the files in and below a folder whose names end as those of pictures do, sorted.
+
+    Raises:
+        ValueError: there is none, or no such folder.
+    """
+    known = Image.registered_extensions()
+    found = sorted(str(path) for path in Path(folder).expanduser().rglob("*") if path.suffix.lower() in known)
+    if not found:
+        raise ValueError(f"{folder}: no pictures in it; expected a folder of {', '.join(sorted(known)[:3])} ... files")
+    return found
 
 
 def read_meta(path: str | Path) -> pd.DataFrame:

@@ -137,10 +137,18 @@ def build_ladder(x: Tensor, distort: Distortion, severities: list[float], seed: 
     return [x, *(distort(x, severity, Generator().manual_seed(seed)) for severity in severities)]
 
 
-def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> list[Tensor]:
-    """Return (3, H, W) and ``steps - 1`` growing severities of a kind of ``TRAINED``, uneven, worst at 0.4 .. 1."""
+def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> tuple[list[Tensor], bool]:
+    """Distort (3, H, W) in ``steps`` growing, uneven severities of a kind of ``TRAINED``, the worst at 0.4 .. 1.
+
+    Returns:
+        The pictures, and whether the first is ``x`` itself, as it is in half of the ladders.
+    """
     kind = list(TRAINED.values())[int(torch.randint(len(TRAINED), (), generator=generator))]
-    parts = (0.3 + torch.rand(steps - 1, generator=generator)).cumsum(0)
+    parts = 0.3 + torch.rand(steps, generator=generator)
+    is_clean = bool(torch.rand((), generator=generator) < 0.5)
+    if is_clean:
+        parts[0] = 0
     worst = 0.4 + 0.6 * torch.rand((), generator=generator)
+    severities = (parts.cumsum(0) / parts.sum() * worst).tolist()
     seed = int(torch.randint(2**31, (), generator=generator))
-    return build_ladder(x, kind, (parts / parts[-1] * worst).tolist(), seed)
+    return build_ladder(x, kind, severities[is_clean:], seed)[not is_clean :], is_clean

@@ -22,8 +22,8 @@ ANY = None
 DATASET = dict.fromkeys([
     "name", "type", "meta_info_file", "dataroot_target", "split_file", "split_index", "split_ratio", "mos_normalize",
     "mos_range", "lower_better", "crops_per_image", "crop_size", "working_size", "hflip", "ladder_share",
-    "dataset_enlarge_ratio", "use_shuffle", "batch_size_per_gpu", "num_worker_per_gpu", "pin_memory",
-    "persistent_workers", "prefetch_mode",
+    "ladder_folder", "dataset_enlarge_ratio", "use_shuffle", "batch_size_per_gpu", "num_worker_per_gpu",
+    "pin_memory", "persistent_workers", "prefetch_mode",
 ])  # fmt: skip
 KNOWN: dict[str, Any] = {
     "name": ANY, "model_type": ANY, "num_gpu": ANY, "manual_seed": ANY,

@@ -186,14 +186,19 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _losses(self, output: LifeIQAOutput, mos: Tensor, is_ladder: Tensor) -> dict[str, Tensor]:
-        """Losses of the scores of B * K crops; mos (B, 1) is that of all crops of a picture, or of a ladder's first."""
+        """Losses of the scores of B * K crops; mos (B, 1) is that of all crops of a picture, or of a ladder's first.
+
+        It is NaN where there is none.
+        """
         train_opt = self.opt["train"]
         scores = output.score.view(len(mos), -1)  # (B, K)
         labelled = ~is_ladder[:, None] | (torch.arange(scores.shape[1], device=scores.device) == 0)
+        labelled &= mos.isfinite()
         label, score = mos.expand_as(scores)[labelled][:, None], scores[labelled][:, None]
-        losses = {"l_mos": self.cri_mos(score, label)}
+        nothing = scores.sum() * 0
+        losses = {"l_mos": self.cri_mos(score, label) if len(label) else nothing}
         if self.cri_metric is not None:
-            losses["l_metric"] = self.cri_metric(score, label)
+            losses["l_metric"] = self.cri_metric(score, label) if len(label) else nothing
         if self.opt["datasets"]["train"].get("ladder_share"):
             losses["l_ladder"] = ladder_loss(scores[is_ladder]) * train_opt.get("ladder_weight", 5.0)
         losses["l_balance"] = output.load_balancing_loss * train_opt.get("load_balancing_weight", 0.01)

@@ -61,20 +61,42 @@ def test_one_decode_for_all_crops(make_dataset, monkeypatch):
     assert len(decoded) == 1
 
 
-def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatch):
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatch, is_clean):
     def ladder(picture, steps, generator):
-        return [picture * (1 - 0.25 * step) for step in range(steps)]
+        return [picture * (1 - 0.25 * step) for step in range(steps)], is_clean
 
     monkeypatch.setattr(data, "random_ladder", ladder)
     dataset = make_dataset(ladder_share=1.0)
     item = dataset[len(dataset)]
     assert item["is_ladder"] is True
-    clean, *rungs = item["img"]
-    assert clean.shape == (3, 32, 32)
-    torch.testing.assert_close(rungs, [clean * 0.75, clean * 0.5])
-    items = [make_dataset(ladder_share=0.5)[key]["is_ladder"] for key in range(len(dataset), 20 * len(dataset))]
+    assert item["mos_label"].isfinite() == is_clean
+    first, *rungs = item["img"]
+    assert first.shape == (3, 32, 32)
+    torch.testing.assert_close(rungs, [first * 0.75, first * 0.5])
+
+
+def test_share_of_ladders(make_dataset):
+    dataset = make_dataset(ladder_share=0.5)
+    items = [dataset[key]["is_ladder"] for key in range(len(dataset), 20 * len(dataset))]
     assert 0.4 < sum(items) / len(items) < 0.6
     assert not any(make_dataset()[key]["is_ladder"] for key in range(len(dataset), 2 * len(dataset)))
+
+
+def test_photos_without_scores_stand_in_for_half_of_the_ladders(make_dataset, pictures, tmp_path):
+    (tmp_path / "below").mkdir()
+    photo = shutil.copy(next(pictures.rglob("*.png")), tmp_path / "below")
+    (tmp_path / "notes.txt").touch()
+    dataset = make_dataset(ladder_share=0.5, ladder_folder=str(tmp_path))
+    items = [dataset[key] for key in range(len(dataset), 20 * len(dataset))]
+    added = [item for item in items if item["img_path"] == str(photo)]
+    assert all(item["is_ladder"] and item["mos_label"].isnan() for item in added)
+    assert 0.4 < len(added) / sum(item["is_ladder"] for item in items) < 0.6
+
+
+def test_ladder_folder_without_pictures(make_dataset, tmp_path):
+    with pytest.raises(ValueError, match="no pictures in it; expected a folder of"):
+        make_dataset(ladder_share=0.5, ladder_folder=str(tmp_path / "nowhere"))
 
 
 def test_ladders_need_two_rungs(make_dataset):

@@ -187,6 +187,30 @@ def test_ladders_are_ranked_and_only_their_first_crop_is_labelled(write_options)
     assert model.log_dict["l_ladder"] == pytest.approx(2 * pairs.mean().item(), rel=1e-5)
 
 
+def test_pictures_without_label_are_ranked_only(write_options):
+    changes = ("datasets:train:ladder_share=0.3", "network:dropout=0", *NO_SIDE_LOSS)
+    model, batch = build_model(write_options(*changes)), one_batch(4)
+    batch["is_ladder"] = torch.tensor([False, True, False, True])
+    batch["mos_label"][1] = torch.nan
+    with torch.no_grad():
+        scores = model.network(batch["img"].flatten(0, 1)).view(4, 2)
+    labelled = torch.cat([scores[0], scores[2], scores[3, :1]])
+    label = batch["mos_label"][[0, 0, 2, 2, 3], 0]
+    model.feed_data(batch)
+    model.optimize_parameters(1)
+    assert model.log_dict["l_mos"] == pytest.approx(nn.functional.smooth_l1_loss(labelled, label).item(), rel=1e-5)
+
+
+def test_batch_without_any_label_is_ranked(write_options):
+    changes = ("datasets:train:ladder_share=0.3", "train:metric_loss_opt={type: PLCCLoss, loss_weight: 1.0}")
+    model, batch = build_model(write_options(*changes)), one_batch(4)
+    batch["is_ladder"], batch["mos_label"] = torch.ones(4, dtype=torch.bool), torch.full((4, 1), torch.nan)
+    model.feed_data(batch)
+    model.optimize_parameters(1)
+    assert model.log_dict["l_mos"] == model.log_dict["l_metric"] == 0
+    assert model.log_dict["l_ladder"] > 0
+
+
 def test_ladder_loss_has_its_closed_form():
     scores = torch.tensor([[0.9, 0.8, 0.79], [0.5, 0.6, 0.1]])
     assert ladder_loss(scores).item() == pytest.approx((0.02 + 0.13) / 4)
