@@ -138,7 +138,7 @@ def build_ladder(x: Tensor, distort: Distortion, severities: list[float], seed: 
 
 
 def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> tuple[list[Tensor], bool]:
-    """Distort (3, H, W) in ``steps`` growing, uneven severities of a kind of ``TRAINED``, the worst at 0.4 .. 1.
+    """Distort (3, H, W) in ``steps`` growing, uneven severities of a kind of ``TRAINED``, the worst at 0.2 .. 1.
 
     Returns:
         The pictures, and whether the first is ``x`` itself, as it is in half of the ladders.
@@ -148,7 +148,7 @@ def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> tuple[l
     is_clean = bool(torch.rand((), generator=generator) < 0.5)
     if is_clean:
         parts[0] = 0
-    worst = 0.4 + 0.6 * torch.rand((), generator=generator)
+    worst = 0.2 + 0.8 * torch.rand((), generator=generator)
     severities = (parts.cumsum(0) / parts.sum() * worst).tolist()
     seed = int(torch.randint(2**31, (), generator=generator))
     return build_ladder(x, kind, severities[is_clean:], seed)[not is_clean :], is_clean

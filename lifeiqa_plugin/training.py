@@ -188,12 +188,12 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     def _losses(self, output: LifeIQAOutput, mos: Tensor, is_ladder: Tensor) -> dict[str, Tensor]:
         """Losses of the scores of B * K crops; mos (B, 1) is that of all crops of a picture, or of a ladder's first.
 
-        It is NaN where there is none.
+        It may be NaN, which is none, for ladders only.
         """
         train_opt = self.opt["train"]
         scores = output.score.view(len(mos), -1)  # (B, K)
-        labelled = ~is_ladder[:, None] | (torch.arange(scores.shape[1], device=scores.device) == 0)
-        labelled &= mos.isfinite()
+        is_first = torch.arange(scores.shape[1], device=scores.device) == 0
+        labelled = ~is_ladder[:, None] | (is_first & mos.isfinite())
         label, score = mos.expand_as(scores)[labelled][:, None], scores[labelled][:, None]
         nothing = scores.sum() * 0
         losses = {"l_mos": self.cri_mos(score, label) if len(label) else nothing}
