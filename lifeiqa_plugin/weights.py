@@ -29,7 +29,7 @@ from torch import Tensor
 from lifeiqa_plugin.arch import PRESETS, LifeIQA
 
 BUNDLED = Path(__file__).parent / "weights" / "lifeiqa.safetensors"
-BUNDLED_SHA256 = "45a1a976a0a0e8004554d4263d83f217f5566874c8109bd7390d35aa1cf13853"
+BUNDLED_SHA256 = "c143223dcc41254a34b971b29529eda859dbdc35bbf139087c1502ce1d50d215"
 FORMAT = 1
 MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
