@@ -132,7 +132,10 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             raise ValueError(
                 f"{opt['meta_info_file']}: {len(self)} pictures to train on, fewer than one batch of {batch}"
             )
-        if opt.get("ladder_share", 0.0) and opt.get("crops_per_image", 1) < 2:
+        share = opt.get("ladder_share", 0.0)
+        if not 0 <= share <= 1:
+            raise ValueError(f"ladder_share must be from 0 to 1, a part of the pictures, got {share}")
+        if share and opt.get("crops_per_image", 1) < 2:
             raise ValueError("ladder_share needs crops_per_image of 2 or more, the undistorted crop and its rungs")
         folder = opt.get("ladder_folder")
         self.ladder_photos = [] if folder is None else find_pictures(folder)
