@@ -29,7 +29,7 @@ from torch import Tensor
 from lifeiqa_plugin.arch import PRESETS, LifeIQA
 
 BUNDLED = Path(__file__).parent / "weights" / "lifeiqa.safetensors"
-BUNDLED_SHA256 = "c143223dcc41254a34b971b29529eda859dbdc35bbf139087c1502ce1d50d215"
+BUNDLED_SHA256 = "91b98b533621b391441d16ad2643ee9a63f93e12d2cf3714268972e84aba66a4"
 FORMAT = 1
 MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
