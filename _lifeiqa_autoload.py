@@ -11,7 +11,9 @@ metric is then still listed, and asking for it raises what is really wrong.
 import os
 import sys
 
-TYPE_CHECKING = False  # type checkers know this name; importing the real one from typing takes milliseconds
+TYPE_CHECKING = (
+    False  # type checkers know this name; importing the real one from typing takes milliseconds
+)
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
@@ -29,10 +31,10 @@ METRICS: "dict[str, dict[str, Any]]" = {
 """What ``pyiqa.create_metric`` and ``pyiqa -ls`` look up: metric name -> pyiqa's description of it."""
 
 REGISTRIES = {
-    "ARCH_REGISTRY": {"LifeIQA": "lifeiqa_plugin.weights:build_lifeiqa"},
-    "MODEL_REGISTRY": {"LifeIQAModel": "lifeiqa_plugin.training:LifeIQAModel"},
-    "DATASET_REGISTRY": {"LifeIQADataset": "lifeiqa_plugin.data:LifeIQADataset"},
-    "LOSS_REGISTRY": {"SmoothL1Loss": "lifeiqa_plugin.optim:SmoothL1Loss"},
+    "ARCH_REGISTRY": {"LifeIQA": "lifeiqa_plugin.checkpoints.factory:build_lifeiqa"},
+    "MODEL_REGISTRY": {"LifeIQAModel": "lifeiqa_plugin.training.model:LifeIQAModel"},
+    "DATASET_REGISTRY": {"LifeIQADataset": "lifeiqa_plugin.training.dataset:LifeIQADataset"},
+    "LOSS_REGISTRY": {"SmoothL1Loss": "lifeiqa_plugin.training.losses:SmoothL1Loss"},
 }
 """What ``type:`` in an option file looks up: pyiqa registry -> {name: where to import it from when it is asked for}."""
 
@@ -72,7 +74,9 @@ class Finder:
         """Return the spec of a module in ``FILL``; None, which sends Python to the next finder, for all others."""
         if name not in FILL or name in self._busy:
             return None
-        self._busy.add(name)  # another plugin's finder may well ask all finders too, this one included
+        self._busy.add(
+            name
+        )  # another plugin's finder may well ask all finders too, this one included
         try:
             return _filled(_find_elsewhere(self, name, path, target))
         except Exception:
@@ -98,7 +102,9 @@ def _filled(spec: "ModuleSpec | None") -> "ModuleSpec | None":
         def run_then_fill(module: "ModuleType") -> None:
             run(module)
             try:
-                if module.__name__ == spec.name:  # the loader of a zip archive is shared by all its modules
+                if (
+                    module.__name__ == spec.name
+                ):  # the loader of a zip archive is shared by all its modules
                     FILL[spec.name](module)
             except Exception:
                 pass  # the host must load whatever happens here; lifeiqa_plugin.register() says what went wrong

@@ -38,7 +38,9 @@ class BuildWithStartUp(build_py):
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """Name the copies too, where there is a ``build_lib`` that holds them."""
-        copies = [] if self.editable_mode else [os.path.join(self.build_lib, name) for name in START_UP]
+        copies = (
+            [] if self.editable_mode else [os.path.join(self.build_lib, name) for name in START_UP]
+        )
         return [*super().get_outputs(include_bytecode), *copies]
 
     def get_source_files(self) -> list[str]:
@@ -46,7 +48,11 @@ class BuildWithStartUp(build_py):
         return [*super().get_source_files(), *START_UP]
 
     def _top_level(self) -> str:
-        return self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
+        return (
+            self.get_finalized_command("install").install_lib
+            if self.editable_mode
+            else self.build_lib
+        )
 
 
 def read_version() -> str:
@@ -73,10 +79,20 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.10",
-    install_requires=["pyiqa>=0.1.16", "torch", "torchvision", "timm", "safetensors", "numpy", "scipy"],
+    install_requires=[
+        "pyiqa>=0.1.16",
+        "torch",
+        "torchvision",
+        "timm",
+        "safetensors",
+        "numpy",
+        "scipy",
+    ],
     extras_require=EXTRAS,
     packages=find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]),
-    package_data={"lifeiqa_plugin": ["py.typed", "weights/*.safetensors", "benchmark/page.html"]},
+    package_data={
+        "lifeiqa_plugin": ["py.typed", "checkpoints/*.safetensors", "benchmark/page.html"]
+    },
     include_package_data=False,
     zip_safe=False,
     cmdclass={"build_py": BuildWithStartUp},

@@ -25,7 +25,10 @@ def main() -> None:
         sys.exit(f"no *_0_clean.* in {sys.argv[1]}")
     for photo in photos:
         sharp = Image.open(photo).convert("RGB")
-        better, worse = metric(sharp).item(), metric(sharp.filter(ImageFilter.GaussianBlur(5))).item()
+        better, worse = (
+            metric(sharp).item(),
+            metric(sharp.filter(ImageFilter.GaussianBlur(5))).item(),
+        )
         print(f"{photo.name}: {better:.4f}, blurred {worse:.4f}")
         if not better > worse:
             sys.exit(f"{photo.name}: the blurred photo must score lower than the sharp one")

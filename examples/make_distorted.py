@@ -50,7 +50,9 @@ def lowres(photo: Image.Image, factor: float) -> Image.Image:
     return photo.resize(small, Image.Resampling.BOX).resize(photo.size, Image.Resampling.BICUBIC)
 
 
-DEGREES: dict[str, tuple[Callable[[Image.Image, float], Image.Image], tuple[float, float, float]]] = {
+DEGREES: dict[
+    str, tuple[Callable[[Image.Image, float], Image.Image], tuple[float, float, float]]
+] = {
     "astronaut": (jpeg, (20, 9, 3)),
     "camera": (lowres, (2, 4, 8)),
     "chelsea": (blur, (1, 2.5, 6)),
@@ -63,13 +65,17 @@ DEGREES: dict[str, tuple[Callable[[Image.Image, float], Image.Image], tuple[floa
 def main() -> None:
     """Write the files into ``--out``."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=PHOTOS, help="folder for the files (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=PHOTOS, help="folder for the files (default: %(default)s)"
+    )
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for name, (distort, degrees) in DEGREES.items():
         with Image.open(PHOTOS / f"{name}_0_clean.jpg") as photo:
             for i, degree in enumerate(degrees, start=1):
-                distort(photo, degree).save(out / f"{name}_{i}_{distort.__name__}.jpg", quality=QUALITY)
+                distort(photo, degree).save(
+                    out / f"{name}_{i}_{distort.__name__}.jpg", quality=QUALITY
+                )
 
 
 if __name__ == "__main__":

@@ -17,18 +17,23 @@ from typing import TYPE_CHECKING, Any
 from lifeiqa_plugin.register import register
 
 if TYPE_CHECKING:
-    from lifeiqa_plugin.arch import LifeIQA
-    from lifeiqa_plugin.weights import build_lifeiqa
+    from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+    from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 __version__ = "0.1.0"
 __all__ = ["LifeIQA", "__version__", "build_lifeiqa", "register"]
 
-_HOME = {"LifeIQA": "lifeiqa_plugin.arch", "build_lifeiqa": "lifeiqa_plugin.weights"}
+_HOME = {
+    "LifeIQA": "lifeiqa_plugin.network.lifeiqa",
+    "build_lifeiqa": "lifeiqa_plugin.checkpoints.factory",
+}
 
 register()
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its public names are {__all__}")
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}; its public names are {__all__}"
+        )
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -22,7 +22,9 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether glibc took the settings.
     """
-    chosen = "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ)
+    chosen = "GLIBC_TUNABLES" in os.environ or any(
+        name.startswith("MALLOC_") for name in os.environ
+    )
     if chosen or not sys.platform.startswith("linux"):
         return False
     libc = ctypes.CDLL(None)

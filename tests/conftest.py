@@ -46,6 +46,8 @@ def run_python() -> Callable[..., subprocess.CompletedProcess]:
     ) -> subprocess.CompletedProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         command = [str(part) for part in (python, *arguments)]
-        return subprocess.run(command, cwd=cwd, env=inherited | environ, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=cwd, env=inherited | environ, capture_output=True, text=True, timeout=300
+        )
 
     return run

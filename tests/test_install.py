@@ -20,7 +20,13 @@ SOURCES = [
     "LICENSE", "MANIFEST.in", "README.md", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.py", "_lifeiqa_autoload.start",
     "lifeiqa_plugin", "pyproject.toml", "setup.py",
 ]  # fmt: skip
-OFFLINE = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+OFFLINE = [
+    "--no-index",
+    "--no-deps",
+    "--no-build-isolation",
+    "--disable-pip-version-check",
+    "--quiet",
+]
 EDITABLE = {"editable": "lenient", "editable strict": "strict", "editable compat": "compat"}
 
 PYIQA = """
@@ -60,7 +66,9 @@ class Environment:
     def run(self, *arguments, silent=True, **environ):
         """Return what ``python *arguments`` printed; it must succeed and, if silent, write nothing to stderr."""
         cwd = self.folder / "empty"
-        done = self.run_python(*arguments, cwd=cwd, python=self.folder / "bin" / "python", **environ)
+        done = self.run_python(
+            *arguments, cwd=cwd, python=self.folder / "bin" / "python", **environ
+        )
         assert done.returncode == 0, done.stderr
         assert not silent or done.stderr == ""
         return done.stdout.strip()
@@ -69,7 +77,11 @@ class Environment:
         self.run("-m", "pip", *arguments, silent=False)
 
     def files(self):
-        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir()}
+        return {
+            str(path.relative_to(self.folder))
+            for path in self.folder.rglob("*")
+            if not path.is_dir()
+        }
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +89,9 @@ def packages(tmp_path_factory):
     """The running environment's packages without this plugin: a folder of links."""
     links = tmp_path_factory.mktemp("packages")
     folders = [Path(folder) for folder in sys.path if any(Path(folder).glob("*.dist-info"))]
-    entries = {entry.name: entry for folder in reversed(folders) for entry in folder.iterdir()}  # the first folder wins
+    entries = {
+        entry.name: entry for folder in reversed(folders) for entry in folder.iterdir()
+    }  # the first folder wins
     for name, entry in entries.items():
         if "lifeiqa" not in name:
             (links / name).symlink_to(entry)
@@ -106,7 +120,11 @@ def copy_sources(tmp_path_factory):
         for name in SOURCES:
             source = ROOT / name
             ignore = shutil.ignore_patterns("__pycache__")
-            (shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder))
+            (
+                shutil.copytree(source, folder / name, ignore=ignore)
+                if source.is_dir()
+                else shutil.copy(source, folder)
+            )
         return folder
 
     return copy
@@ -152,7 +170,9 @@ def clone(tmp_path):
     return copy
 
 
-@pytest.mark.parametrize("flags", [["-W", "error"], ["-W", "error", "-I"]], ids=["python", "python -I"])
+@pytest.mark.parametrize(
+    "flags", [["-W", "error"], ["-W", "error", "-I"]], ids=["python", "python -I"]
+)
 def test_listed_without_an_import(installed, flags):
     assert installed.run(*flags, "-c", LISTED) == "True"
 

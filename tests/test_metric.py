@@ -18,9 +18,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from safetensors import safe_open
 
 import lifeiqa_plugin
-from lifeiqa_plugin import weights
-from lifeiqa_plugin.arch import LifeIQA
-from lifeiqa_plugin.weights import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints import factory as weights
+from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 lifeiqa_plugin.register()
 
@@ -64,7 +64,9 @@ def test_is_listed_with_its_direction_and_range(metric):
     assert metric.net.score_range == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 224, 224), (1, 1, 300, 250), (1, 3, 1, 1), (3, 3, 20, 500)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 224, 224), (1, 1, 300, 250), (1, 3, 1, 1), (3, 3, 20, 500)]
+)
 def test_score(metric, shape):
     score = metric(torch.rand(shape))
     assert score.shape == (shape[0], 1)
@@ -76,7 +78,9 @@ def test_score(metric, shape):
 def test_file_path_and_pil_image_and_tensor_agree(metric):
     photo = PHOTOS[0]
     with Image.open(photo) as opened:
-        pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+        pixels = (
+            torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+        )
         assert torch.equal(metric(opened), metric(pixels))
     assert torch.equal(metric(str(photo)), metric(pixels))
 
@@ -98,7 +102,7 @@ def test_creating_and_scoring_leave_the_random_numbers_alone():
 
 
 def test_habits_of_pyiqas_own_tests(metric):
-    """One crop per picture, a batch of two, a backward pass without NaN."""
+    """One crop per image, a batch of two, a backward pass without NaN."""
     assert hasattr(metric.net, "test_sample")
     kept, metric.net.test_sample = metric.net.test_sample, 1
     try:
@@ -132,9 +136,9 @@ def test_details(metric):
 
 
 def test_std_on_request(metric):
-    picture = torch.rand(1, 3, 300, 300)
-    score, std = metric(picture, return_std=True)
-    assert torch.equal(score, metric(picture))
+    image = torch.rand(1, 3, 300, 300)
+    score, std = metric(image, return_std=True)
+    assert torch.equal(score, metric(image))
     assert std.shape == (1, 1)
     assert 0 < std.item() < 0.5
 
@@ -145,7 +149,9 @@ def test_std_on_request(metric):
 def test_own_checkpoint_needs_no_other_argument(tmp_path):
     network = LifeIQA(**SMALL).eval()
     save_checkpoint(network, tmp_path / "mine.safetensors", Card("noise", "CC0-1.0"))
-    metric = pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=str(tmp_path / "mine.safetensors"))
+    metric = pyiqa.create_metric(
+        "lifeiqa", device="cpu", pretrained_model_path=str(tmp_path / "mine.safetensors")
+    )
     x = torch.rand(1, 3, 100, 90)
     with torch.no_grad():
         assert torch.equal(metric(x), network(x))
@@ -162,12 +168,19 @@ def test_unknown_option_is_an_error():
 
 
 def test_missing_checkpoint_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file; expected a \.safetensors or \.pth file"):
-        pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=str(tmp_path / "none.pth"))
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.pth: no such file; expected a \.safetensors or \.pth file"
+    ):
+        pyiqa.create_metric(
+            "lifeiqa", device="cpu", pretrained_model_path=str(tmp_path / "none.pth")
+        )
 
 
 def test_option_that_contradicts_the_bundled_model_is_an_error():
-    with pytest.raises(ValueError, match=r"lifeiqa\.safetensors: the checkpoint has embed_dim=\d+, but embed_dim=12"):
+    with pytest.raises(
+        ValueError,
+        match=r"lifeiqa\.safetensors: the checkpoint has embed_dim=\d+, but embed_dim=12",
+    ):
         pyiqa.create_metric("lifeiqa", device="cpu", embed_dim=12)
 
 
@@ -177,7 +190,9 @@ def test_option_that_contradicts_the_bundled_model_is_an_error():
 def refusal(metric, path):
     """Return the error that a file gives."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # pyiqa leaves the file open when decoding fails
+        warnings.simplefilter(
+            "ignore", ResourceWarning
+        )  # pyiqa leaves the file open when decoding fails
         try:
             pytest.fail(f"{path} has the score {metric(str(path))}")
         except OSError as error:
@@ -186,18 +201,26 @@ def refusal(metric, path):
     return found
 
 
-def test_files_that_are_not_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)  # pyiqa's data sets switch it on, for all of Pillow
+def test_files_that_are_not_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        ImageFile, "LOAD_TRUNCATED_IMAGES", False
+    )  # pyiqa's data sets switch it on, for all of Pillow
     metric, path = small_metric(), tmp_path / "photo.jpg"
     for content in (b"", b"this is text", b"\x89PNG\r\n\x1a\n"):
         path.write_bytes(content)
-        assert refusal(metric, path) == (UnidentifiedImageError, f"cannot identify image file {str(path)!r}")
+        assert refusal(metric, path) == (
+            UnidentifiedImageError,
+            f"cannot identify image file {str(path)!r}",
+        )
     path.write_bytes(PHOTOS[0].read_bytes()[:9000])
     kind, text = refusal(metric, path)
     assert kind is OSError
     assert text.startswith("image file is truncated")
     missing = tmp_path / "none.jpg"
-    assert refusal(metric, missing) == (FileNotFoundError, f"[Errno 2] No such file or directory: {str(missing)!r}")
+    assert refusal(metric, missing) == (
+        FileNotFoundError,
+        f"[Errno 2] No such file or directory: {str(missing)!r}",
+    )
     assert refusal(metric, tmp_path)[0] is IsADirectoryError
 
 
@@ -208,7 +231,11 @@ def test_files_that_are_not_pictures(tmp_path, monkeypatch):
         (torch.full((1, 3, 9, 9), 1.5), (ValueError, AssertionError), r"\[0, 1\], .*1\.5"),
         (torch.zeros(3, 9, 9), AssertionError, "4D"),
         (torch.zeros(1, 4, 9, 9), AssertionError, "RGB or gray"),
-        (torch.zeros(1, 3, 9, 9, dtype=torch.uint8), TypeError, "got torch.uint8; divide 8-bit pictures by 255"),
+        (
+            torch.zeros(1, 3, 9, 9, dtype=torch.uint8),
+            TypeError,
+            "got torch.uint8; divide 8-bit images by 255",
+        ),
     ],
 )
 def test_bad_tensors(x, error, message):
@@ -221,7 +248,7 @@ def test_without_pyiqas_check_the_network_still_looks():
     metric = small_metric(as_loss=True)  # pyiqa then leaves the range unchecked
     finite, lie = "must be finite", r"must lie in \[0, 1\]"
     for value, message in ((float("nan"), finite), (float("inf"), finite), (2.0, lie)):
-        with pytest.raises(ValueError, match=f"pictures {message}"):
+        with pytest.raises(ValueError, match=f"images {message}"):
             metric(torch.full((1, 3, 9, 9), value))
 
 
@@ -257,7 +284,9 @@ def test_example_photos_rank_as_a_person_would(metric, photo):
 @pytest.mark.parametrize("kind", ["blur", "noise", "jpeg", "dark"])
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
 def test_score_falls_as_distortion_grows(metric, distort, photo, kind):
-    degrees = next(degrees for function, degrees in distort.DEGREES.values() if function.__name__ == kind)
+    degrees = next(
+        degrees for function, degrees in distort.DEGREES.values() if function.__name__ == kind
+    )
     with Image.open(photo) as opened:
         clean = opened.convert("RGB")
     ladder = [clean, *(getattr(distort, kind)(clean, degree) for degree in degrees)]

@@ -20,7 +20,9 @@ for name in ("pyiqa", "pyiqa.utils"):
     sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))
 """
 NO_ENTRY_POINTS = "import importlib.metadata as m; m.entry_points = m.EntryPoints\n"
-LISTED = "print('lifeiqa' in importlib.import_module('pyiqa.default_model_configs').DEFAULT_CONFIGS)\n"
+LISTED = (
+    "print('lifeiqa' in importlib.import_module('pyiqa.default_model_configs').DEFAULT_CONFIGS)\n"
+)
 KNOWN = "print('LifeIQA' in importlib.import_module('pyiqa.utils.registry').ARCH_REGISTRY)\n"
 
 
@@ -30,7 +32,9 @@ def python(run_python, tmp_path):
 
     def run(code, *paths, autoload="0", flags=("-W", "error")):
         path = ":".join(str(p) for p in (*paths, ROOT))
-        done = run_python(*flags, "-c", code, cwd=tmp_path, PYTHONPATH=path, LIFEIQA_AUTOLOAD=autoload)
+        done = run_python(
+            *flags, "-c", code, cwd=tmp_path, PYTHONPATH=path, LIFEIQA_AUTOLOAD=autoload
+        )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.split()
 
@@ -63,7 +67,11 @@ def test_import_before_pyiqa(python):
 
 def test_import_after_pyiqa(python):
     tables = "import pyiqa.default_model_configs, pyiqa.utils.registry\n"
-    assert python(PYIQA + tables + LISTED + "import lifeiqa_plugin\n" + LISTED + KNOWN) == ["False", "True", "True"]
+    assert python(PYIQA + tables + LISTED + "import lifeiqa_plugin\n" + LISTED + KNOWN) == [
+        "False",
+        "True",
+        "True",
+    ]
 
 
 def test_import_is_light(python):
@@ -118,7 +126,9 @@ print(len(DEFAULT_CONFIGS) == count, [type(finder).__name__ for finder in sys.me
 
 
 def test_reload(python):
-    code = "import lifeiqa_plugin, pyiqa.default_model_configs as configs\nimportlib.reload(configs)\n"
+    code = (
+        "import lifeiqa_plugin, pyiqa.default_model_configs as configs\nimportlib.reload(configs)\n"
+    )
     assert python(PYIQA + code + LISTED) == ["True"]
 
 
@@ -140,7 +150,9 @@ class Rival:
         return next(filter(None, specs), None)
 sys.meta_path.insert(0, Rival())
 """
-    assert python(PYIQA + code + LISTED + KNOWN + "print(Rival.asked.count('pyiqa.utils.registry'))") == [
+    assert python(
+        PYIQA + code + LISTED + KNOWN + "print(Rival.asked.count('pyiqa.utils.registry'))"
+    ) == [
         "True",
         "True",
         "2",
@@ -171,7 +183,11 @@ print(*configs.DEFAULT_CONFIGS, *registry.ARCH_REGISTRY.names, *last.DEFAULT_CON
             "",
             "cannot register lifeiqa in pyiqa.default_model_configs: module 'pyiqa.default_model_configs' has no ",
         ),
-        ("DEFAULT_CONFIGS = {}", "ARCH_REGISTRY = 1", "cannot register lifeiqa in pyiqa.utils.registry: 'int' object "),
+        (
+            "DEFAULT_CONFIGS = {}",
+            "ARCH_REGISTRY = 1",
+            "cannot register lifeiqa in pyiqa.utils.registry: 'int' object ",
+        ),
     ],
 )
 def test_pyiqa_with_other_tables(python, tmp_path, configs, registry, message):
@@ -187,14 +203,18 @@ except RuntimeError as error:
 """
     text = " ".join(python(code, other_pyiqa(tmp_path, configs, registry)))
     assert text.startswith(message)
-    assert text.endswith("Wanted the tables of pyiqa 0.1.16 or newer: pip install --upgrade 'pyiqa>=0.1.16'")
+    assert text.endswith(
+        "Wanted the tables of pyiqa 0.1.16 or newer: pip install --upgrade 'pyiqa>=0.1.16'"
+    )
 
 
 def test_public_names():
     package = importlib.import_module("lifeiqa_plugin")
     assert package.__all__
     assert all(getattr(package, name) is not None for name in package.__all__)
-    with pytest.raises(AttributeError, match=r"has no attribute 'LifeIQ'; its public names are \['LifeIQA', "):
+    with pytest.raises(
+        AttributeError, match=r"has no attribute 'LifeIQ'; its public names are \['LifeIQA', "
+    ):
         package.LifeIQ  # noqa: B018 -- the lookup is what is tested
 
 
@@ -222,7 +242,11 @@ class TestPyiqa:
 
         metric = pyiqa.create_metric("lifeiqa", device=torch.device("cpu"))
         assert type(metric.net).__name__ == "LifeIQA"
-        assert (metric.metric_mode, metric.lower_better, metric.score_range) == ("NR", False, "0, 1")
+        assert (metric.metric_mode, metric.lower_better, metric.score_range) == (
+            "NR",
+            False,
+            "0, 1",
+        )
         scores = metric(torch.rand(2, 3, 64, 80))
         assert scores.shape == (2, 1)
         assert ((scores >= 0) & (scores <= 1)).all()

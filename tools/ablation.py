@@ -1,12 +1,12 @@
 """What each part of Life-IQA's decoder is worth: the same frozen features, seeds and budget for every variant.
 
-    lifeiqa prepare biq2021 BIQ2021_FOLDER --drop-twins
+    lifeiqa prepare biq2021 BIQ2021_FOLDER --drop-near-duplicates
     python tools/imagenet_start.py imagenet_start.safetensors
     python tools/ablation.py meta_info_biq2021.csv BIQ2021_FOLDER imagenet_start.safetensors
 
 The backbone keeps ImageNet's weights, so its output is computed once per crop and only the part above it is trained:
 a run takes minutes and the variants can have several seeds each. Trained on the official training split, scored after
-the last epoch on the val part of it, every picture as the mean over the crops that scoring uses. The test split is not
+the last epoch on the val part of it, every image as the mean over the crops that scoring uses. The test split is not
 read. What a decoder is worth above a backbone that is trained with it is another question, see docs/model_card.md.
 """
 
@@ -23,17 +23,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lifeiqa_plugin.arch import Decoder, DecoderOutput, LifeIQA
-from lifeiqa_plugin.crops import crop_offsets, cut_crops, to_working_size
-from lifeiqa_plugin.data import LifeIQADataset
-from lifeiqa_plugin.evaluation import agreement
-from lifeiqa_plugin.moe import Routing, load_balancing_loss, router_z_loss
-from lifeiqa_plugin.optim import Schedule, parameter_groups
-from lifeiqa_plugin.weights import build_lifeiqa
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.network.crops import crop_offsets, cut_crops, to_working_size
+from lifeiqa_plugin.network.decoder import Decoder, DecoderOutput
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
+from lifeiqa_plugin.scoring.evaluation import agreement
+from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.training.optim import Schedule, parameter_groups
 
 GRID = 7
-SIZES: dict[str, Any] = {"embed_dim": 128, "num_heads": 4, "num_queries": 6, "depth": 2, "dropout": 0.1}
-NO_ROUTING = Routing(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))
+SIZES: dict[str, Any] = {
+    "embed_dim": 128,
+    "num_heads": 4,
+    "num_queries": 6,
+    "depth": 2,
+    "dropout": 0.1,
+}
+NO_ROUTING = Routing(
+    torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long)
+)
 
 
 class Silent(nn.Module):
@@ -73,7 +82,9 @@ class VanillaDecoder(nn.Module):
         dim, heads = SIZES["embed_dim"], SIZES["num_heads"]
         self.query_tokens = nn.Parameter(0.02 * torch.randn(1, SIZES["num_queries"], dim))
         self.context, self.memory = nn.Linear(stage4_channels, dim), nn.Linear(stage3_channels, dim)
-        layer = nn.TransformerDecoderLayer(dim, heads, 4 * dim, SIZES["dropout"], batch_first=True, norm_first=True)
+        layer = nn.TransformerDecoderLayer(
+            dim, heads, 4 * dim, SIZES["dropout"], batch_first=True, norm_first=True
+        )
         self.layers = nn.TransformerDecoder(layer, SIZES["depth"], nn.LayerNorm(dim))
         self.head = nn.Linear(dim, 1)
 
@@ -99,7 +110,12 @@ class LifeDecoder(nn.Module):
         self.without = without
         channels = stage4_channels if without == "stage3" else stage3_channels
         self.decoder = Decoder(
-            channels, stage4_channels, num_experts=experts, adjacency=adjacency, memory_grid=GRID, **SIZES
+            channels,
+            stage4_channels,
+            num_experts=experts,
+            adjacency=adjacency,
+            memory_grid=GRID,
+            **SIZES,
         )
         if without == "gcn":
             for layer in self.decoder.layers:
@@ -132,21 +148,24 @@ VARIANTS: dict[str, Callable[[int, int], nn.Module]] = {
 def compute_features(network: LifeIQA, dataset: LifeIQADataset) -> tuple[Tensor, Tensor]:
     """Run the backbone on the crops of every item: (N, V, C3, 7, 7) and (N, V, C4, 7, 7), bfloat16.
 
-    Training items are random crops; whole pictures are cut as for scoring and must all have the same number of crops.
+    Training items are random crops; whole images are cut as for scoring and must all have the same number of crops.
     """
     stage3, stage4, start = [], [], time.time()
     for row in range(len(dataset)):
         crops = dataset[row + len(dataset)]["img"]  # seed 1
         if crops.dim() == 3:
-            picture = to_working_size(crops[None], network.crop_size, network.working_size)
-            offsets = crop_offsets(picture.shape[-2], picture.shape[-1], network.crop_size)
-            crops = cut_crops(picture, offsets, network.crop_size)
+            image = to_working_size(crops[None], network.crop_size, network.working_size)
+            offsets = crop_offsets(image.shape[-2], image.shape[-1], network.crop_size)
+            crops = cut_crops(image, offsets, network.crop_size)
         deep = ((crops - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
         low, high = network.backbone(deep)
         stage3.append(nn.functional.adaptive_avg_pool2d(low, GRID).bfloat16())
         stage4.append(nn.functional.adaptive_avg_pool2d(high, GRID).bfloat16())
         if row % 500 == 499:
-            print(f"features: {row + 1}/{len(dataset)}, {(time.time() - start) / (row + 1):.3f} s each", flush=True)
+            print(
+                f"features: {row + 1}/{len(dataset)}, {(time.time() - start) / (row + 1):.3f} s each",
+                flush=True,
+            )
     return torch.stack(stage3), torch.stack(stage4)
 
 
@@ -159,7 +178,9 @@ def load_features(args: argparse.Namespace) -> dict[str, Tensor]:
     data = {}
     for phase in ("train", "val"):
         opt = {"phase": phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
-        dataset = LifeIQADataset(opt | {"split_index": "official_split", "crops_per_image": args.views})
+        dataset = LifeIQADataset(
+            opt | {"split_index": "official_split", "crops_per_image": args.views}
+        )
         dataset.paths_mos = dataset.paths_mos[: args.limit]
         data[f"{phase}3"], data[f"{phase}4"] = compute_features(network, dataset)
         data[f"{phase}_mos"] = torch.tensor(dataset.mos)
@@ -176,7 +197,9 @@ def mos_loss(score: Tensor, mos: Tensor) -> Tensor:
     return 10 * nn.functional.smooth_l1_loss(score, mos, beta=0.1) + 0.5 * (1 - plcc)
 
 
-def fit(head: nn.Module, data: dict[str, Tensor], args: argparse.Namespace, seed: int) -> dict[str, float]:
+def fit(
+    head: nn.Module, data: dict[str, Tensor], args: argparse.Namespace, seed: int
+) -> dict[str, float]:
     """Train one variant with one seed; returns its agreement with the val part after the last epoch."""
     generator = torch.Generator().manual_seed(seed)
     mos, batch = data["train_mos"], args.batch
@@ -187,14 +210,22 @@ def fit(head: nn.Module, data: dict[str, Tensor], args: argparse.Namespace, seed
     iteration = 0
     for _ in range(args.epochs):
         head.train()
-        for rows in torch.randperm(len(mos), generator=generator)[: per_epoch * batch].view(per_epoch, -1):
+        for rows in torch.randperm(len(mos), generator=generator)[: per_epoch * batch].view(
+            per_epoch, -1
+        ):
             iteration += 1
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule.factor(iteration)
             views = torch.randint(args.views, (batch,), generator=generator)
-            raw, routing = head(data["train3"][rows, views].float(), data["train4"][rows, views].float())
+            raw, routing = head(
+                data["train3"][rows, views].float(), data["train4"][rows, views].float()
+            )
             loss = mos_loss(raw.mean(1).sigmoid(), mos[rows])
-            loss = loss + 0.01 * load_balancing_loss(routing, "switch") + 0.001 * router_z_loss(routing)
+            loss = (
+                loss
+                + 0.01 * load_balancing_loss(routing, "switch")
+                + 0.001 * router_z_loss(routing)
+            )
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), 5.0)
@@ -204,7 +235,7 @@ def fit(head: nn.Module, data: dict[str, Tensor], args: argparse.Namespace, seed
 
 @torch.no_grad()
 def predict(head: nn.Module, data: dict[str, Tensor]) -> Any:
-    """Mean score over the crops of each val picture, (N,)."""
+    """Mean score over the crops of each val image, (N,)."""
     head.eval()
     scores = []
     for low, high in zip(data["val3"].split(64), data["val4"].split(64), strict=True):
@@ -222,7 +253,9 @@ def cost(head: nn.Module, stage3: Tensor, stage4: Tensor) -> tuple[int, float]:
 
 
 @torch.no_grad()
-def time_in_turns(heads: dict[str, nn.Module], stage3: Tensor, stage4: Tensor, rounds: int = 30) -> dict[str, float]:
+def time_in_turns(
+    heads: dict[str, nn.Module], stage3: Tensor, stage4: Tensor, rounds: int = 30
+) -> dict[str, float]:
     """Median milliseconds per batch of each variant, taking turns so that a busy moment hits all alike."""
     taken: dict[str, list[float]] = {name: [] for name in heads}
     for _ in range(rounds):
@@ -236,16 +269,22 @@ def time_in_turns(heads: dict[str, nn.Module], stage3: Tensor, stage4: Tensor, r
 def main() -> None:
     """Parse the command line, run every variant with every seed, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("meta", type=Path, help="csv written by 'lifeiqa prepare biq2021 --drop-twins'")
+    parser.add_argument(
+        "meta", type=Path, help="csv written by 'lifeiqa prepare biq2021 --drop-near-duplicates'"
+    )
     parser.add_argument("root", type=Path, help="folder of BIQ2021")
     parser.add_argument("start", type=Path, help="checkpoint written by tools/imagenet_start.py")
-    parser.add_argument("--features", type=Path, default=Path("features.pt"), help="kept between runs")
+    parser.add_argument(
+        "--features", type=Path, default=Path("features.pt"), help="kept between runs"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--views", type=int, default=3, help="random crops kept of each training picture")
-    parser.add_argument("--limit", type=int, help="use only this many pictures (for a trial)")
+    parser.add_argument(
+        "--views", type=int, default=3, help="random crops kept of each training image"
+    )
+    parser.add_argument("--limit", type=int, help="use only this many images (for a trial)")
     args = parser.parse_args()
     torch.manual_seed(0)
     data = load_features(args)
@@ -262,7 +301,9 @@ def main() -> None:
             print(f"{name}, seed {seed}: {results[-1]} in {time.time() - start:.0f} s", flush=True)
         rows[name] = results
     times = time_in_turns(heads, *crops)
-    print("\n| variant | SRCC, mean (each seed) | PLCC, mean | RMSE, mean | parameters | M MACs | ms for 16 crops |")
+    print(
+        "\n| variant | SRCC, mean (each seed) | PLCC, mean | RMSE, mean | parameters | M MACs | ms for 16 crops |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, results in rows.items():
         mean = {key: statistics.mean(r[key] for r in results) for key in ("srcc", "plcc", "rmse")}

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lifeiqa_plugin.arch import LifeIQA
-from lifeiqa_plugin.weights import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 BACKBONE = "tf_efficientnet_lite2"
 DECODER: dict[str, Any] = {
@@ -46,7 +46,9 @@ def load_imagenet(backbone: nn.Module, weights: dict[str, Tensor]) -> None:
         head, *rest = key.split(".")
         if head == "_blocks":
             stage, i = places[int(rest[0])]
-            renamed[f"blocks.{stage}.{i}.{(expanded if stage else first)[rest[1]]}.{rest[2]}"] = value
+            renamed[f"blocks.{stage}.{i}.{(expanded if stage else first)[rest[1]]}.{rest[2]}"] = (
+                value
+            )
         elif head in ("_conv_stem", "_bn0"):
             renamed[f"{'conv_stem' if head == '_conv_stem' else 'bn1'}.{rest[0]}"] = value
     backbone.load_state_dict(renamed, strict=True)
@@ -61,7 +63,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     network = LifeIQA(BACKBONE, **DECODER)
     load_imagenet(network.backbone, read_imagenet(BACKBONE[-1]))
-    save_checkpoint(network, args.out, Card(training_data="ImageNet (backbone only)", licence="Apache-2.0"))
+    save_checkpoint(
+        network, args.out, Card(training_data="ImageNet (backbone only)", licence="Apache-2.0")
+    )
 
 
 if __name__ == "__main__":

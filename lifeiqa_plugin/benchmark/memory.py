@@ -18,8 +18,10 @@ SHARE = 0.8
 """Part of the free memory that a measurement may take; beyond it allocation fails, and no process is killed."""
 
 
-def peak_memory(candidate: Candidate, sizes: list[tuple[int, int]]) -> dict[tuple[int, int], float | str]:
-    """Measure a metric on one picture of each size.
+def peak_memory(
+    candidate: Candidate, sizes: list[tuple[int, int]]
+) -> dict[tuple[int, int], float | str]:
+    """Measure a metric on one image of each size.
 
     Args:
         candidate: as it was built, see :class:`~lifeiqa_plugin.benchmark.metrics.Built`.
@@ -30,12 +32,21 @@ def peak_memory(candidate: Candidate, sizes: list[tuple[int, int]]) -> dict[tupl
     """
     question = json.dumps({"candidate": asdict(candidate), "sizes": sizes})
     command = [sys.executable, "-m", "lifeiqa_plugin.benchmark.memory"]
-    paths = os.pathsep.join(path for path in sys.path if path)  # what this process can import, so can the other
+    paths = os.pathsep.join(
+        path for path in sys.path if path
+    )  # what this process can import, so can the other
     done = subprocess.run(
-        command, input=question, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=False
+        command,
+        input=question,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+        check=False,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    found: dict[tuple[int, int], float | str] = {tuple(line["size"]): line["peak"] for line in lines}
+    found: dict[tuple[int, int], float | str] = {
+        tuple(line["size"]): line["peak"] for line in lines
+    }
     last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
     return {size: found.get(size, f"exit status {done.returncode}: {last}") for size in sizes}
 

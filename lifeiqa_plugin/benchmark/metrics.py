@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import inspect
-import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyiqa
-import timm
 import torch
 import yaml
 from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
 import lifeiqa_plugin
-from lifeiqa_plugin.weights import BUNDLED_SHA256
+from lifeiqa_plugin.checkpoints.factory import BUNDLED_SHA256
+from lifeiqa_plugin.host import listed_metric, quiet, without_downloads
 
 NAME = re.compile(r"[\w.+-]+")
 """What a metric or a set may be called: its scores are kept in files of that name."""
-WEIGHT_SWITCHES = ("pretrained", "backbone_pretrain", "pretrained_backbone", "backbone_pretrained", "pretrained_base")
+
+WEIGHT_SWITCHES = (
+    "pretrained",
+    "backbone_pretrain",
+    "pretrained_backbone",
+    "backbone_pretrained",
+    "pretrained_base",
+)
 """Names under which networks of pyiqa take a flag that makes them download weights."""
+
 _PLACEHOLDER = re.compile(r"^\s*\[[\w ]+\]\s*$", re.MULTILINE)
 
 
@@ -72,7 +78,9 @@ def read_yaml(path: str | Path) -> dict[str, dict[str, Any]]:
         content = yaml.safe_load(_PLACEHOLDER.sub("", Path(path).read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(value, dict) for value in content.values()
+    ):
         raise ValueError(f"{path}: expected 'name:' with its options below, got {content!r}")
     return {str(name): value for name, value in content.items()}
 
@@ -97,7 +105,9 @@ def find_metrics(names: list[str], option_file: str | Path | None = None) -> lis
                 f"metric {name!r}: expected letters, digits and .+- in its name, metric_mode: NR or FR, and "
                 f"metric_opts: with a type:, got {dict(about)}"
             )
-        candidates.append(Candidate(name, mode, bool(about.get("lower_better", False)), dict(options)))
+        candidates.append(
+            Candidate(name, mode, bool(about.get("lower_better", False)), dict(options))
+        )
     if not candidates:
         raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
     return candidates
@@ -120,7 +130,9 @@ class Builder:
             Exception: whatever pyiqa raised with weights, if the metric cannot be built without either.
         """
         if wants_no_weights(candidate.options):
-            return Built(_create_untrained(candidate, device), candidate, "its options say pretrained: false")
+            return Built(
+                _create_untrained(candidate, device), candidate, "its options say pretrained: false"
+            )
         if candidate.name in self._missed:
             switched_off, reason = self._missed[candidate.name]
             return Built(_create_untrained(switched_off, device), switched_off, reason)
@@ -150,7 +162,9 @@ def fingerprint(metric: torch.nn.Module) -> str:
     for name, value in sorted(metric.state_dict().items()):
         digest.update(name.encode())
         if isinstance(value, torch.Tensor):
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(
+                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            )
     return digest.hexdigest()
 
 
@@ -161,14 +175,17 @@ def first_line(error: BaseException) -> str:
 
 
 def _create(candidate: Candidate, device: str) -> Any:
-    about: dict[str, Any] = {"metric_opts": {"type": candidate.options["type"]}, "metric_mode": candidate.mode}
+    about: dict[str, Any] = {
+        "metric_opts": {"type": candidate.options["type"]},
+        "metric_mode": candidate.mode,
+    }
     about |= {"lower_better": candidate.lower_better}
-    with _listed(candidate.name, about), quiet():
+    with listed_metric(candidate.name, about), quiet():
         return pyiqa.create_metric(candidate.name, device=device, **candidate.options)
 
 
 def _create_untrained(candidate: Candidate, device: str) -> Any:
-    with _without_downloads(), torch.random.fork_rng(devices=[]):
+    with without_downloads(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return _create(candidate, device)
 
@@ -181,46 +198,3 @@ def _untrained_options(options: Mapping[str, Any]) -> dict[str, Any]:
         return dict(options)
     known = inspect.signature(ARCH_REGISTRY.get(options["type"])).parameters
     return {**options, **{name: False for name in WEIGHT_SWITCHES if name in known}}
-
-
-@contextlib.contextmanager
-def _listed(name: str, about: dict[str, Any]) -> Iterator[None]:
-    """Put a metric into the table without which pyiqa creates none, for as long as that takes."""
-    before = DEFAULT_CONFIGS.get(name)
-    DEFAULT_CONFIGS[name] = about
-    try:
-        yield
-    finally:
-        if before is None:
-            del DEFAULT_CONFIGS[name]
-        else:
-            DEFAULT_CONFIGS[name] = before
-
-
-@contextlib.contextmanager
-def _without_downloads() -> Iterator[None]:
-    """Make timm build networks without weights: some metrics ask it for them whatever their own options say."""
-    create_model = timm.create_model
-
-    def without_weights(*args: Any, **kwargs: Any) -> torch.nn.Module:
-        return create_model(*args, **{**kwargs, "pretrained": False})
-
-    timm.create_model = without_weights
-    try:
-        yield
-    finally:
-        timm.create_model = create_model
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pyiqa's notices of what it has built out of the progress bars; its warnings stay."""
-    from pyiqa.utils import get_root_logger
-
-    logger = get_root_logger()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

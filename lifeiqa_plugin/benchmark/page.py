@@ -1,4 +1,4 @@
-"""One HTML page with all tables, charts and small copies of the pictures in it; it needs no network and no server."""
+"""One HTML page with all tables, charts and small copies of the images in it; it needs no network and no server."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from tqdm import tqdm
 
 import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.accuracy import Accuracy
-from lifeiqa_plugin.benchmark.agreement import Floats, fit
+from lifeiqa_plugin.benchmark.datasets import LabelledDataset
 from lifeiqa_plugin.benchmark.metrics import Candidate
-from lifeiqa_plugin.benchmark.report import COST, EXPLANATION, Rows, accuracy_rows, cost_rows, group_rows, pair_rows
-from lifeiqa_plugin.benchmark.sets import PictureSet
-from lifeiqa_plugin.data import open_picture
+from lifeiqa_plugin.benchmark.report import (
+    COST,
+    EXPLANATION,
+    Rows,
+    accuracy_rows,
+    cost_rows,
+    group_rows,
+    pair_rows,
+)
+from lifeiqa_plugin.correlation import Floats, fit
+from lifeiqa_plugin.images.reading import open_image
 
 TEMPLATE = Path(__file__).with_name("page.html")
 WORST = 8
-"""Pictures in the gallery of each metric: half of them scored too high, half too low."""
+"""Images in the gallery of each metric: half of them scored too high, half too low."""
 
 
 def write_page(
@@ -33,7 +41,7 @@ def write_page(
     accuracy: Accuracy,
     efficiency: pd.DataFrame,
     candidates: list[Candidate],
-    sets: list[PictureSet],
+    sets: list[LabelledDataset],
     thumbnails: int,
 ) -> None:
     """Write the page.
@@ -45,7 +53,7 @@ def write_page(
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.measure_speed` returns it.
         candidates: the metrics.
         sets: the sets.
-        thumbnails: pictures of each set that are shown below the pointer; of larger sets, evenly spaced ones.
+        thumbnails: images of each set that are shown below the pointer; of larger sets, evenly spaced ones.
     """
     failures = accuracy.failures.head(1000)
     content = {
@@ -55,11 +63,15 @@ def write_page(
         "sets": [_set(chosen, scores, accuracy, candidates, thumbnails) for chosen in sets],
         "efficiency": efficiency.to_dict("records"),
         "cost": _table(*cost_rows(efficiency)),
-        "failures": _table(list(failures.columns), [[str(cell) for cell in line] for line in failures.to_numpy()]),
+        "failures": _table(
+            list(failures.columns), [[str(cell) for cell in line] for line in failures.to_numpy()]
+        ),
         "failure_count": len(accuracy.failures),
     }
     text = json.dumps(_plain(content), allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
-    path.write_text(TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", text), encoding="utf-8")
+    path.write_text(
+        TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", text), encoding="utf-8"
+    )
 
 
 def _table(header: list[str], rows: Rows) -> dict[str, Any]:
@@ -78,20 +90,31 @@ def _plain(value: Any) -> Any:
 
 
 def _set(
-    chosen: PictureSet, scores: pd.DataFrame, accuracy: Accuracy, candidates: list[Candidate], thumbnails: int
+    chosen: LabelledDataset,
+    scores: pd.DataFrame,
+    accuracy: Accuracy,
+    candidates: list[Candidate],
+    thumbnails: int,
 ) -> dict[str, Any]:
     overall = accuracy.overall[accuracy.overall["set"] == chosen.name].set_index("metric")
     groups = accuracy.groups[accuracy.groups["set"] == chosen.name]
-    shown = set(np.linspace(0, len(chosen.pictures) - 1, min(thumbnails, len(chosen.pictures))).astype(int))
-    pictures = [
-        {"name": picture.name, "thumbnail": small_copy(picture.path, 110) if i in shown else ""}
-        for i, picture in enumerate(tqdm(chosen.pictures, desc=f"small copies of {chosen.name}", unit="picture"))
+    shown = set(
+        np.linspace(0, len(chosen.images) - 1, min(thumbnails, len(chosen.images))).astype(int)
+    )
+    images = [
+        {"name": image.name, "thumbnail": small_copy(image.path, 110) if i in shown else ""}
+        for i, image in enumerate(
+            tqdm(chosen.images, desc=f"small copies of {chosen.name}", unit="image")
+        )
     ]
     mine = scores[(scores["set"] == chosen.name) & (scores["error"] == "")]
     return {
         "name": chosen.name,
-        "pictures": pictures,
-        "metrics": [_metric(chosen, mine[mine["metric"] == c.name], c, overall.loc[c.name]) for c in candidates],
+        "images": images,
+        "metrics": [
+            _metric(chosen, mine[mine["metric"] == c.name], c, overall.loc[c.name])
+            for c in candidates
+        ],
         "accuracy": _table(*accuracy_rows(accuracy.overall, chosen.name)),
         "pairs": _table(*pair_rows(accuracy.pairs, chosen.name)),
         "groups": [
@@ -101,8 +124,10 @@ def _set(
     }
 
 
-def _metric(chosen: PictureSet, rows: pd.DataFrame, candidate: Candidate, line: pd.Series) -> dict[str, Any]:
-    at = {picture.name: i for i, picture in enumerate(chosen.pictures)}
+def _metric(
+    chosen: LabelledDataset, rows: pd.DataFrame, candidate: Candidate, line: pd.Series
+) -> dict[str, Any]:
+    at = {image.name: i for i, image in enumerate(chosen.images)}
     index = [at[name] for name in rows["name"]]
     x, mos = rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
     curve = fit("logistic4", x, mos)
@@ -113,29 +138,36 @@ def _metric(chosen: PictureSet, rows: pd.DataFrame, candidate: Candidate, line: 
         "srcc": line["srcc"],
         "srcc_low": line["srcc_low"],
         "srcc_high": line["srcc_high"],
-        "points": [[i, round(float(a), 5), round(float(b), 5)] for i, a, b in zip(index, x, mos, strict=True)],
-        "curve": [[float(a), float(b)] for a, b in zip(grid, curve(grid), strict=True)] if curve else [],
+        "points": [
+            [i, round(float(a), 5), round(float(b), 5)]
+            for i, a, b in zip(index, x, mos, strict=True)
+        ],
+        "curve": [[float(a), float(b)] for a, b in zip(grid, curve(grid), strict=True)]
+        if curve
+        else [],
         "worst": [] if curve is None else _worst(chosen, index, curve(x), mos),
     }
 
 
-def _worst(chosen: PictureSet, index: list[int], predicted: Floats, mos: Floats) -> list[dict[str, Any]]:
-    """Return the pictures farthest above and below what people say."""
+def _worst(
+    chosen: LabelledDataset, index: list[int], predicted: Floats, mos: Floats
+) -> list[dict[str, Any]]:
+    """Return the images farthest above and below what people say."""
     order = np.argsort(predicted - mos)
     half = min(WORST // 2, len(order) // 2)
     return [
         {"row": index[i], "predicted": predicted[i], "mos": mos[i]}
-        | {"image": small_copy(chosen.pictures[index[i]].path, 320, 70)}
+        | {"image": small_copy(chosen.images[index[i]].path, 320, 70)}
         for i in [*order[::-1][:half], *order[:half]]
     ]
 
 
 def small_copy(path: str, side: int, quality: int = 50) -> str:
-    """Return a picture reduced to ``side`` pixels as a data URL; empty if it cannot be read."""
+    """Return an image reduced to ``side`` pixels as a data URL; empty if it cannot be read."""
     try:
-        with open_picture(path) as picture:
-            picture.draft("RGB", (side, side))
-            small = picture.convert("RGB")
+        with open_image(path) as image:
+            image.draft("RGB", (side, side))
+            small = image.convert("RGB")
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
     except (OSError, SyntaxError, ValueError):
         return ""

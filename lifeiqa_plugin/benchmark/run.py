@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark import report
 from lifeiqa_plugin.benchmark.accuracy import tabulate
+from lifeiqa_plugin.benchmark.datasets import LabelledDataset, find_datasets
 from lifeiqa_plugin.benchmark.metrics import Builder, Candidate, find_metrics, first_line
 from lifeiqa_plugin.benchmark.page import write_page
 from lifeiqa_plugin.benchmark.scores import Store, score_metric
-from lifeiqa_plugin.benchmark.sets import PictureSet, find_sets
 from lifeiqa_plugin.benchmark.speed import Protocol, measure_speed, read_speed
 
 
@@ -49,9 +49,11 @@ def benchmark(request: Request) -> bool:
         OSError, ValueError: a metric or a set that does not exist, nothing to do, no pyarrow.
     """
     if importlib.util.find_spec("pyarrow") is None:
-        raise ValueError("scores are kept as Parquet, which needs pyarrow: pip install 'lifeiqa_plugin[benchmark]'")
+        raise ValueError(
+            "scores are kept as Parquet, which needs pyarrow: pip install 'lifeiqa_plugin[benchmark]'"
+        )
     candidates = find_metrics(request.metrics, request.metric_opt)
-    sets = find_sets(request.sets, request.data_opt, request.by)
+    sets = find_datasets(request.sets, request.data_opt, request.by)
     if not sets and request.protocol is None:
         raise ValueError("nothing to do: give sets with -d or --data_opt, or leave out --no-speed")
     request.out.mkdir(parents=True, exist_ok=True)
@@ -63,15 +65,26 @@ def benchmark(request: Request) -> bool:
                 notes[candidate.name] = _score(request, store, builder, candidate, sets)
             if request.protocol is not None:
                 path = request.out / "efficiency.csv"
-                measure_speed(builder, candidates, request.protocol, list(request.speed_devices), path)
+                measure_speed(
+                    builder, candidates, request.protocol, list(request.speed_devices), path
+                )
     except KeyboardInterrupt:
         finished = False
-        print("\ninterrupted: these tables are of what is done; the same command goes on from here", file=sys.stderr)
+        print(
+            "\ninterrupted: these tables are of what is done; the same command goes on from here",
+            file=sys.stderr,
+        )
     _write(request, store, candidates, sets, notes)
     return finished
 
 
-def _score(request: Request, store: Store, builder: Builder, candidate: Candidate, sets: list[PictureSet]) -> str:
+def _score(
+    request: Request,
+    store: Store,
+    builder: Builder,
+    candidate: Candidate,
+    sets: list[LabelledDataset],
+) -> str:
     """Score with one metric; whatever goes wrong with it becomes its note, and the others go on."""
     if not sets:
         return ""
@@ -84,7 +97,11 @@ def _score(request: Request, store: Store, builder: Builder, candidate: Candidat
 
 
 def _write(
-    request: Request, store: Store, candidates: list[Candidate], sets: list[PictureSet], notes: dict[str, str]
+    request: Request,
+    store: Store,
+    candidates: list[Candidate],
+    sets: list[LabelledDataset],
+    notes: dict[str, str],
 ) -> None:
     out = request.out
     for candidate in candidates:
@@ -103,6 +120,8 @@ def _write(
         report.pyiqa_table(accuracy.overall).to_csv(out / "pyiqa.csv")
     (out / "benchmark.md").write_text(report.markdown(accuracy, efficiency), encoding="utf-8")
     (out / "benchmark.tex").write_text(report.latex(accuracy, efficiency), encoding="utf-8")
-    write_page(out / "benchmark.html", scores, accuracy, efficiency, candidates, sets, request.thumbnails)
+    write_page(
+        out / "benchmark.html", scores, accuracy, efficiency, candidates, sets, request.thumbnails
+    )
     print(report.terminal(accuracy, efficiency))
     print(f"\nwritten: {out / 'benchmark.html'} and the tables beside it")

@@ -1,4 +1,4 @@
-"""One score for each metric and picture, computed once and kept: a csv for each metric and set, grown line by line.
+"""One score for each metric and image, computed once and kept: a csv for each metric and set, grown line by line.
 
 ``scores/METRIC/SET.csv`` holds ``name,score,error``; of lines with the same name the last one counts.
 ``scores/METRIC/metric.json`` says what computed them. Scores of other options or weights are never mixed.
@@ -19,17 +19,18 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lifeiqa_plugin.benchmark.datasets import LabelledDataset, read_items
 from lifeiqa_plugin.benchmark.metrics import Builder, Built, Candidate, fingerprint, first_line
-from lifeiqa_plugin.benchmark.sets import PictureSet, read_items
+from lifeiqa_plugin.journal import open_journal
 
 GIVE_UP = 20
-"""Failures from the first picture on, after which a metric is given up on a set."""
+"""Failures from the first image on, after which a metric is given up on a set."""
 
 NOT_SCORED = "not scored"
 
 
 class Score(NamedTuple):
-    """What a metric says of a picture: a number, or an error and NaN."""
+    """What a metric says of an image: a number, or an error and NaN."""
 
     score: float
     error: str
@@ -41,21 +42,23 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, metric: str, picture_set: str) -> Path:
+    def path(self, metric: str, dataset: str) -> Path:
         """Return the csv of a metric and a set."""
-        return self.folder / metric / f"{picture_set}.csv"
+        return self.folder / metric / f"{dataset}.csv"
 
     def about(self, metric: str) -> dict[str, Any]:
         """Return what ``metric.json`` says; empty if there is none."""
         path = self.folder / metric / "metric.json"
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
-    def read(self, metric: str, picture_set: str) -> dict[str, Score]:
-        """Return picture name -> score; a last line that was cut off is ignored."""
-        path = self.path(metric, picture_set)
+    def read(self, metric: str, dataset: str) -> dict[str, Score]:
+        """Return image name -> score; a last line that was cut off is ignored."""
+        path = self.path(metric, dataset)
         if not path.is_file():
             return {}
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line feed is no whole line
+        lines = path.read_text(encoding="utf-8").split("\n")[
+            :-1
+        ]  # what follows the last line feed is no whole line
         rows = csv.DictReader(lines)
         return {row["name"]: Score(float(row["score"] or "nan"), row["error"]) for row in rows}
 
@@ -71,7 +74,9 @@ class Store:
             what = "other weights"
         else:
             return ""
-        return f"the scores in {folder} were computed by {what}; delete that folder or give another -o"
+        return (
+            f"the scores in {folder} were computed by {what}; delete that folder or give another -o"
+        )
 
     def describe(self, candidate: Candidate, **about: str) -> None:
         """Write ``metric.json``."""
@@ -79,22 +84,26 @@ class Store:
         text = json.dumps({"metric": candidate.describe()} | about, indent=1)
         (self.folder / candidate.name / "metric.json").write_text(text, encoding="utf-8")
 
-    def missing(self, candidate: Candidate, chosen: PictureSet) -> list[int]:
+    def missing(self, candidate: Candidate, chosen: LabelledDataset) -> list[int]:
         """Return the rows without a score, among them those that failed before."""
         kept = self.read(candidate.name, chosen.name)
-        return [i for i, picture in enumerate(chosen.pictures) if kept.get(picture.name, Score(0, "none")).error]
+        return [
+            i
+            for i, image in enumerate(chosen.images)
+            if kept.get(image.name, Score(0, "none")).error
+        ]
 
-    def table(self, candidates: list[Candidate], sets: list[PictureSet]) -> pd.DataFrame:
-        """Return all scores: set, name, mos, group columns, metric, score, error; one row for each metric and picture.
+    def table(self, candidates: list[Candidate], sets: list[LabelledDataset]) -> pd.DataFrame:
+        """Return all scores: set, name, mos, group columns, metric, score, error; one row for each metric and image.
 
-        Pictures without a score, and those whose kept score was computed by something else, have ``NOT_SCORED``.
+        Images without a score, and those whose kept score was computed by something else, have ``NOT_SCORED``.
         """
         rows = []
         for chosen, candidate in itertools.product(sets, candidates):
             kept = {} if self.mismatch(candidate) else self.read(candidate.name, chosen.name)
-            for picture in chosen.pictures:
-                score, error = kept.get(picture.name, Score(float("nan"), NOT_SCORED))
-                about = {"set": chosen.name, "name": picture.name, "mos": picture.mos, **picture.groups}
+            for image in chosen.images:
+                score, error = kept.get(image.name, Score(float("nan"), NOT_SCORED))
+                about = {"set": chosen.name, "name": image.name, "mos": image.mos, **image.groups}
                 rows.append(about | {"metric": candidate.name, "score": score, "error": error})
         return pd.DataFrame(rows)
 
@@ -103,7 +112,7 @@ def score_metric(
     store: Store,
     builder: Builder,
     candidate: Candidate,
-    sets: list[PictureSet],
+    sets: list[LabelledDataset],
     device: str = "cpu",
     workers: int = 0,
 ) -> str:
@@ -135,7 +144,9 @@ def score_metric(
     if built.untrained:
         if store.about(candidate.name).get("weights"):
             count = sum(len(rows) for _, rows in todo)
-            raise ValueError(f"{count} pictures have no score yet, and the metric has {built.untrained}")
+            raise ValueError(
+                f"{count} images have no score yet, and the metric has {built.untrained}"
+            )
         store.describe(candidate, untrained=built.untrained)
         return built.untrained
     if wrong := store.mismatch(candidate, weights):
@@ -146,38 +157,39 @@ def score_metric(
     return ""
 
 
-def _score_set(store: Store, built: Built, chosen: PictureSet, rows: list[int], workers: int) -> None:
+def _score_set(
+    store: Store, built: Built, chosen: LabelledDataset, rows: list[int], workers: int
+) -> None:
     candidate, path = built.candidate, store.path(built.candidate.name, chosen.name)
-    total = len(chosen.pictures)
-    progress = tqdm(total=total, initial=total - len(rows), desc=f"{candidate.name} on {chosen.name}", unit="picture")
-    with progress, _open_journal(path) as file:
+    total = len(chosen.images)
+    progress = tqdm(
+        total=total,
+        initial=total - len(rows),
+        desc=f"{candidate.name} on {chosen.name}",
+        unit="image",
+    )
+    with progress, open_journal(path, "name,score,error") as file:
         writer, failures = csv.writer(file, lineterminator="\n"), 0
         for done, item in enumerate(read_items(chosen, rows, candidate.mode == "FR", workers), 1):
-            name = chosen.pictures[item["row"]].name
-            score = Score(float("nan"), item["error"]) if "error" in item else compute(built.metric, item, name)
+            name = chosen.images[item["row"]].name
+            score = (
+                Score(float("nan"), item["error"])
+                if "error" in item
+                else compute(built.metric, item, name)
+            )
             writer.writerow([name, "" if score.error else repr(score.score), score.error])
             file.flush()
             progress.update()
             failures += bool(score.error)
             if done == failures == GIVE_UP:
                 tqdm.write(
-                    f"{candidate.name} on {chosen.name}: the first {GIVE_UP} pictures failed; the rest is left out"
+                    f"{candidate.name} on {chosen.name}: the first {GIVE_UP} images failed; the rest is left out"
                 )
                 break
 
 
-def _open_journal(path: Path) -> Any:
-    """Open a csv to add lines; a last line without its end is cut off."""
-    if not path.is_file():
-        path.write_text("name,score,error\n", encoding="utf-8")
-    content = path.read_bytes()
-    if not content.endswith(b"\n"):
-        path.write_bytes(content[: content.rfind(b"\n") + 1])
-    return open(path, "a", newline="", encoding="utf-8")
-
-
 def compute(metric: Any, item: dict[str, Any], name: str) -> Score:
-    """Score one picture; random numbers depend on its name only, so that metrics with random crops repeat too."""
+    """Score one image; random numbers depend on its name only, so that metrics with random crops repeat too."""
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
     random.seed(seed)
     np.random.seed(seed)

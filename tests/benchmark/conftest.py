@@ -1,4 +1,4 @@
-"""Small pictures whose opinion score is their brightness, and metrics of a few lines: right, wrong, broken."""
+"""Small images whose opinion score is their brightness, and metrics of a few lines: right, wrong, broken."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ COUNT = 24
 
 
 class StubBrightness(torch.nn.Module):
-    """Mean of the picture times ``gain``; ``pretrained`` needs a network, which tests do not have."""
+    """Mean of the image times ``gain``; ``pretrained`` needs a network, which tests do not have."""
 
     calls: ClassVar[list[float]] = []
     interrupt_after: ClassVar[int] = 10**9
 
     def __init__(
-        self, gain: float = 1.0, pretrained: bool = False, dark_fails: bool = False, nan: bool = False
+        self,
+        gain: float = 1.0,
+        pretrained: bool = False,
+        dark_fails: bool = False,
+        nan: bool = False,
     ) -> None:
         super().__init__()
         if pretrained:
@@ -64,7 +68,9 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> type[StubBrightness]:
 def metric_file(tmp_path) -> Path:
     """Return an option file: a metric that is right, one wrong way round, one that is lower better, one broken."""
 
-    def describe(mode: str = "NR", lower_better: bool = False, **options: object) -> dict[str, object]:
+    def describe(
+        mode: str = "NR", lower_better: bool = False, **options: object
+    ) -> dict[str, object]:
         return {
             "metric_opts": {"type": "StubBrightness", **options},
             "metric_mode": mode,
@@ -86,16 +92,20 @@ def metric_file(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
-    """Write a folder with ``COUNT`` pictures, a reference and ``scores.csv`` with subsets and an official split."""
+def images(tmp_path_factory) -> Path:
+    """Write a folder with ``COUNT`` images, a reference and ``scores.csv`` with subsets and an official split."""
     root = tmp_path_factory.mktemp("benchmark") / "photos"
     root.mkdir()
     rng, lines = np.random.default_rng(0), ["name,mos,reference,subset,official_split"]
     Image.new("RGB", (40, 30), (255, 255, 255)).save(root / "white.png")
     for i in range(COUNT):
         level = 10 + 10 * i
-        Image.fromarray(rng.integers(level - 10, level + 10, (30, 40, 3), dtype=np.uint8)).save(root / f"{i:02d}.png")
+        Image.fromarray(rng.integers(level - 10, level + 10, (30, 40, 3), dtype=np.uint8)).save(
+            root / f"{i:02d}.png"
+        )
         mos = level / 255 + rng.normal(0, 0.05)
-        lines.append(f"{i:02d}.png,{mos:.4f},white,{'even' if i % 2 == 0 else 'odd'},{'test' if i >= 4 else 'train'}")
+        lines.append(
+            f"{i:02d}.png,{mos:.4f},white,{'even' if i % 2 == 0 else 'odd'},{'test' if i >= 4 else 'train'}"
+        )
     (root / "scores.csv").write_text("\n".join(lines) + "\n")
     return root

@@ -23,18 +23,26 @@ SPEED = ["--sizes", "32x24", "--rounds", "2", "--batch", "2", "--no-memory"]
 
 
 @pytest.fixture
-def command(metric_file, pictures, tmp_path, monkeypatch):
+def command(metric_file, images, tmp_path, monkeypatch):
     """Run the command in an empty folder; returns its exit status."""
     monkeypatch.chdir(tmp_path)
 
     def run(*more: str) -> int:
-        arguments = ["benchmark", "--metric_opt", str(metric_file), "-d", str(pictures / "scores.csv"), "-o", "out"]
+        arguments = [
+            "benchmark",
+            "--metric_opt",
+            str(metric_file),
+            "-d",
+            str(images / "scores.csv"),
+            "-o",
+            "out",
+        ]
         return cli.main([*arguments, "--device", "cpu", "--cpu-only", "--samples", "8", *more])
 
     return run
 
 
-def test_all_files_and_their_numbers(command, capsys, pictures):
+def test_all_files_and_their_numbers(command, capsys, images):
     assert command(*SPEED) == 0
     printed = capsys.readouterr().out
     out = Path("out")
@@ -46,7 +54,15 @@ def test_all_files_and_their_numbers(command, capsys, pictures):
     right = scores[scores["metric"] == "right"]
     expected = spearmanr(right["score"], right["mos"]).statistic
     table = pd.read_csv(out / "accuracy.csv").set_index("metric")
-    assert list(table.index) == ["right", "wrong", "lower", "dark", "weightless", "broken", "paired"]
+    assert list(table.index) == [
+        "right",
+        "wrong",
+        "lower",
+        "dark",
+        "weightless",
+        "broken",
+        "paired",
+    ]
     assert table.loc["right", "srcc"] == pytest.approx(expected)
     assert table.loc["wrong", "srcc"] == pytest.approx(-expected)
     assert table.loc["lower", "srcc"] == pytest.approx(expected)
@@ -60,14 +76,14 @@ def test_all_files_and_their_numbers(command, capsys, pictures):
     assert f"right       {expected:.3f} (" in printed
     failures = pd.read_csv(out / "failures.csv")
     assert list(failures["name"]) == [f"0{i}.png" for i in range(5)]
-    assert "Pictures without a score: 5" in printed
+    assert "Images without a score: 5" in printed
 
 
 def test_groups_and_pairs(command):
     command("--no-speed", "--by", "official_split")
     groups = pd.read_csv("out/groups.csv")
     assert set(groups["column"]) == {"subset", "official_split"}
-    assert set(groups["group"]) == {"even", "odd", "test"}  # four training pictures are too few
+    assert set(groups["group"]) == {"even", "odd", "test"}  # four training images are too few
     scores = pd.read_csv("out/scores.csv")
     odd = scores[(scores["subset"] == "odd") & (scores["metric"] == "lower")]
     line = groups[(groups["group"] == "odd") & (groups["metric"] == "lower")].iloc[0]
@@ -94,10 +110,13 @@ def test_pyiqas_table(command):
 
 def test_a_second_run_computes_nothing_and_writes_the_same(command, stubs):
     command(*SPEED)
-    before = {name: Path("out", name).read_bytes() for name in ("accuracy.csv", "benchmark.html", "efficiency.csv")}
+    before = {
+        name: Path("out", name).read_bytes()
+        for name in ("accuracy.csv", "benchmark.html", "efficiency.csv")
+    }
     calls = len(stubs.calls)
     command(*SPEED)
-    assert len(stubs.calls) == calls + 5  # the pictures that failed are tried again
+    assert len(stubs.calls) == calls + 5  # the images that failed are tried again
     command("--redraw")
     assert len(stubs.calls) == calls + 5
     assert Path("out/accuracy.csv").read_bytes().startswith(before["accuracy.csv"][:200])
@@ -111,7 +130,7 @@ def test_ctrl_c_writes_what_is_done_and_the_next_run_goes_on(command, stubs, mon
     table = pd.read_csv("out/accuracy.csv").set_index("metric")
     assert tuple(table.loc["right", ["n", "missing"]]) == (24, 0)
     assert tuple(table.loc["wrong", ["n", "missing"]]) == (15, 9)
-    assert "incomplete: 9 pictures not scored" in Path("out/benchmark.md").read_text()
+    assert "incomplete: 9 images not scored" in Path("out/benchmark.md").read_text()
     monkeypatch.setattr(stubs, "interrupt_after", 10**9)
     assert command("--no-speed") == 0
     assert pd.read_csv("out/accuracy.csv").set_index("metric").loc["wrong", "n"] == 24
@@ -122,9 +141,11 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
     assert cli.main(["benchmark", "-m", "entropy", "-o", "out", "--cpu-only", *SPEED]) == 0
     assert re.search(r"entropy +32x24 ", capsys.readouterr().out)
     assert (
-        json.loads(re.search(r'type="application/json">(.*)</script>', Path("out/benchmark.html").read_text())[1])[
-            "sets"
-        ]
+        json.loads(
+            re.search(
+                r'type="application/json">(.*)</script>', Path("out/benchmark.html").read_text()
+            )[1]
+        )["sets"]
         == []
     )
 
@@ -132,7 +153,10 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "piqe", "--no-speed"], "nothing to do: give sets with -d or --data_opt, or leave out --no-speed"),
+        (
+            ["-m", "piqe", "--no-speed"],
+            "nothing to do: give sets with -d or --data_opt, or leave out --no-speed",
+        ),
         (["-m", "piqe", "--sizes", "big"], "--sizes takes WIDTHxHEIGHT"),
         (["-m", "nothing"], "no metric is called 'nothing'"),
         (["-m", "piqe", "-d", "nothing.csv"], "nothing.csv: cannot be read as a csv"),
@@ -157,7 +181,10 @@ def test_missing_pyarrow_is_named(monkeypatch, capsys):
 
 
 def test_tables_of_every_kind():
-    header, rows = ["metric", "SRCC", "note"], [["a_b", "0.9 (0.8 to 1.0)", ""], ["c|d", "", "50 % & more"]]
+    header, rows = (
+        ["metric", "SRCC", "note"],
+        [["a_b", "0.9 (0.8 to 1.0)", ""], ["c|d", "", "50 % & more"]],
+    )
     assert report.plain_table(["x", "empty"], [["1", ""], ["22", ""]]) == "x\n1\n22"
     assert report.markdown_table(header, rows).splitlines()[3] == "| c\\|d |  | 50 % & more |"
     text = report.latex_table(header, rows, "A_B")

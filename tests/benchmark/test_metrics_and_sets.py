@@ -14,8 +14,14 @@ import yaml
 from PIL import Image
 from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
-from lifeiqa_plugin.benchmark.metrics import Builder, Candidate, find_metrics, fingerprint, read_yaml
-from lifeiqa_plugin.benchmark.sets import find_sets, read_items
+from lifeiqa_plugin.benchmark.datasets import find_datasets, read_items
+from lifeiqa_plugin.benchmark.metrics import (
+    Builder,
+    Candidate,
+    find_metrics,
+    fingerprint,
+    read_yaml,
+)
 
 ROOT = Path(__file__).parents[2]
 PYIQA_METRICS = """# for example, psnr with y channel
@@ -57,21 +63,25 @@ def test_the_example_of_pyiqa_is_read_as_it_is(tmp_path):
     assert "psnr-y" not in DEFAULT_CONFIGS
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "options" / "benchmark").glob("*.yml")), ids=lambda path: path.stem)
-def test_shipped_option_files(path, tmp_path, pictures):
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "options" / "benchmark").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_shipped_option_files(path, tmp_path, images):
     if "type: General" in path.read_text():
-        text = path.read_text().replace("./BIQ2021", str(pictures))
-        text = text.replace("./meta_info_biq2021.csv", str(pictures / "scores.csv"))
-        (tmp_path / "sets.yml").write_text(text)
-        (found,) = find_sets([], tmp_path / "sets.yml")
-        assert (found.name, len(found.pictures)) == ("biq2021", 20)
+        text = path.read_text().replace("./BIQ2021", str(images))
+        text = text.replace("./meta_info_biq2021.csv", str(images / "scores.csv"))
+        (tmp_path / "datasets.yml").write_text(text)
+        (found,) = find_datasets([], tmp_path / "datasets.yml")
+        assert (found.name, len(found.images)) == ("biq2021", 20)
         return
     for candidate in find_metrics([], path):
         if candidate.name == "niqe-offline":
             with pytest.raises(FileNotFoundError, match="frames_modelparameters"):
                 Builder().create(candidate, "cpu")
         elif candidate.name != "lifeiqa-swin-b":  # large; test_arch builds it
-            assert torch.isfinite(Builder().create(candidate, "cpu").metric(torch.rand(1, 3, 224, 224))).all()
+            assert torch.isfinite(
+                Builder().create(candidate, "cpu").metric(torch.rand(1, 3, 224, 224))
+            ).all()
 
 
 @pytest.mark.parametrize(
@@ -79,8 +89,16 @@ def test_shipped_option_files(path, tmp_path, pictures):
     [
         (["muziq"], "", r"no metric is called 'muziq'; did you mean: musiq"),
         ([], "", r"no metric was named; give -m NAME \.\.\. or --metric_opt FILE"),
-        ([], "a: {metric_mode: XX, metric_opts: {type: PSNR}}", r"metric 'a': expected .* got \{'metric_mode': 'XX'"),
-        ([], "../a: {metric_mode: NR, metric_opts: {type: PSNR}}", r"expected letters, digits and \.\+- in its name"),
+        (
+            [],
+            "a: {metric_mode: XX, metric_opts: {type: PSNR}}",
+            r"metric 'a': expected .* got \{'metric_mode': 'XX'",
+        ),
+        (
+            [],
+            "../a: {metric_mode: NR, metric_opts: {type: PSNR}}",
+            r"expected letters, digits and \.\+- in its name",
+        ),
         ([], "- a", r"m\.yml: expected 'name:' with its options below, got \['a'\]"),
         ([], "a: [", r"m\.yml: not valid YAML"),
     ],
@@ -105,10 +123,15 @@ def test_without_weights_a_metric_is_built_untrained_and_tried_once(metric_file,
 
 def test_a_network_of_timm_is_built_without_its_weights(monkeypatch):
     create_model, asked = timm.create_model, []
-    monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create_model(*a, **k))
+    monkeypatch.setattr(
+        timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create_model(*a, **k)
+    )
     replaced = timm.create_model
     candidate = Candidate(
-        "hyperiqa", "NR", False, {"type": "HyperNet", "pretrained": False, "base_model_name": "test_resnet"}
+        "hyperiqa",
+        "NR",
+        False,
+        {"type": "HyperNet", "pretrained": False, "base_model_name": "test_resnet"},
     )
     Builder().create(candidate, "cpu")
     assert asked == [False]
@@ -132,51 +155,53 @@ def test_fingerprints_tell_weights_apart():
 # ---------------------------------------------------------------------------------------------------------------- sets
 
 
-def test_csv_with_folder_split_and_phase(pictures, tmp_path):
-    (tmp_path / "meta_info_mine.csv").write_text((pictures / "scores.csv").read_text())
-    (found,) = find_sets([f"{tmp_path / 'meta_info_mine.csv'}@{pictures}@official_split=train"])
+def test_csv_with_folder_split_and_phase(images, tmp_path):
+    (tmp_path / "meta_info_mine.csv").write_text((images / "scores.csv").read_text())
+    (found,) = find_datasets([f"{tmp_path / 'meta_info_mine.csv'}@{images}@official_split=train"])
     assert found.name == "mine"
-    assert [p.name for p in found.pictures] == ["00.png", "01.png", "02.png", "03.png"]
-    assert found.pictures[1].groups == {"subset": "odd"}
-    assert found.pictures[1].reference == str(pictures / "white.png")
+    assert [p.name for p in found.images] == ["00.png", "01.png", "02.png", "03.png"]
+    assert found.images[1].groups == {"subset": "odd"}
+    assert found.images[1].reference == str(images / "white.png")
     assert found.has_references
 
 
-def test_items_are_whole_pictures_and_references(pictures):
-    (found,) = find_sets([str(pictures / "scores.csv")])
-    assert len(found.pictures) == 24
+def test_items_are_whole_images_and_references(images):
+    (found,) = find_datasets([str(images / "scores.csv")])
+    assert len(found.images) == 24
     items = list(read_items(found, [3, 1], with_references=True))
     assert [item["row"] for item in items] == [3, 1]
-    picture, reference = items[1]["tensors"]
-    assert picture.shape == reference.shape == (1, 3, 30, 40)
+    image, reference = items[1]["tensors"]
+    assert image.shape == reference.shape == (1, 3, 30, 40)
     assert (reference == 1).all()
-    expected = torch.from_numpy(np.array(Image.open(pictures / "01.png"))).permute(2, 0, 1)[None] / 255
-    torch.testing.assert_close(picture, expected)
+    expected = (
+        torch.from_numpy(np.array(Image.open(images / "01.png"))).permute(2, 0, 1)[None] / 255
+    )
+    torch.testing.assert_close(image, expected)
 
 
-def test_pictures_that_cannot_be_read_become_errors(pictures, tmp_path):
+def test_images_that_cannot_be_read_become_errors(images, tmp_path):
     (tmp_path / "scores.csv").write_text("name,mos\nmissing.png,1\n00.png,2\n")
-    (tmp_path / "00.png").write_bytes((pictures / "00.png").read_bytes())
-    (found,) = find_sets([str(tmp_path / "scores.csv")])
+    (tmp_path / "00.png").write_bytes((images / "00.png").read_bytes())
+    (found,) = find_datasets([str(tmp_path / "scores.csv")])
     bad, good = read_items(found, [0, 1], with_references=False)
     assert "missing.png: no such file" in bad["error"]
     assert good["tensors"][0].shape == (1, 3, 30, 40)
     assert not found.has_references
 
 
-def test_pyiqas_data_options_for_pairs_with_dmos(pictures, tmp_path):
+def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
     (tmp_path / "meta.csv").write_text(
         "ref_name,dist_name,dmos,dist_type\nwhite.png,00.png,80,noise\nwhite.png,01.png,30,blur\n"
     )
     options = {
         "pairs": {
-            "name": "P", "type": "GeneralFRDataset", "dataroot_target": str(pictures),
+            "name": "P", "type": "GeneralFRDataset", "dataroot_target": str(images),
             "meta_info_file": str(tmp_path / "meta.csv"), "phase": "val", "dmos_max": 100,
         }
     }  # fmt: skip
     (tmp_path / "d.yml").write_text(yaml.safe_dump(options))
-    (found,) = find_sets([], tmp_path / "d.yml")
-    assert [(p.name, p.mos, p.groups) for p in found.pictures] == [
+    (found,) = find_datasets([], tmp_path / "d.yml")
+    assert [(p.name, p.mos, p.groups) for p in found.images] == [
         ("00.png", 20, {"dist_type": "noise"}),
         ("01.png", 70, {"dist_type": "blur"}),
     ]
@@ -193,19 +218,24 @@ def test_pyiqas_data_options_for_pairs_with_dmos(pictures, tmp_path):
         ("CSV@FOLDER@split_9", r"no column 'split_9'"),
     ],
 )
-def test_bad_sets(item, message, pictures, tmp_path, monkeypatch):
+def test_bad_sets(item, message, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    item = item.replace("CSV", str(pictures / "scores.csv")).replace("FOLDER", str(pictures))
+    item = item.replace("CSV", str(images / "scores.csv")).replace("FOLDER", str(images))
     with pytest.raises((ValueError, OSError), match=message):
-        find_sets([item])
+        find_datasets([item])
 
 
-def test_unknown_group_column_and_names_twice(pictures):
-    path = str(pictures / "scores.csv")
-    with pytest.raises(ValueError, match=r"--by camera: no such column; the csv has \['name', 'mos'"):
-        find_sets([path], by=("camera",))
-    with pytest.raises(ValueError, match=re.escape("set 'scores': expected letters, digits and .+- , each name once")):
-        find_sets([path, f"{path}@{pictures}"])
+def test_unknown_group_column_and_names_twice(images):
+    path = str(images / "scores.csv")
+    with pytest.raises(
+        ValueError, match=r"--by camera: no such column; the csv has \['name', 'mos'"
+    ):
+        find_datasets([path], by=("camera",))
+    with pytest.raises(
+        ValueError,
+        match=re.escape("set 'scores': expected letters, digits and .+- , each name once"),
+    ):
+        find_datasets([path, f"{path}@{images}"])
 
 
 def test_yaml_that_is_missing(tmp_path):

@@ -57,10 +57,17 @@ def browser() -> str:
 
 
 @pytest.fixture
-def page(metric_file, pictures, tmp_path, monkeypatch) -> Path:
+def page(metric_file, images, tmp_path, monkeypatch) -> Path:
     """Write the page of a small comparison, beside its tables."""
     monkeypatch.chdir(tmp_path)
-    arguments = ["--metric_opt", str(metric_file), "-d", str(pictures / "scores.csv"), "-o", str(tmp_path)]
+    arguments = [
+        "--metric_opt",
+        str(metric_file),
+        "-d",
+        str(images / "scores.csv"),
+        "-o",
+        str(tmp_path),
+    ]
     speed = ["--cpu-only", "--sizes", "32x24", "--rounds", "2", "--batch", "1", "--no-memory"]
     assert cli.main(["benchmark", "--device", "cpu", "--samples", "8", *arguments, *speed]) == 0
     return tmp_path / "benchmark.html"
@@ -72,11 +79,19 @@ def look(browser: str, page: Path, width: int) -> dict:
     assert PROBE in probed
     inner = page.with_name("probed.html")
     inner.write_text(probed)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ]
     flags += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}"]
     flags += [f"--window-size={width},900", "--virtual-time-budget=4000", "--dump-dom"]
     environ = os.environ | {"HOME": str(page.parent)}
-    done = subprocess.run([browser, *flags, inner.as_uri()], capture_output=True, text=True, timeout=120, env=environ)
+    done = subprocess.run(
+        [browser, *flags, inner.as_uri()], capture_output=True, text=True, timeout=120, env=environ
+    )
     title = re.search(r"<title>(\{.*?\})</title>", done.stdout, re.DOTALL)
     assert title, done.stderr[-2000:] + done.stdout[-500:]
     return json.loads(html.unescape(title[1]))
@@ -89,10 +104,17 @@ def test_rendered_numbers(browser, page):
     for row in seen["accuracy"]:
         line = table.loc[row[0]]
         cells = dict(zip((head.strip() for head in seen["heads"]), row, strict=True))
-        names = {"SRCC": "srcc", "PLCC": "plcc", "PLCC (logistic-5)": "plcc_logistic5", "RMSE": "rmse_logistic4"}
+        names = {
+            "SRCC": "srcc",
+            "PLCC": "plcc",
+            "PLCC (logistic-5)": "plcc_logistic5",
+            "RMSE": "rmse_logistic4",
+        }
         for head, name in names.items():
             low, high = (f"{line[name + end]:.3f}" for end in ("_low", "_high"))
-            assert cells[head] == ("" if pd.isna(line[name]) else f"{line[name]:.3f} ({low} to {high})")
+            assert cells[head] == (
+                "" if pd.isna(line[name]) else f"{line[name]:.3f} ({low} to {high})"
+            )
         assert cells["n"] == str(line["n"])
     costs = pd.read_csv(page.with_name("efficiency.csv")).set_index("metric")
     assert [row[0] for row in seen["cost"]] == list(table.index)
@@ -128,21 +150,33 @@ def test_page_asks_for_nothing(page):
     assert set(re.findall(r"https?://[^\"'\s)]+", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"<link|<script src|@import|url\(", text)
     data = json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)[1])
-    assert {picture["thumbnail"][:23] for picture in data["sets"][0]["pictures"]} == {"data:image/jpeg;base64,"}
+    assert {image["thumbnail"][:23] for image in data["sets"][0]["images"]} == {
+        "data:image/jpeg;base64,"
+    }
 
 
-def test_text_of_names_cannot_end_the_script(metric_file, pictures, tmp_path, monkeypatch):
+def test_text_of_names_cannot_end_the_script(metric_file, images, tmp_path, monkeypatch):
     folder = tmp_path / "set"
     folder.mkdir()
     for i in range(3):
-        shutil.copy(pictures / f"{i:02d}.png", folder / f"{i}.png")
-    (folder / "scores.csv").write_text("name,mos,subset\n0.png,1,<\n1.png,2,</script><b>\n2.png,3,<\n")
-    arguments = ["-m", "entropy", "-d", str(folder / "scores.csv"), "-o", str(tmp_path / "out"), "--no-speed"]
+        shutil.copy(images / f"{i:02d}.png", folder / f"{i}.png")
+    (folder / "scores.csv").write_text(
+        "name,mos,subset\n0.png,1,<\n1.png,2,</script><b>\n2.png,3,<\n"
+    )
+    arguments = [
+        "-m",
+        "entropy",
+        "-d",
+        str(folder / "scores.csv"),
+        "-o",
+        str(tmp_path / "out"),
+        "--no-speed",
+    ]
     assert cli.main(["benchmark", "--samples", "3", "--by", "subset", *arguments]) == 0
     assert (tmp_path / "out" / "benchmark.html").read_text().count("</script>") == 2
 
 
-def test_small_copies(pictures, tmp_path):
-    assert small_copy(str(pictures / "00.png"), 16).startswith("data:image/jpeg;base64,")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+def test_small_copies(images, tmp_path):
+    assert small_copy(str(images / "00.png"), 16).startswith("data:image/jpeg;base64,")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     assert small_copy(str(tmp_path / "bad.png"), 16) == ""

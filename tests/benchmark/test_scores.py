@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.metrics import Builder, find_metrics
 from lifeiqa_plugin.benchmark.scores import GIVE_UP, NOT_SCORED, Store, compute, score_metric
-from lifeiqa_plugin.benchmark.sets import find_sets
 
 
 @pytest.fixture
-def world(metric_file, pictures, tmp_path):
+def world(metric_file, images, tmp_path):
     """A store, the metrics by name, and the set."""
     return (
         Store(tmp_path / "scores"),
         {c.name: c for c in find_metrics([], metric_file)},
-        find_sets([str(pictures / "scores.csv")]),
+        find_datasets([str(images / "scores.csv")]),
     )
 
 
@@ -29,7 +29,7 @@ def test_scores_are_those_of_the_metric_and_are_computed_once(world, stubs):
     assert score(world, "right") == ""
     assert len(stubs.calls) == 24
     kept = world[0].read("right", "scores")
-    assert list(kept) == [p.name for p in world[2][0].pictures]
+    assert list(kept) == [p.name for p in world[2][0].images]
     np.testing.assert_allclose([s.score for s in kept.values()], np.float32(stubs.calls), rtol=1e-6)
     assert score(world, "right") == ""
     assert len(stubs.calls) == 24
@@ -71,9 +71,12 @@ def test_a_metric_that_only_fails_is_given_up(world, stubs, capsys):
     metrics["right"].options["nan"] = True
     score_metric(store, Builder(), metrics["right"], sets)
     assert len(stubs.calls) == GIVE_UP
-    assert f"the first {GIVE_UP} pictures failed" in capsys.readouterr().out
+    assert f"the first {GIVE_UP} images failed" in capsys.readouterr().out
     table = store.table([metrics["right"]], sets)
-    assert list(table["error"].value_counts()[["the score is nan", NOT_SCORED]]) == [GIVE_UP, 24 - GIVE_UP]
+    assert list(table["error"].value_counts()[["the score is nan", NOT_SCORED]]) == [
+        GIVE_UP,
+        24 - GIVE_UP,
+    ]
 
 
 def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
@@ -81,7 +84,8 @@ def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     store, metrics, sets = world
     metrics["right"].options["gain"] = 3.0
     with pytest.raises(
-        ValueError, match=r"scores/right were computed by .*'gain': 3\.0.*; delete that folder or give another -o"
+        ValueError,
+        match=r"scores/right were computed by .*'gain': 3\.0.*; delete that folder or give another -o",
     ):
         score(world, "right")
     assert set(store.table([metrics["right"]], sets)["error"]) == {NOT_SCORED}
@@ -103,7 +107,9 @@ def test_kept_scores_survive_the_loss_of_the_weights(world, monkeypatch):
     store, metrics, _ = world
     store.describe(metrics["weightless"], weights="1234")
     store.path("weightless", "scores").write_text("name,score,error\n00.png,0.5,\n")
-    with pytest.raises(ValueError, match="23 pictures have no score yet, and the metric has no weights: OSError"):
+    with pytest.raises(
+        ValueError, match="23 images have no score yet, and the metric has no weights: OSError"
+    ):
         score(world, "weightless")
     assert store.about("weightless")["weights"] == "1234"
 
@@ -115,7 +121,12 @@ def test_references_are_given_to_those_who_need_them(world, tmp_path):
     assert -1 < kept["00.png"].score < kept["23.png"].score < 0
     (tmp_path / "scores.csv").write_text("name,mos\na.png,1\n")
     assert (
-        score_metric(Store(tmp_path / "none"), Builder(), metrics["paired"], find_sets([str(tmp_path / "scores.csv")]))
+        score_metric(
+            Store(tmp_path / "none"),
+            Builder(),
+            metrics["paired"],
+            find_datasets([str(tmp_path / "scores.csv")]),
+        )
         == ""
     )
     assert not (tmp_path / "none").exists()
@@ -132,7 +143,8 @@ def test_random_metrics_repeat():
 
 
 @pytest.mark.parametrize(
-    ("output", "error"), [(float("inf"), "the score is inf"), ([1.0, 2.0], "ValueError: only one element")]
+    ("output", "error"),
+    [(float("inf"), "the score is inf"), ([1.0, 2.0], "ValueError: only one element")],
 )
 def test_only_one_finite_number_is_a_score(output, error):
     import torch

@@ -35,15 +35,17 @@ def test_rounds_are_interleaved_and_slow_ones_come_once():
 
 
 def test_inputs():
-    (picture,) = make_inputs("NR", (40, 30), 2, "cpu")
-    assert picture.shape == (2, 3, 30, 40)
-    assert 0 <= picture.min() < picture.max() <= 1
+    (image,) = make_inputs("NR", (40, 30), 2, "cpu")
+    assert image.shape == (2, 3, 30, 40)
+    assert 0 <= image.min() < image.max() <= 1
     assert len(make_inputs("FR", (40, 30), 1, "cpu")) == 2
 
 
 def test_multiply_adds_of_known_layers():
     layers = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten(), torch.nn.Linear(8 * 48, 5)
+        torch.nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * 48, 5),
     )
     attention = torch.nn.MultiheadAttention(16, 4, batch_first=True).eval()
     x, tokens = torch.rand(1, 3, 6, 8), torch.rand(1, 10, 16)
@@ -53,7 +55,9 @@ def test_multiply_adds_of_known_layers():
             layers(x)
             attention(tokens, tokens, tokens, need_weights=False)
 
-    expected = 48 * 27 * 8 + 8 * 48 * 5 + 10 * 16 * 16 * 4 + 2 * 10 * 10 * 16  # two products of attention, four layers
+    expected = (
+        48 * 27 * 8 + 8 * 48 * 5 + 10 * 16 * 16 * 4 + 2 * 10 * 10 * 16
+    )  # two products of attention, four layers
     assert speed._warm_up(run, "cpu")[0] == expected
     assert torch.backends.mha.get_fastpath_enabled()
 
@@ -65,7 +69,11 @@ def test_every_line_has_its_conditions_and_one_failure_stops_nobody(metric_file,
     table = read_speed(path, candidates)
     assert list(table) == list(COLUMNS)
     assert len(table) == 2 * len(candidates)
-    assert table[["device", "dtype", "torch", "threads", "size", "batch", "rounds"]].notna().all(axis=None)
+    assert (
+        table[["device", "dtype", "torch", "threads", "size", "batch", "rounds"]]
+        .notna()
+        .all(axis=None)
+    )
     lines = table[table["size"] == "64x48"].set_index("metric")
     assert "NoSuchArch" in lines.loc["broken", "note"]
     assert np.isnan(lines.loc["broken", "seconds"])
@@ -73,11 +81,13 @@ def test_every_line_has_its_conditions_and_one_failure_stops_nobody(metric_file,
     good = lines.drop("broken")
     assert (good["seconds_q1"] <= good["seconds"]).all()
     assert (good["seconds"] <= good["seconds_q3"]).all()
-    assert (good["pictures_per_second"] > 0).all()
+    assert (good["images_per_second"] > 0).all()
     assert lines.loc["right", "parameters"] == 1
 
 
-def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(metric_file, tmp_path, monkeypatch):
+def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
+    metric_file, tmp_path, monkeypatch
+):
     candidates, path, sizes = find_metrics([], metric_file), tmp_path / "efficiency.csv", []
     real = speed._measure_size
     monkeypatch.setattr(speed, "_measure_size", lambda *a: sizes.append(a[1]) or real(*a))
@@ -86,9 +96,13 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(metric_file, t
     assert sizes == [(32, 24), (64, 48)]
     measure_speed(Builder(), candidates[:1], SMALL, ["cpu"], path)
     assert len(sizes) == 2
-    measure_speed(Builder(), candidates[:3], Protocol(((64, 48),), 3, 2, memory=False), ["cpu"], path)
+    measure_speed(
+        Builder(), candidates[:3], Protocol(((64, 48),), 3, 2, memory=False), ["cpu"], path
+    )
     assert sizes[2:] == [(64, 48)]
-    measure_speed(Builder(), candidates[:3], Protocol(((64, 48),), 2, 2, memory=False), ["cpu"], path)
+    measure_speed(
+        Builder(), candidates[:3], Protocol(((64, 48),), 2, 2, memory=False), ["cpu"], path
+    )
     assert len(sizes) == 4
     kept = pd.read_csv(path)
     assert not kept.duplicated(["metric", "size"]).any()
@@ -98,16 +112,24 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(metric_file, t
 def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
     candidates = find_metrics([], metric_file)[:1]
     measure_speed(
-        Builder(), candidates, Protocol(((32, 24),), 3, 2, slow=0.0, memory=False), ["cpu"], tmp_path / "e.csv"
+        Builder(),
+        candidates,
+        Protocol(((32, 24),), 3, 2, slow=0.0, memory=False),
+        ["cpu"],
+        tmp_path / "e.csv",
     )
     (line,) = read_speed(tmp_path / "e.csv", candidates).to_dict("records")
     assert (line["rounds"], line["note"]) == (1, "timed once, as slow")
     assert line["seconds"] == line["seconds_q1"] == line["seconds_q3"] > 0
-    assert np.isnan(line["pictures_per_second"])
+    assert np.isnan(line["images_per_second"])
 
 
 def test_what_does_not_fit_into_memory_is_not_run(metric_file, tmp_path, monkeypatch, stubs):
-    monkeypatch.setattr(speed, "peak_memory", lambda candidate, sizes: dict.fromkeys(sizes, "exit status -9: killed"))
+    monkeypatch.setattr(
+        speed,
+        "peak_memory",
+        lambda candidate, sizes: dict.fromkeys(sizes, "exit status -9: killed"),
+    )
     candidates = find_metrics([], metric_file)[:1]
     measure_speed(Builder(), candidates, Protocol(((32, 24),), 3, 2), ["cpu"], tmp_path / "e.csv")
     assert read_speed(tmp_path / "e.csv", candidates)["note"].tolist() == ["exit status -9: killed"]
@@ -135,7 +157,9 @@ def test_memory_of_this_process():
 
 @pytest.mark.parametrize("text", ["1080", "1080x", "0x5", "-1x5", "axb", "1080x800x3"])
 def test_bad_sizes(text):
-    with pytest.raises(ValueError, match=rf"--sizes takes WIDTHxHEIGHT, for example 1080x800, got '{text}'"):
+    with pytest.raises(
+        ValueError, match=rf"--sizes takes WIDTHxHEIGHT, for example 1080x800, got '{text}'"
+    ):
         parse_size(text)
 
 

@@ -1,4 +1,4 @@
-"""Forty small generated pictures whose score is how little noise they have, and a network that trains in seconds."""
+"""Forty small generated images whose score is how little noise they have, and a network that trains in seconds."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def write_pictures(root: Path, count: int) -> Path:
-    """Write ``count`` noisy pictures of odd sizes and ``scores.csv``, 0 (worst) to 100."""
+def write_images(root: Path, count: int) -> Path:
+    """Write ``count`` noisy images of odd sizes and ``scores.csv``, 0 (worst) to 100."""
     root.mkdir(parents=True)
     rng, lines = np.random.default_rng(0), ["name,mos"]
     for i in range(count):
@@ -61,27 +61,27 @@ def write_pictures(root: Path, count: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
-    """A folder of 40 pictures with ``scores.csv`` and the ``meta.csv`` that prepare makes of it."""
-    from lifeiqa_plugin.prepare import prepare
+def images(tmp_path_factory) -> Path:
+    """A folder of 40 images with ``scores.csv`` and the ``meta.csv`` that prepare makes of it."""
+    from lifeiqa_plugin.datasets.prepare import prepare
 
-    root = write_pictures(tmp_path_factory.mktemp("set") / "pictures", 40)
+    root = write_images(tmp_path_factory.mktemp("set") / "images", 40)
     prepare("folder", root, root / "meta.csv", mos_range=(0, 100))
     return root
 
 
 @pytest.fixture
-def write_options(pictures, tmp_path, monkeypatch) -> Callable[..., Path]:
+def write_options(images, tmp_path, monkeypatch) -> Callable[..., Path]:
     """Change into an empty folder; returns a function that writes ``tiny.yml`` there, with ``section:key=value``s."""
     monkeypatch.chdir(tmp_path)
 
     def write(*changes: str, drop: tuple[str, ...] = ()) -> Path:
-        from lifeiqa_plugin.options import apply_change
+        from lifeiqa_plugin.training.options import apply_change
 
         options = copy.deepcopy(OPTIONS)
         for dataset in options["datasets"].values():
-            dataset |= {"type": "LifeIQADataset", "meta_info_file": str(pictures / "meta.csv")}
-            dataset |= {"dataroot_target": str(pictures), "split_ratio": "712", "split_index": 1}
+            dataset |= {"type": "LifeIQADataset", "meta_info_file": str(images / "meta.csv")}
+            dataset |= {"dataroot_target": str(images), "split_ratio": "712", "split_index": 1}
         for change in changes:
             apply_change(options, change)
         for key in drop:
@@ -101,7 +101,7 @@ def write_options(pictures, tmp_path, monkeypatch) -> Callable[..., Path]:
 def start_process():
     """Start a function of an installed module in a process of its own, in the current folder."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lifeiqa_plugin.launch"])
+    context.set_forkserver_preload(["lifeiqa_plugin.training.launch"])
 
     def start(function: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
         process = context.Process(target=function, args=arguments)

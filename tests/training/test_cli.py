@@ -26,10 +26,10 @@ TINY = {
 
 
 @pytest.fixture
-def folder(pictures, tmp_path, monkeypatch):
+def folder(images, tmp_path, monkeypatch):
     """What the tutorial starts from: ``photos`` and the option file, here with a network that trains in seconds."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(pictures, tmp_path / "photos", ignore=lambda *_: ["meta.csv"])
+    shutil.copytree(images, tmp_path / "photos", ignore=lambda *_: ["meta.csv"])
     name = "options/train/LifeIQA/train_LifeIQA_quick.yml"
     options = yaml.safe_load((ROOT / name).read_text())
     options["network"] = TINY
@@ -57,7 +57,7 @@ def test_tutorial(folder, capsys):
     assert len(COMMANDS) == 10
     out = [run(command, capsys) for command in COMMANDS]
     assert out[0].startswith("name,mos\n000.png,100.00")
-    assert "40 pictures, scores 0 to 100 (higher better) -> 0 to 1" in out[1]
+    assert "40 images, scores 0 to 100 (higher better) -> 0 to 1" in out[1]
     assert "28 train, 4 val, 8 test" in out[1]
     results = json.loads(out[5])
     assert json.loads(out[3].splitlines()[-1]) == results
@@ -80,16 +80,18 @@ def test_help_is_quick(run_python, tmp_path):
 
 def test_evaluate_all_rows_of_any_phase(folder, capsys):
     run(COMMANDS[1], capsys)
-    from lifeiqa_plugin.weights import Card, build_lifeiqa, save_checkpoint
+    from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+    from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 
     torch.manual_seed(0)
     network = build_lifeiqa(**{k: v for k, v in TINY.items() if k != "type"})
     save_checkpoint(network, folder / "m.safetensors", Card("none", "none"))
     base = "lifeiqa evaluate meta_info_folder.csv photos --model m.safetensors"
-    assert json.loads(run(base, capsys))["pictures"] == 40
+    assert json.loads(run(base, capsys))["images"] == 40
     split = " --split ratio712_seed123_split_02"
     counts = [
-        json.loads(run(f"{base}{split} --phase {phase}", capsys))["pictures"] for phase in ("train", "val", "test")
+        json.loads(run(f"{base}{split} --phase {phase}", capsys))["images"]
+        for phase in ("train", "val", "test")
     ]
     assert counts == [28, 4, 8]
 
@@ -98,14 +100,29 @@ def test_evaluate_all_rows_of_any_phase(folder, capsys):
     ("command", "message"),
     [
         ("train -opt nowhere.yml", r"lifeiqa: FileNotFoundError: .*nowhere\.yml"),
-        ("prepare folder nowhere", r"lifeiqa: FileNotFoundError: nowhere: expected scores\.csv; found no such folder"),
+        (
+            "prepare folder nowhere",
+            r"lifeiqa: FileNotFoundError: nowhere: expected scores\.csv; found no such folder",
+        ),
         ("prepare csiq photos", r"expected csiq\.DMOS\.csv or csiq\.DMOS\.xlsx; found 000\.png, "),
-        ("prepare kadid photos", "no set is called 'kadid'; known are biq2021, csiq, flive, folder, kadid10k"),
+        (
+            "prepare kadid photos",
+            "no set is called 'kadid'; known are biq2021, csiq, flive, folder, kadid10k",
+        ),
         ("prepare livec photos --lower-better", "describe a 'folder'; livec is known"),
         ("evaluate photos/scores.csv photos --model nowhere", "nowhere: no such file"),
-        ("train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --force_yml trian:x=1", "did you mean 'train'"),
-        ("train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --splits 0", "needs a number of 1 or more"),
-        ("train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --launcher pytorch", "needs torchrun"),
+        (
+            "train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --force_yml trian:x=1",
+            "did you mean 'train'",
+        ),
+        (
+            "train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --splits 0",
+            "needs a number of 1 or more",
+        ),
+        (
+            "train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --launcher pytorch",
+            "needs torchrun",
+        ),
     ],
 )
 def test_errors_are_one_line(folder, capsys, command, message):
@@ -122,9 +139,9 @@ def test_errors_of_the_data_come_before_training(folder, capsys):
     option_file = "options/train/LifeIQA/train_LifeIQA_quick.yml"
     (folder / "photos" / "017.png").unlink()
     assert cli.main(["train", "-opt", option_file]) == 1
-    assert "1 of 8 pictures cannot be used: photos/017.png: no such file" in capsys.readouterr().err
+    assert "1 of 8 images cannot be used: photos/017.png: no such file" in capsys.readouterr().err
     shutil.copy(folder / "photos" / "018.png", folder / "photos" / "017.png")
     train_on_test = "datasets:test:split_index=2"
     assert cli.main(["train", "-opt", option_file, "--force_yml", train_on_test]) == 1
-    assert "pictures or references" in capsys.readouterr().err
+    assert "images or references" in capsys.readouterr().err
     assert not Path("experiments").exists()

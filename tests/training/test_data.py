@@ -1,4 +1,4 @@
-"""Data: crops that depend on (seed, epoch, picture) alone, an order that can be resumed, plain errors."""
+"""Data: crops that depend on (seed, epoch, image) alone, an order that can be resumed, plain errors."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
-from lifeiqa_plugin import data
-from lifeiqa_plugin.data import (
-    LifeIQADataset,
-    ResumableSampler,
-    check_no_overlap,
-    derive_seed,
-    random_crops,
-    read_picture,
-)
+from lifeiqa_plugin.images.reading import read_image
+from lifeiqa_plugin.training import dataset as data
+from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap, random_crops
+from lifeiqa_plugin.training.order import ResumableSampler, derive_seed
 
 
 @pytest.fixture
-def make_dataset(pictures):
+def make_dataset(images):
     def make(phase="train", **changes):
-        opt = {"name": phase, "phase": phase, "meta_info_file": str(pictures / "meta.csv"), "batch_size_per_gpu": 6}
-        opt |= {"dataroot_target": str(pictures), "split_ratio": "712", "split_index": 1}
+        opt = {
+            "name": phase,
+            "phase": phase,
+            "meta_info_file": str(images / "meta.csv"),
+            "batch_size_per_gpu": 6,
+        }
+        opt |= {"dataroot_target": str(images), "split_ratio": "712", "split_index": 1}
         opt |= {"crops_per_image": 3, "crop_size": 32, "working_size": 48}
         return LifeIQADataset(opt | changes)
 
@@ -36,7 +36,9 @@ def make_dataset(pictures):
 
 def load(dataset, sampler, epoch, workers=0):
     sampler.set_epoch(epoch)
-    loader = DataLoader(dataset, dataset.opt["batch_size_per_gpu"], sampler=sampler, num_workers=workers)
+    loader = DataLoader(
+        dataset, dataset.opt["batch_size_per_gpu"], sampler=sampler, num_workers=workers
+    )
     batches = list(loader)
     return torch.cat([b["img"] for b in batches]), [path for b in batches for path in b["img_path"]]
 
@@ -56,15 +58,15 @@ def test_training_item(make_dataset):
 
 def test_one_decode_for_all_crops(make_dataset, monkeypatch):
     dataset, decoded = make_dataset(crops_per_image=8), []
-    monkeypatch.setattr(data, "read_picture", lambda path: decoded.append(path) or read_picture(path))
+    monkeypatch.setattr(data, "read_image", lambda path: decoded.append(path) or read_image(path))
     assert dataset[len(dataset)]["img"].shape[0] == 8
     assert len(decoded) == 1
 
 
 @pytest.mark.parametrize("is_clean", [True, False])
 def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatch, is_clean):
-    def ladder(picture, steps, generator):
-        return [picture * (1 - 0.25 * step) for step in range(steps)], is_clean
+    def ladder(image, steps, generator):
+        return [image * (1 - 0.25 * step) for step in range(steps)], is_clean
 
     monkeypatch.setattr(data, "random_ladder", ladder)
     dataset = make_dataset(ladder_share=1.0)
@@ -80,12 +82,14 @@ def test_share_of_ladders(make_dataset):
     dataset = make_dataset(ladder_share=0.5)
     items = [dataset[key]["is_ladder"] for key in range(len(dataset), 20 * len(dataset))]
     assert 0.4 < sum(items) / len(items) < 0.6
-    assert not any(make_dataset()[key]["is_ladder"] for key in range(len(dataset), 2 * len(dataset)))
+    assert not any(
+        make_dataset()[key]["is_ladder"] for key in range(len(dataset), 2 * len(dataset))
+    )
 
 
-def test_photos_without_scores_stand_in_for_half_of_the_ladders(make_dataset, pictures, tmp_path):
+def test_photos_without_scores_stand_in_for_half_of_the_ladders(make_dataset, images, tmp_path):
     (tmp_path / "below").mkdir()
-    photo = shutil.copy(next(pictures.rglob("*.png")), tmp_path / "below")
+    photo = shutil.copy(next(images.rglob("*.png")), tmp_path / "below")
     (tmp_path / "notes.txt").touch()
     dataset = make_dataset(ladder_share=0.5, ladder_folder=str(tmp_path))
     items = [dataset[key] for key in range(len(dataset), 20 * len(dataset))]
@@ -94,8 +98,8 @@ def test_photos_without_scores_stand_in_for_half_of_the_ladders(make_dataset, pi
     assert 0.4 < len(added) / sum(item["is_ladder"] for item in items) < 0.6
 
 
-def test_ladder_folder_without_pictures(make_dataset, tmp_path):
-    with pytest.raises(ValueError, match="no pictures in it; expected a folder of"):
+def test_ladder_folder_without_images(make_dataset, tmp_path):
+    with pytest.raises(ValueError, match="no images in it; expected a folder of"):
         make_dataset(ladder_share=0.5, ladder_folder=str(tmp_path / "nowhere"))
 
 
@@ -110,33 +114,37 @@ def test_ladders_need_two_rungs(make_dataset):
         make_dataset(ladder_share=0.5, crops_per_image=1)
 
 
-def test_validation_item_is_the_whole_picture_each_time(make_dataset):
+def test_validation_item_is_the_whole_image_each_time(make_dataset):
     dataset = make_dataset("val")
-    assert torch.equal(dataset[0]["img"], read_picture(dataset.paths_mos[0][0]))
+    assert torch.equal(dataset[0]["img"], read_image(dataset.paths_mos[0][0]))
     assert torch.equal(dataset[0]["img"], dataset[0]["img"])
 
 
-def test_crops_are_parts_of_the_picture_and_reach_its_edges():
-    picture = torch.arange(40 * 36).float().view(1, 40, 36).expand(3, 40, 36)
-    crops = random_crops(picture, 200, 32, True, torch.Generator().manual_seed(0))
+def test_crops_are_parts_of_the_image_and_reach_its_edges():
+    image = torch.arange(40 * 36).float().view(1, 40, 36).expand(3, 40, 36)
+    crops = random_crops(image, 200, 32, True, torch.Generator().manual_seed(0))
     lefts, tops, mirrored = set(), set(), 0
     for crop in crops[:, 0]:
         flipped = bool(crop[0, 1] < crop[0, 0])
         crop = crop.flip(1) if flipped else crop
         top, left = divmod(int(crop[0, 0]), 36)
-        assert torch.equal(crop, picture[0, top : top + 32, left : left + 32])
+        assert torch.equal(crop, image[0, top : top + 32, left : left + 32])
         tops.add(top), lefts.add(left)
         mirrored += flipped
     assert (tops, lefts) == (set(range(9)), set(range(5)))
     assert 70 < mirrored < 130
-    still = random_crops(picture, 50, 32, False, torch.Generator().manual_seed(0))
+    still = random_crops(image, 50, 32, False, torch.Generator().manual_seed(0))
     assert all(crop[0, 0, 1] > crop[0, 0, 0] for crop in still)
 
 
-def test_small_picture_is_enlarged_to_a_crop(make_dataset, tmp_path):
+def test_small_image_is_enlarged_to_a_crop(make_dataset, tmp_path):
     Image.new("RGB", (9, 20), (255, 0, 0)).save(tmp_path / "a.png")
     (tmp_path / "m.csv").write_text("name,mos\na.png,1\n")
-    changes = {"meta_info_file": str(tmp_path / "m.csv"), "dataroot_target": str(tmp_path), "split_index": None}
+    changes = {
+        "meta_info_file": str(tmp_path / "m.csv"),
+        "dataroot_target": str(tmp_path),
+        "split_index": None,
+    }
     dataset = make_dataset(**changes, batch_size_per_gpu=1)
     assert dataset[0]["img"].shape == (3, 3, 32, 32)
 
@@ -144,7 +152,7 @@ def test_small_picture_is_enlarged_to_a_crop(make_dataset, tmp_path):
 # ------------------------------------------------------------------------------------------------ random numbers, order
 
 
-def test_crops_depend_on_seed_epoch_and_picture_alone(make_dataset):
+def test_crops_depend_on_seed_epoch_and_image_alone(make_dataset):
     """Neither workers, nor other users of random numbers, nor what came before change a crop."""
     dataset = make_dataset()
     crops, paths = load(dataset, ResumableSampler(dataset, 1, 0, seed=1), 3)
@@ -160,7 +168,7 @@ def test_crops_depend_on_seed_epoch_and_picture_alone(make_dataset):
         assert not torch.equal(other[0], crops)
 
 
-def test_each_epoch_has_each_picture_and_fills_its_last_batch(make_dataset):
+def test_each_epoch_has_each_image_and_fills_its_last_batch(make_dataset):
     dataset = make_dataset(dataset_enlarge_ratio=2)
     assert len(dataset) == 28
     sampler = ResumableSampler(dataset, 1, 0, ratio=2, seed=1)
@@ -170,11 +178,11 @@ def test_each_epoch_has_each_picture_and_fills_its_last_batch(make_dataset):
     rows = [key % 28 for key in keys]
     assert len(keys) == len(sampler) == 60  # 10 batches of 6 hold 56
     assert all(rows.count(row) >= 2 for row in range(28))
-    assert len(set(keys[:56])) == 56  # the two visits to a picture have seeds of their own
+    assert len(set(keys[:56])) == 56  # the two visits to an image have seeds of their own
     assert ResumableSampler.iterations_per_epoch(dataset, 1) == 10
 
 
-def test_a_picture_has_other_crops_in_each_epoch_and_repetition(make_dataset):
+def test_a_image_has_other_crops_in_each_epoch_and_repetition(make_dataset):
     dataset = make_dataset(dataset_enlarge_ratio=2)
     sampler, keys = ResumableSampler(dataset, 1, 0, ratio=2, seed=1), []
     for epoch in range(3):
@@ -209,7 +217,9 @@ def test_processes_share_the_batches_of_one(make_dataset):
         sampler.set_epoch(1)
     whole, first, second = list(single), *map(list, pair)
     for i in range(len(whole) // 6):
-        assert sorted(whole[6 * i : 6 * i + 6]) == sorted(first[3 * i : 3 * i + 3] + second[3 * i : 3 * i + 3])
+        assert sorted(whole[6 * i : 6 * i + 6]) == sorted(
+            first[3 * i : 3 * i + 3] + second[3 * i : 3 * i + 3]
+        )
 
 
 def test_unshuffled_order(make_dataset):
@@ -231,7 +241,10 @@ def test_seeds_of_different_parts_differ():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name,mos\na.png,high\nb.png,1\n", r"1 scores are not numbers; the first is 'high' of 'a\.png'"),
+        (
+            "name,mos\na.png,high\nb.png,1\n",
+            r"1 scores are not numbers; the first is 'high' of 'a\.png'",
+        ),
         ("name,mos\na.png,\nb.png,inf\n", r"2 scores are not numbers; the first is '' of 'a\.png'"),
         ("name,mos\na.png,1\na.png,2\n", r"1 names come more than once, the first is 'a\.png'"),
         ("name\na.png\n", r"expected rows of name, mos, \.\.\.; got 1 rows of \['name'\]"),
@@ -246,7 +259,9 @@ def test_bad_tables(make_dataset, tmp_path, content, message):
 
 def test_names_of_digits_stay_text(make_dataset, tmp_path):
     (tmp_path / "m.csv").write_text("name,mos\n001,1\n002,2\n")
-    dataset = make_dataset(meta_info_file=str(tmp_path / "m.csv"), split_index=None, batch_size_per_gpu=1)
+    dataset = make_dataset(
+        meta_info_file=str(tmp_path / "m.csv"), split_index=None, batch_size_per_gpu=1
+    )
     assert dataset.paths_mos[0][0].endswith("/001")
 
 
@@ -255,27 +270,30 @@ def test_missing_table(make_dataset):
         make_dataset(meta_info_file="nowhere.csv")
 
 
-def test_missing_and_empty_splits(make_dataset, tmp_path, pictures):
-    with pytest.raises(ValueError, match=r"no column 'ratio712_seed123_split_11'; its split columns are \['ratio712_s"):
+def test_missing_and_empty_splits(make_dataset, tmp_path, images):
+    with pytest.raises(
+        ValueError,
+        match=r"no column 'ratio712_seed123_split_11'; its split columns are \['ratio712_s",
+    ):
         make_dataset(split_index=11)
-    table = pd.read_csv(pictures / "meta.csv").assign(my_split="train")
+    table = pd.read_csv(images / "meta.csv").assign(my_split="train")
     table.to_csv(tmp_path / "m.csv", index=False)
     with pytest.raises(ValueError, match=r"no row is 'val' in 'my_split', found \['train'\]"):
         make_dataset("val", meta_info_file=str(tmp_path / "m.csv"), split_index="my_split")
 
 
-def test_fewer_pictures_than_a_batch(make_dataset):
-    with pytest.raises(ValueError, match="28 pictures to train on, fewer than one batch of 29"):
+def test_fewer_images_than_a_batch(make_dataset):
+    with pytest.raises(ValueError, match="28 images to train on, fewer than one batch of 29"):
         make_dataset(batch_size_per_gpu=29)
 
 
 @pytest.fixture
-def damaged(pictures, tmp_path):
+def damaged(images, tmp_path):
     """A copy of the set with a missing, a foreign, a truncated and a 16-bit file."""
     root = tmp_path / "damaged"
-    shutil.copytree(pictures, root)
+    shutil.copytree(images, root)
     (root / "000.png").unlink()
-    (root / "001.png").write_text("not a picture")
+    (root / "001.png").write_text("not an image")
     whole = (root / "002.png").read_bytes()
     (root / "002.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16)).save(root / "003.png")
@@ -285,7 +303,8 @@ def damaged(pictures, tmp_path):
 def test_files_are_checked_before_training(make_dataset, damaged):
     dataset = make_dataset(dataroot_target=str(damaged), split_index=None)
     with pytest.raises(
-        OSError, match=r"3 of 40 pictures cannot be used: .*000\.png: no such file; .*001\.png: cannot be"
+        OSError,
+        match=r"3 of 40 images cannot be used: .*000\.png: no such file; .*001\.png: cannot be",
     ):
         dataset.check_files()
 
@@ -294,39 +313,44 @@ def test_files_are_checked_before_training(make_dataset, damaged):
     ("name", "kind", "message"),
     [
         ("000.png", OSError, r"000\.png: no such file"),
-        ("001.png", OSError, r"001\.png: cannot be read as a picture"),
-        ("002.png", OSError, r"002\.png: damaged picture .* replace the file or remove its row"),
+        ("001.png", OSError, r"001\.png: cannot be read as an image"),
+        ("002.png", OSError, r"002\.png: damaged image .* replace the file or remove its row"),
         ("003.png", ValueError, r"003\.png: has mode I;16, expected 8 bits"),
     ],
 )
 def test_bad_files(damaged, name, kind, message):
     with pytest.raises(kind, match=message):
-        read_picture(damaged / name)
+        read_image(damaged / name)
 
 
-def test_truncated_file_is_refused_whatever_pyiqa_told_pillow(pictures, tmp_path, monkeypatch):
-    whole = (pictures / "000.png").read_bytes()
+def test_truncated_file_is_refused_whatever_pyiqa_told_pillow(images, tmp_path, monkeypatch):
+    whole = (images / "000.png").read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(OSError, match="damaged picture"):
-        read_picture(tmp_path / "half.png")
+    with pytest.raises(OSError, match="damaged image"):
+        read_image(tmp_path / "half.png")
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged):
     dataset = make_dataset(dataroot_target=str(damaged), split_index=None)
     row = [path.rsplit("/")[-1] for path, *_ in dataset.paths_mos].index("002.png")
-    with pytest.raises(OSError, match=r"002\.png: damaged picture"):
+    with pytest.raises(OSError, match=r"002\.png: damaged image"):
         list(DataLoader(dataset, sampler=[row], num_workers=1))
 
 
-def test_overlap(make_dataset, pictures, tmp_path):
+def test_overlap(make_dataset, images, tmp_path):
     sets = {phase: make_dataset(phase) for phase in ("train", "val", "test")}
     check_no_overlap(sets)
-    with pytest.raises(ValueError, match="val and train share 28 pictures or references"):
+    with pytest.raises(ValueError, match="val and train share 28 images or references"):
         check_no_overlap({"train": sets["train"], "val": make_dataset("train")})
-    table = pd.read_csv(pictures / "meta.csv").assign(reference="one.png")
+    table = pd.read_csv(images / "meta.csv").assign(reference="one.png")
     table.to_csv(tmp_path / "m.csv", index=False)
-    changed = {phase: make_dataset(phase, meta_info_file=str(tmp_path / "m.csv")) for phase in ("train", "test")}
-    with pytest.raises(ValueError, match=r"test and train share 1 pictures or references: reference one\.png"):
+    changed = {
+        phase: make_dataset(phase, meta_info_file=str(tmp_path / "m.csv"))
+        for phase in ("train", "test")
+    }
+    with pytest.raises(
+        ValueError, match=r"test and train share 1 images or references: reference one\.png"
+    ):
         check_no_overlap(changed)

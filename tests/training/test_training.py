@@ -17,14 +17,19 @@ import pytest
 import torch
 from torch import nn
 
-from lifeiqa_plugin import data, launch
-from lifeiqa_plugin.arch import LifeIQA
-from lifeiqa_plugin.data import LifeIQADataset, ResumableSampler
-from lifeiqa_plugin.evaluation import evaluate, fit_std_line, score_dataset
-from lifeiqa_plugin.optim import Schedule, SmoothL1Loss, decays, freeze, ladder_loss, parameter_groups, set_train_mode
-from lifeiqa_plugin.options import read_options
-from lifeiqa_plugin.training import LifeIQAModel
-from lifeiqa_plugin.weights import build_lifeiqa, read_checkpoint, write_whole
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.journal import write_whole
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration, score_dataset
+from lifeiqa_plugin.training import dataset as data
+from lifeiqa_plugin.training import launch
+from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.training.losses import SmoothL1Loss, rank_loss
+from lifeiqa_plugin.training.model import LifeIQAModel
+from lifeiqa_plugin.training.optim import Schedule, decays, freeze, parameter_groups, set_train_mode
+from lifeiqa_plugin.training.options import read_options
+from lifeiqa_plugin.training.order import ResumableSampler
 
 SMALL = {
     "backbone": "test_convnext",
@@ -50,7 +55,10 @@ def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
     """The numbers of every iteration of the newest log."""
     text = max(folder.glob("train_*.log"), key=newest).read_text()
     lines = [line for line in text.splitlines() if "iter:" in line and "l_mos" in line]
-    return [{k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])} for line in lines]
+    return [
+        {k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])}
+        for line in lines
+    ]
 
 
 def build_model(option_file: Path, total_iter: int = 10) -> LifeIQAModel:
@@ -102,7 +110,12 @@ def test_what_decays():
 def test_groups_hold_each_parameter_once_at_its_rate():
     network = LifeIQA(**SMALL)
     groups = parameter_groups(network, lr=1.0, weight_decay=0.5, lr_backbone=0.1)
-    assert sorted((g["lr"], g["weight_decay"]) for g in groups) == [(0.1, 0.0), (0.1, 0.5), (1.0, 0.0), (1.0, 0.5)]
+    assert sorted((g["lr"], g["weight_decay"]) for g in groups) == [
+        (0.1, 0.0),
+        (0.1, 0.5),
+        (1.0, 0.0),
+        (1.0, 0.5),
+    ]
     grouped = [id(p) for g in groups for p in g["params"]]
     assert sorted(grouped) == sorted(id(p) for p in network.parameters())
     backbone = {id(p) for p in network.backbone.parameters()}
@@ -137,10 +150,15 @@ def test_freeze():
     network = LifeIQA(**SMALL)
     freeze(network, ["backbone.stem_0", "backbone"])
     set_train_mode(network, ["backbone"])
-    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == {"decoder"}
+    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == {
+        "decoder"
+    }
     assert network.decoder.training
     assert not any(m.training for m in network.backbone.modules())
-    with pytest.raises(ValueError, match=r"nothing is called 'backbon'; names that exist: backbone, backbone\.stem_0"):
+    with pytest.raises(
+        ValueError,
+        match=r"nothing is called 'backbon'; names that exist: backbone, backbone\.stem_0",
+    ):
         freeze(network, ["backbon"])
     freeze(network, ["decoder"])
     with pytest.raises(ValueError, match="leaves no parameter to train"):
@@ -152,7 +170,9 @@ def test_freeze():
 
 def test_losses_are_weighted_and_logged(write_options):
     model = build_model(
-        write_options("train:load_balancing_weight=0.5", "train:router_z_weight=0.25", "network:dropout=0")
+        write_options(
+            "train:load_balancing_weight=0.5", "train:router_z_weight=0.25", "network:dropout=0"
+        )
     )
     batch = one_batch()
     with torch.no_grad():
@@ -171,8 +191,13 @@ def test_losses_are_weighted_and_logged(write_options):
 
 
 def test_ladders_are_ranked_and_only_their_first_crop_is_labelled(write_options):
-    """Of 6 pictures with 2 crops each, two are ladders: 10 labelled crops and 2 pairs to rank."""
-    changes = ("train:ladder_weight=2", "datasets:train:ladder_share=0.3", "network:dropout=0", *NO_SIDE_LOSS)
+    """Of 6 images with 2 crops each, two are ladders: 10 labelled crops and 2 pairs to rank."""
+    changes = (
+        "train:rank_weight=2",
+        "datasets:train:ladder_share=0.3",
+        "network:dropout=0",
+        *NO_SIDE_LOSS,
+    )
     model, batch = build_model(write_options(*changes)), one_batch(6)
     batch["is_ladder"] = torch.tensor([False, True, False, False, True, False])
     with torch.no_grad():
@@ -183,11 +208,13 @@ def test_ladders_are_ranked_and_only_their_first_crop_is_labelled(write_options)
     pairs = (0.03 + second - first)[batch["is_ladder"]].clamp(min=0)
     model.feed_data(batch)
     model.optimize_parameters(1)
-    assert model.log_dict["l_mos"] == pytest.approx(nn.functional.smooth_l1_loss(*labelled).item(), rel=1e-5)
-    assert model.log_dict["l_ladder"] == pytest.approx(2 * pairs.mean().item(), rel=1e-5)
+    assert model.log_dict["l_mos"] == pytest.approx(
+        nn.functional.smooth_l1_loss(*labelled).item(), rel=1e-5
+    )
+    assert model.log_dict["l_rank"] == pytest.approx(2 * pairs.mean().item(), rel=1e-5)
 
 
-def test_pictures_without_label_are_ranked_only(write_options):
+def test_images_without_label_are_ranked_only(write_options):
     changes = ("datasets:train:ladder_share=0.3", "network:dropout=0", *NO_SIDE_LOSS)
     model, batch = build_model(write_options(*changes)), one_batch(4)
     batch["is_ladder"] = torch.tensor([False, True, False, True])
@@ -198,23 +225,31 @@ def test_pictures_without_label_are_ranked_only(write_options):
     label = batch["mos_label"][[0, 0, 2, 2, 3], 0]
     model.feed_data(batch)
     model.optimize_parameters(1)
-    assert model.log_dict["l_mos"] == pytest.approx(nn.functional.smooth_l1_loss(labelled, label).item(), rel=1e-5)
+    assert model.log_dict["l_mos"] == pytest.approx(
+        nn.functional.smooth_l1_loss(labelled, label).item(), rel=1e-5
+    )
 
 
 def test_batch_without_any_label_is_ranked(write_options):
-    changes = ("datasets:train:ladder_share=0.3", "train:metric_loss_opt={type: PLCCLoss, loss_weight: 1.0}")
+    changes = (
+        "datasets:train:ladder_share=0.3",
+        "train:metric_loss_opt={type: PLCCLoss, loss_weight: 1.0}",
+    )
     model, batch = build_model(write_options(*changes)), one_batch(4)
-    batch["is_ladder"], batch["mos_label"] = torch.ones(4, dtype=torch.bool), torch.full((4, 1), torch.nan)
+    batch["is_ladder"], batch["mos_label"] = (
+        torch.ones(4, dtype=torch.bool),
+        torch.full((4, 1), torch.nan),
+    )
     model.feed_data(batch)
     model.optimize_parameters(1)
     assert model.log_dict["l_mos"] == model.log_dict["l_metric"] == 0
-    assert model.log_dict["l_ladder"] > 0
+    assert model.log_dict["l_rank"] > 0
 
 
-def test_ladder_loss_has_its_closed_form():
+def test_rank_loss_has_its_closed_form():
     scores = torch.tensor([[0.9, 0.8, 0.79], [0.5, 0.6, 0.1]])
-    assert ladder_loss(scores).item() == pytest.approx((0.02 + 0.13) / 4)
-    assert ladder_loss(torch.empty(0, 3)).item() == 0
+    assert rank_loss(scores).item() == pytest.approx((0.02 + 0.13) / 4)
+    assert rank_loss(torch.empty(0, 3)).item() == 0
 
 
 def test_batch_statistics_stand_still_on_request():
@@ -228,7 +263,9 @@ def test_batch_statistics_stand_still_on_request():
 def test_steps_per_batch_share_out_the_crops(write_options):
     """Two steps on four crops are the two steps on every other crop, one after the other."""
     whole = one_batch(crops=4)
-    shared = build_model(write_options("train:steps_per_batch=2", "datasets:train:crops_per_image=4", *NO_SIDE_LOSS))
+    shared = build_model(
+        write_options("train:steps_per_batch=2", "datasets:train:crops_per_image=4", *NO_SIDE_LOSS)
+    )
     shared.feed_data(whole)
     shared.optimize_parameters(1)
     single, losses = build_model(write_options("train:scheduler:type=constant", *NO_SIDE_LOSS)), []
@@ -266,7 +303,9 @@ def test_accumulation_is_the_whole_batch(write_options):
     """Without losses that look at the whole batch; 1e-6 is what another order of summing costs."""
     after = []
     for parts in (1, 3):
-        model = build_model(write_options(f"train:accumulate={parts}", "train:optim:type=SGD", *NO_SIDE_LOSS))
+        model = build_model(
+            write_options(f"train:accumulate={parts}", "train:optim:type=SGD", *NO_SIDE_LOSS)
+        )
         model.feed_data(one_batch())
         model.optimize_parameters(1)
         after.append((model.log_dict["l_total"], model.network.state_dict()))
@@ -279,7 +318,9 @@ def test_clipping_limits_the_step(write_options):
     lengths = []
     for limit in ("null", "0.001"):
         model = build_model(
-            write_options(f"train:clip_grad_norm={limit}", "train:optim:type=SGD", "train:optim:lr=1.0")
+            write_options(
+                f"train:clip_grad_norm={limit}", "train:optim:type=SGD", "train:optim:lr=1.0"
+            )
         )
         before = nn.utils.parameters_to_vector(model.network.parameters()).detach().clone()
         model.optimizer.param_groups[0]["weight_decay"] = 0.0
@@ -287,7 +328,9 @@ def test_clipping_limits_the_step(write_options):
             group["weight_decay"] = 0.0
         model.feed_data(one_batch())
         model.optimize_parameters(1)
-        lengths.append((nn.utils.parameters_to_vector(model.network.parameters()) - before).norm().item())
+        lengths.append(
+            (nn.utils.parameters_to_vector(model.network.parameters()) - before).norm().item()
+        )
     assert lengths[0] > 0.01
     assert lengths[1] == pytest.approx(0.001, rel=1e-2)
 
@@ -331,7 +374,10 @@ def test_activation_checkpointing_changes_nothing(write_options):
         ("train:amp=fp8", r"train\.amp must be one of"),
         ("train:amp=fp16", "fp16 needs a GPU"),
         ("train:ema_decay=1.0", "ema_decay must be 0"),
-        ("train:steps_per_batch=3", r"steps_per_batch must divide crops_per_image, got 3 for 2 crops"),
+        (
+            "train:steps_per_batch=3",
+            r"steps_per_batch must divide crops_per_image, got 3 for 2 crops",
+        ),
         ("val:key_metric=sroc", "key_metric must be one of"),
     ],
 )
@@ -367,7 +413,9 @@ def test_not_finite_stops_with_names_and_good_weights(write_options, cause):
         model.gt_mos[0] = math.nan
     else:
         model.network.decoder.head.bias.register_hook(lambda grad: grad * math.inf)
-    with pytest.raises(FloatingPointError, match=rf"the {cause} of iteration 1 is .*0\.png, 1\.png, 2\.png, 3\.png"):
+    with pytest.raises(
+        FloatingPointError, match=rf"the {cause} of iteration 1 is .*0\.png, 1\.png, 2\.png, 3\.png"
+    ):
         model.optimize_parameters(1)
     assert_same(before, model.network.state_dict())
 
@@ -375,9 +423,9 @@ def test_not_finite_stops_with_names_and_good_weights(write_options, cause):
 # -------------------------------------------------------------------------------------------------------- whole runs
 
 
-def test_overfits(write_options, pictures):
-    """Thirty-two pictures are learnt by heart, and the files of a run are all there."""
-    meta = pd.read_csv(pictures / "meta.csv")
+def test_overfits(write_options, images):
+    """Thirty-two images are learnt by heart, and the files of a run are all there."""
+    meta = pd.read_csv(images / "meta.csv")
     meta["ratio712_seed123_split_01"] = ["train"] * 32 + ["val"] * 4 + ["test"] * 4
     meta.to_csv("meta.csv", index=False)
     result = launch.train(
@@ -388,18 +436,25 @@ def test_overfits(write_options, pictures):
         )
     )  # fmt: skip
     learnt = LifeIQADataset(
-        {"phase": "train", "meta_info_file": "meta.csv", "dataroot_target": str(pictures)}
+        {"phase": "train", "meta_info_file": "meta.csv", "dataroot_target": str(images)}
         | {"split_index": "ratio712_seed123_split_01"}
     )
-    learnt.phase = "test"  # whole pictures
-    agreed = evaluate(build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors"), learnt)
-    assert agreed["pictures"] == 32
+    learnt.phase = "test"  # whole images
+    agreed = evaluate(
+        build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors"), learnt
+    )
+    assert agreed["images"] == 32
     assert agreed["srcc"] > 0.95
     assert result == json.loads((FOLDER / "test_results.json").read_text())
     log = read_log()
     assert len(log) == 150
-    assert np.mean([line["l_mos"] for line in log[-10:]]) < 0.1 * np.mean([line["l_mos"] for line in log[:10]])
-    assert {p.name for p in (FOLDER / "models").iterdir()} == {"net_best.safetensors", "net_latest.safetensors"}
+    assert np.mean([line["l_mos"] for line in log[-10:]]) < 0.1 * np.mean(
+        [line["l_mos"] for line in log[:10]]
+    )
+    assert {p.name for p in (FOLDER / "models").iterdir()} == {
+        "net_best.safetensors",
+        "net_latest.safetensors",
+    }
     assert [p.name for p in (FOLDER / "training_states").iterdir()] == ["latest.state"]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -408,35 +463,55 @@ def test_overfits(write_options, pictures):
         events.Tags()["scalars"]
     )
     card = read_checkpoint(FOLDER / "models/net_best.safetensors").card
-    assert (card.training_data, card.licence, card.lower_better) == ("noise-train (meta.csv)", "not stated", False)
+    assert (card.training_data, card.licence, card.lower_better) == (
+        "noise-train (meta.csv)",
+        "not stated",
+        False,
+    )
 
 
-def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, pictures):
+def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, images):
     """What validation reported is what the saved file gives, although training computes in bfloat16."""
-    launch.train(write_options("train:amp=bf16", "train:ema_decay=0.5", "train:optim:lr=3e-3", "val:val_freq=2"))
+    launch.train(
+        write_options(
+            "train:amp=bf16", "train:ema_decay=0.5", "train:optim:lr=3e-3", "val:val_freq=2"
+        )
+    )
     best = read_state()["best_metric_results"]["noise-val"]
     network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_best.safetensors")
-    opt = {"phase": "val", "meta_info_file": str(pictures / "meta.csv"), "dataroot_target": str(pictures)}
+    opt = {
+        "phase": "val",
+        "meta_info_file": str(images / "meta.csv"),
+        "dataroot_target": str(images),
+    }
     dataset = LifeIQADataset(opt | {"split_ratio": "712", "split_index": 1})
     result = evaluate(network, dataset)
-    assert {m: best[m]["val"] for m in best} == pytest.approx({m: result[m] for m in best}, abs=1e-6)
+    assert {m: best[m]["val"] for m in best} == pytest.approx(
+        {m: result[m] for m in best}, abs=1e-6
+    )
     assert best["srcc"]["iter"] % 2 == 0
-    a, b = network.std_line
+    a, b = network.std_calibration
     scores, stds = score_dataset(network, dataset)
-    assert (a, b) == pytest.approx(fit_std_line(scores - dataset.mos, (stds - a) / b), rel=1e-3)
-    assert build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors").std_line == (0, 1)
+    assert (a, b) == pytest.approx(
+        fit_std_calibration(scores - dataset.mos, (stds - a) / b), rel=1e-3
+    )
+    assert build_lifeiqa(
+        pretrained_model_path=FOLDER / "models/net_latest.safetensors"
+    ).std_calibration == (0, 1)
 
 
 def test_line_from_spread_to_error_is_found():
     rng = np.random.default_rng(0)
     spreads = rng.uniform(0, 0.2, 40_000)
-    assert fit_std_line(rng.normal(0, 0.05 + 0.5 * spreads), spreads) == pytest.approx((0.05, 0.5), rel=0.05)
-    assert fit_std_line(rng.normal(0, 0.2 - spreads), spreads)[1] == 0, "never falls"
+    assert fit_std_calibration(rng.normal(0, 0.05 + 0.5 * spreads), spreads) == pytest.approx(
+        (0.05, 0.5), rel=0.05
+    )
+    assert fit_std_calibration(rng.normal(0, 0.2 - spreads), spreads)[1] == 0, "never falls"
 
 
 def test_without_validation_the_last_weights_are_tested(write_options):
     result = launch.train(write_options("train:total_epoch=1", drop=("datasets:val", "val")))
-    assert result["pictures"] == 8
+    assert result["images"] == 8
     assert [p.name for p in (FOLDER / "models").iterdir()] == ["net_latest.safetensors"]
     assert read_state()["iter"] == 5
 
@@ -448,7 +523,7 @@ def test_validation_and_states_come_once_per_epoch_by_default(write_options):
     assert newest_log().count("Saving latest") == 3
 
 
-def test_state_waits_for_the_validation_of_its_iteration(write_options, pictures):
+def test_state_waits_for_the_validation_of_its_iteration(write_options, images):
     """Otherwise a run killed between the two would resume behind a validation that never happened."""
     model = build_model(write_options("val:val_freq=5"))
     for name in ("models", "training_states"):
@@ -470,12 +545,16 @@ def newest_log() -> str:
     return max(FOLDER.glob("train_*.log"), key=newest).read_text()
 
 
-def test_a_picture_is_decoded_once_in_an_epoch(write_options, monkeypatch):
+def test_a_image_is_decoded_once_in_an_epoch(write_options, monkeypatch):
     """However many crops and steps are made of it."""
-    decoded, read = [], data.read_picture
-    monkeypatch.setattr(data, "read_picture", lambda path: decoded.append(path) or read(path))
+    decoded, read = [], data.read_image
+    monkeypatch.setattr(data, "read_image", lambda path: decoded.append(path) or read(path))
     changes = ["datasets:train:crops_per_image=6", "train:steps_per_batch=3", "train:total_epoch=2"]
-    launch.train(write_options(*changes, "datasets:train:batch_size_per_gpu=7", drop=("datasets:test", "datasets:val")))
+    launch.train(
+        write_options(
+            *changes, "datasets:train:batch_size_per_gpu=7", drop=("datasets:test", "datasets:val")
+        )
+    )
     assert len(read_log()) == 8
     assert [decoded.count(path) for path in set(decoded)] == [2] * 28
 
@@ -483,11 +562,19 @@ def test_a_picture_is_decoded_once_in_an_epoch(write_options, monkeypatch):
 def test_a_finished_run_is_left_as_it_is(write_options, monkeypatch):
     """Not trained, scored or written again; a longer one goes on, and the result of the shorter is gone."""
     result = launch.train(write_options("train:total_epoch=1"))
-    before = {path: newest(path) for path in Path().rglob("*") if path.is_file() and path.name != "tiny.yml"}
+    before = {
+        path: newest(path)
+        for path in Path().rglob("*")
+        if path.is_file() and path.name != "tiny.yml"
+    }
     with monkeypatch.context() as context:
         context.setattr("pyiqa.train.train_pipeline", lambda *_: pytest.fail("trained again"))
         assert launch.train(write_options("train:total_epoch=1"), auto_resume=True) == result
-    assert before == {path: newest(path) for path in Path().rglob("*") if path.is_file() and path.name != "tiny.yml"}
+    assert before == {
+        path: newest(path)
+        for path in Path().rglob("*")
+        if path.is_file() and path.name != "tiny.yml"
+    }
     with monkeypatch.context() as context:
         context.setattr("pyiqa.train.train_pipeline", lambda *_: sys.exit("killed"))
         with pytest.raises(SystemExit):
@@ -503,13 +590,19 @@ def test_a_run_killed_before_its_test_is_tested_and_not_trained(write_options, m
     result = launch.train(option_file)
     (FOLDER / "test_results.json").unlink()
     weights = {path.name: path.read_bytes() for path in (FOLDER / "models").iterdir()}
-    monkeypatch.setattr(LifeIQAModel, "optimize_parameters", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        LifeIQAModel, "optimize_parameters", lambda *_: pytest.fail("trained again")
+    )
     assert launch.train(option_file, auto_resume=True) == result
     assert weights == {path.name: path.read_bytes() for path in (FOLDER / "models").iterdir()}
 
 
 def test_numbered_weights_on_request(write_options):
-    launch.train(write_options("logger:save_checkpoint_freq=4", "train:total_epoch=2", drop=("datasets:test",)))
+    launch.train(
+        write_options(
+            "logger:save_checkpoint_freq=4", "train:total_epoch=2", drop=("datasets:test",)
+        )
+    )
     names = {p.name for p in (FOLDER / "models").iterdir()}
     assert names == {f"net_{label}.safetensors" for label in ("4", "8", "best", "latest")}
 
@@ -526,7 +619,12 @@ def test_nan_never_wins_but_a_first_result_counts(write_options):
 
 def test_killed_and_resumed_is_the_same_run(write_options, tmp_path, monkeypatch, start_process):
     """SIGKILL at any moment, three times over; weights, average, optimiser, best epoch and test scores are equal."""
-    changes = ["train:total_epoch=5", "train:ema_decay=0.9", "logger:save_latest_freq=2", "val:val_freq=4"]
+    changes = [
+        "train:total_epoch=5",
+        "train:ema_decay=0.9",
+        "logger:save_latest_freq=2",
+        "val:val_freq=4",
+    ]
     changes += ["train:warmup_epochs=1", "train:clip_grad_norm=1.0"]
     option_file = write_options(*changes)
     for name in ("whole", "killed"):
@@ -540,7 +638,9 @@ def test_killed_and_resumed_is_the_same_run(write_options, tmp_path, monkeypatch
     for pause in (0.0, 0.11, 0.23):
         process, before = start_process(launch.train, option_file, None, True), newest(state_file)
         while newest(state_file) == before:
-            assert process.is_alive(), "ended before it could be killed; the test needs a longer run"
+            assert process.is_alive(), (
+                "ended before it could be killed; the test needs a longer run"
+            )
             time.sleep(0.005)
         time.sleep(pause)
         process.kill()
@@ -576,7 +676,9 @@ def test_state_of_another_network_is_refused(write_options):
 
 def test_state_that_is_no_state(write_options, tmp_path):
     (tmp_path / "x.state").write_bytes(b"not a torch file")
-    with pytest.raises(ValueError, match=r"x\.state: not a training state of lifeiqa_plugin, or damaged"):
+    with pytest.raises(
+        ValueError, match=r"x\.state: not a training state of lifeiqa_plugin, or damaged"
+    ):
         launch.train(write_options(f"path={{resume_state: {tmp_path / 'x.state'}}}"))
     with pytest.raises(OSError, match="No such file"):
         launch.train(write_options("path={resume_state: nowhere.state}"))
@@ -607,8 +709,14 @@ def test_splits(write_options):
     rows = [line.split(",") for line in Path("experiments/tiny_splits.csv").read_text().split()]
     assert [row[0] for row in rows] == ["split", "1", "2", "median", "mean", "std"]
     assert rows[3][1] == rows[4][1] == f"{(results[0]['srcc'] + results[1]['srcc']) / 2:.4f}"
-    assert float(rows[5][1]) == pytest.approx(abs(results[0]["srcc"] - results[1]["srcc"]) / math.sqrt(2), abs=1e-4)
-    assert Path("experiments/tiny_splits.md").read_text().startswith("| split | srcc | plcc | krcc | rmse |\n|---|")
+    assert float(rows[5][1]) == pytest.approx(
+        abs(results[0]["srcc"] - results[1]["srcc"]) / math.sqrt(2), abs=1e-4
+    )
+    assert (
+        Path("experiments/tiny_splits.md")
+        .read_text()
+        .startswith("| split | srcc | plcc | krcc | rmse |\n|---|")
+    )
     before = [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
     assert len(before) == 4
     assert launch.train_splits(option_file, 2) == results
@@ -616,7 +724,7 @@ def test_splits(write_options):
 
 
 def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python, tmp_path):
-    """Same pictures, same crops, gradients averaged; AdamW magnifies the order of summing to 1e-4."""
+    """Same images, same crops, gradients averaged; AdamW magnifies the order of summing to 1e-4."""
     changes = [
         "network:dropout=0",
         "train:optim:lr=1e-4",
@@ -641,7 +749,10 @@ def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python,
     curves = [[line["l_mos"] for line in read_log(folder / FOLDER)] for folder in (one, two)]
     assert len(curves[0]) == 8
     np.testing.assert_allclose(*curves, rtol=1e-3)
-    scores = [np.genfromtxt(f / FOLDER / "test_scores.csv", delimiter=",", skip_header=1)[:, 1:] for f in (one, two)]
+    scores = [
+        np.genfromtxt(f / FOLDER / "test_scores.csv", delimiter=",", skip_header=1)[:, 1:]
+        for f in (one, two)
+    ]
     assert scores[0].shape == (8, 3)
     np.testing.assert_allclose(*scores, atol=1e-4)
 
@@ -652,7 +763,9 @@ def finish(processes: list) -> None:
         assert process.exitcode == 0
 
 
-def test_two_processes_killed_and_resumed_are_the_same_run(write_options, tmp_path, monkeypatch, start_two):
+def test_two_processes_killed_and_resumed_are_the_same_run(
+    write_options, tmp_path, monkeypatch, start_two
+):
     """Bit for bit: the sum of two gradients does not depend on who comes first. With batch statistics and average."""
     option_file = write_options(
         "network:backbone=test_efficientnet", "train:ema_decay=0.9", "train:total_epoch=4", "val:val_freq=4",
@@ -683,7 +796,7 @@ def test_two_processes_killed_and_resumed_are_the_same_run(write_options, tmp_pa
     assert (FOLDER / "test_scores.csv").read_text() == (whole / "test_scores.csv").read_text()
 
 
-def test_batch_statistics_of_two_processes_are_those_of_the_first(write_options, pictures, start_two):
+def test_batch_statistics_of_two_processes_are_those_of_the_first(write_options, images, start_two):
     """Each normalises with its own share of the batch; the running averages of the first are kept and scored."""
     option_file = write_options(
         "network:backbone=test_efficientnet", "train:optim:lr=0.0", "train:total_epoch=1", "val:val_freq=2",
@@ -705,20 +818,28 @@ def test_batch_statistics_of_two_processes_are_those_of_the_first(write_options,
         keys = list(sampler)
         for batch in (keys[:7], keys[7:]):
             network(torch.cat([dataset[key]["img"] for key in batch]))
-        averages.append({name: value for name, value in network.state_dict().items() if "running" in name})
+        averages.append(
+            {name: value for name, value in network.state_dict().items() if "running" in name}
+        )
     assert averages[0]
     for name, value in averages[0].items():
         torch.testing.assert_close(state["network"][name], value)
     assert any(not torch.allclose(averages[1][name], value) for name, value in averages[0].items())
     chosen = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_best.safetensors")
     val = LifeIQADataset(dict(read_options(option_file)["datasets"]["val"]) | {"phase": "val"})
-    best = {metric: result["val"] for metric, result in state["best_metric_results"]["noise-val"].items()}
+    best = {
+        metric: result["val"]
+        for metric, result in state["best_metric_results"]["noise-val"].items()
+    }
     expected = evaluate(chosen, val)
     assert best == pytest.approx({metric: expected[metric] for metric in best}, abs=1e-6)
 
 
 def test_launcher_needs_torchrun():
-    with pytest.raises(ValueError, match="--launcher pytorch needs torchrun"), launch.processes("pytorch"):
+    with (
+        pytest.raises(ValueError, match="--launcher pytorch needs torchrun"),
+        launch.processes("pytorch"),
+    ):
         pass
 
 

@@ -1,0 +1,1 @@
+"""Weights on the disk, and the factory that makes a network of them."""

@@ -1,0 +1,241 @@
+"""Checkpoint files: one format of our own, and the other formats that people have.
+
+Our format is safetensors whose metadata holds one JSON text under ``lifeiqa``: the constructor arguments of the
+network, its preprocessing, score range and direction, training data and licence. A path is therefore all that
+``pyiqa.create_metric('lifeiqa', pretrained_model_path='mine.safetensors')`` needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lifeiqa_plugin.checkpoints.released import (
+    StateDict,
+    convert_released_state_dict,
+    released_config,
+)
+from lifeiqa_plugin.journal import write_whole
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+
+FORMAT = 1
+
+RENAMED = {"std_line": "std_calibration"}
+"""Arguments that checkpoints of earlier versions know by another name."""
+
+MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
+"""Options that are no part of a model, and so are not written into its checkpoint."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of itself beside its architecture."""
+
+    training_data: str
+    licence: str
+    lower_better: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that has been read: weights under our names, constructor arguments and card where the file has them."""
+
+    state_dict: StateDict
+    config: dict[str, Any] | None
+    card: Card | None
+
+
+def check_option_names(options: dict[str, Any]) -> None:
+    """See that every name is an argument of LifeIQA.
+
+    Raises:
+        TypeError: one is not; names the nearest.
+    """
+    known = list(inspect.signature(LifeIQA).parameters)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(
+                name, [*known, "pretrained", "pretrained_model_path", "preset"], n=1
+            )
+            hint = (
+                f"; did you mean {near[0]!r}?" if near else f"; known options: {', '.join(known)}"
+            )
+            raise TypeError(f"LifeIQA has no option {name!r}{hint}")
+
+
+def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint:
+    """Read a checkpoint of any known kind, without running code from it.
+
+    Args:
+        source: path or http(s) URL of our safetensors, a pyiqa training checkpoint (``params``), a raw or
+            ``module.``-prefixed state dict, or a checkpoint of the released Life-IQA code.
+        sha256: hex digest that the file must have.
+
+    Raises:
+        FileNotFoundError: no such file.
+        OSError: the file cannot be read or downloaded.
+        ValueError: wrong digest, truncated file, or a file that holds no LifeIQA weights.
+    """
+    path = (
+        _download(str(source))
+        if urlparse(str(source)).scheme in ("http", "https")
+        else Path(source)
+    )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a .safetensors or .pth file")
+    if sha256:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != sha256:
+            raise ValueError(
+                f"{path}: sha256 is {found}, expected {sha256}; the file is damaged, install it again"
+            )
+    with open(path, "rb") as file:
+        head = file.read(9)
+    is_torch = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
+    if (
+        is_torch and head[8:] != b"{"
+    ):  # safetensors: a length of 8 bytes, which may look like those, then JSON
+        return _read_torch(path)
+    return _read_safetensors(path)
+
+
+def _download(url: str) -> Path:
+    """Fetch a URL into torch's hub folder, once; the folder is named after the whole URL, as file names repeat."""
+    folder = f"lifeiqa-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    path = Path(torch.hub.get_dir()) / "checkpoints" / folder / Path(urlparse(url).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            raise OSError(
+                f"{url}: cannot be downloaded ({error}); download it by hand and give its path"
+            ) from error
+    return path
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iterator
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path}: neither a safetensors nor a torch file, or truncated ({error})"
+        ) from error
+    state_dict = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in state_dict.items()
+    }
+    if "lifeiqa" not in metadata:
+        return _from_state_dict(state_dict, path)
+    try:
+        about = json.loads(metadata["lifeiqa"])
+        if about["format"] != FORMAT:
+            raise ValueError(
+                f"format {about['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
+            )
+        card = Card(**about["card"])
+        if card.lower_better:
+            raise ValueError(
+                "scores are lower-better, expected higher-better; train on labels turned round"
+            )
+        config = {RENAMED.get(name, name): value for name, value in about["config"].items()}
+        check_option_names(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: the metadata do not describe a LifeIQA that can be used ({error})"
+        ) from error
+    return Checkpoint(state_dict, config, card)
+
+
+def _read_torch(path: Path) -> Checkpoint:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # whose text advises to load the file unsafely
+        raise ValueError(
+            f"{path}: holds more than plain tensors, which could run code when read; nothing was read. Expected a "
+            "state dict, as written by torch.save(network.state_dict(), path)"
+        ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(
+            f"{path}: damaged or truncated torch file ({str(error).split('. ')[0]})"
+        ) from error
+    for key in ("params", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
+    if others := {
+        key: type(value).__name__ for key, value in content.items() if not isinstance(value, Tensor)
+    }:
+        raise ValueError(
+            f"{path}: expected a state dict of tensors, but some entries are none: {others}"
+        )
+    return _from_state_dict(content, path)
+
+
+def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
+    """Recognise a bare state dict by its names."""
+    state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if "bunch_embedding" in state_dict:
+        try:
+            return Checkpoint(
+                convert_released_state_dict(state_dict), released_config(state_dict), None
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    if "decoder.query_tokens" not in state_dict:
+        names = ", ".join(list(state_dict)[:3]) or "nothing"
+        raise ValueError(
+            f"{path}: expected weights of LifeIQA (decoder.query_tokens, ...), found {names}"
+        )
+    return Checkpoint(state_dict, None, None)
+
+
+def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool = False) -> None:
+    """Write our format, whole or not at all.
+
+    Args:
+        network: whose weights and constructor arguments are written.
+        path: of the file; replaced if it exists.
+        card: what to say about the weights.
+        half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
+
+    Raises:
+        OSError: as :func:`write_whole`.
+    """
+    tensors = {
+        key: (value.half() if half and value.is_floating_point() and value.dim() > 1 else value)
+        .cpu()
+        .contiguous()
+        for key, value in network.state_dict().items()
+    }
+    about = {
+        "format": FORMAT,
+        "config": {key: value for key, value in network.config.items() if key not in MACHINE_OPTIONS},
+        "preprocessing": {
+            "mean": network.mean.flatten().tolist(),
+            "std": network.std.flatten().tolist(),
+            "crop_size": network.crop_size,
+            "working_size": network.working_size,
+        },
+        "score_range": network.score_range,
+        "card": asdict(card),
+    }  # fmt: skip
+    with write_whole(path) as file:
+        file.write(
+            save(tensors, {"lifeiqa": json.dumps(about)})
+        )  # save_file would make it private (0600)

@@ -1,0 +1,258 @@
+"""How well scores agree with opinion scores: correlations, fitted curves, bootstrap intervals, significance.
+
+Scores come with the metric's direction applied, so that a metric that works has positive correlations and one that is
+wrong way round negative ones.
+
+References:
+    Logistic curves: VQEG's final report on full-reference television (2000), and Sheikh, Sabir and Bovik (2006).
+    Williams' t: Steiger, Tests for comparing elements of a correlation matrix (1980), equation 7.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import leastsq
+from scipy.special import expit
+from scipy.stats import kendalltau, rankdata, t
+
+Floats = NDArray[np.float64]
+
+STATISTICS = (
+    "srcc",
+    "plcc",
+    "krcc",
+    "plcc_logistic4",
+    "plcc_logistic5",
+    "rmse_logistic4",
+    "rmse_logistic5",
+)
+"""What :func:`measure` returns with fitted curves; without, the first three."""
+
+CORRELATIONS = STATISTICS[:3]
+
+ENOUGH = 10
+"""Images below which no curve of up to five parameters is fitted."""
+
+
+class Interval(NamedTuple):
+    """A value and its bootstrap 95 % interval; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+def logistic4(z: Floats, p: Floats) -> Floats:
+    """Return the 4-parameter curve, low + range / (1 + exp(-(z - middle) / width)), rising for all p (4,)."""
+    y: Floats = p[0] + _exp(p[1]) * expit((z - p[2]) * _exp(p[3]))
+    return y
+
+
+def logistic5(z: Floats, p: Floats) -> Floats:
+    """Return the 5-parameter curve, range (1/2 - 1 / (1 + exp(slope (z - middle)))) + tilt z + level, rising too."""
+    y: Floats = _exp(p[0]) * (expit((z - p[1]) * _exp(p[2])) - 0.5) + _exp(p[3]) * z + p[4]
+    return y
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 20.0))  # beyond that the curve is straight in double precision
+
+
+CURVES: dict[str, tuple[Callable[[Floats, Floats], Floats], tuple[tuple[float, ...], ...]]] = {
+    "logistic4": (logistic4, ((-2, 1.4, 0, 0), (-3, 1.8, 0, -0.7), (-1.5, 1.1, 0, 1))),
+    "logistic5": (logistic5, ((1, 0, 0, -2, 0), (-2, 0, 0, 0, 0), (0.5, 0, 1.5, -3, 0))),
+}
+"""Name -> the curve and where its fit starts, for scores and opinion scores of mean 0 and deviation 1."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A fitted curve from scores to opinion scores; it rises, or falls where the correlation is negative."""
+
+    kind: str
+    parameters: Floats
+    centre: float
+    spread: float
+    level: float
+    scale: float
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Return the opinion scores that the curve predicts."""
+        function, _ = CURVES[self.kind]
+        return self.level + self.scale * function(
+            (scores - self.centre) / self.spread, self.parameters
+        )
+
+
+def fit(kind: str, scores: Floats, mos: Floats, start: Curve | None = None) -> Curve | None:
+    """Fit a monotone curve by least squares.
+
+    Args:
+        kind: key of ``CURVES``.
+        scores: (N,).
+        mos: (N,).
+        start: a curve of the same kind near the solution; without, the best of several fits is taken.
+
+    Returns:
+        The curve; None for fewer than ``ENOUGH`` images or constant values.
+    """
+    if len(scores) < ENOUGH or np.ptp(scores) == 0 or np.ptp(mos) == 0:
+        return None
+    function, starts = CURVES[kind]
+    sign = 1.0 if _pearson(scores, mos) >= 0 else -1.0
+    centre, spread, level, scale = scores.mean(), sign * scores.std(), mos.mean(), mos.std()
+    z, y = (scores - centre) / spread, (mos - level) / scale
+    evaluations = (
+        2000 if start is None else 300
+    )  # few images hardly determine a curve, and its fit would creep
+    best, least = starts[0], math.inf
+    for first in starts if start is None else (start.parameters,):
+        found, _, details, *_ = leastsq(
+            lambda p: function(z, p) - y,
+            first,
+            full_output=True,
+            xtol=1e-6,
+            ftol=1e-8,
+            maxfev=evaluations,
+        )
+        cost = float(np.sum(details["fvec"] ** 2))
+        if cost < least:
+            best, least = found, cost
+    return Curve(kind, np.asarray(best), float(centre), float(spread), float(level), float(scale))
+
+
+def statistics(
+    scores: Floats, mos: Floats, curves: dict[str, Curve | None] | None = None
+) -> Floats:
+    """Return the values of ``STATISTICS``, or of ``CORRELATIONS`` where ``curves`` is None.
+
+    A fitted PLCC has the sign of the unfitted one, since a falling curve would hide a wrong direction.
+
+    Args:
+        scores: (N,), higher is better.
+        mos: (N,), higher is better.
+        curves: fitted to other images of the same kind, from which the fits to these start.
+    """
+    if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(mos) == 0:
+        return np.full(len(CORRELATIONS if curves is None else STATISTICS), np.nan)
+    plcc = _pearson(scores, mos)
+    srcc = _pearson(rankdata(scores), rankdata(mos))
+    values = [srcc, plcc, kendalltau(scores, mos).statistic]
+    if curves is not None:
+        fitted = [
+            fit(kind, scores, mos, start) if start else None for kind, start in curves.items()
+        ]
+        predicted = [curve(scores) if curve else None for curve in fitted]
+        values += [
+            np.sign(plcc) * _pearson(p, mos) if p is not None and _varies(p) else np.nan
+            for p in predicted
+        ]
+        values += [np.nan if p is None else np.sqrt(np.mean((p - mos) ** 2)) for p in predicted]
+    return np.array(values, dtype=np.float64)
+
+
+def _pearson(x: Floats, y: Floats) -> float:
+    """Return the correlation of two arrays that vary; SciPy's own checks would take most of the time of a bootstrap."""
+    dx, dy = x - x.mean(), y - y.mean()
+    return float(dx @ dy / math.sqrt(float(dx @ dx) * float(dy @ dy)))
+
+
+def _varies(values: Floats) -> bool:
+    return bool(np.ptp(values) > 1e-9 * np.abs(values).max())
+
+
+def resamples(count: int, samples: int, seed: int = 0) -> NDArray[np.int64]:
+    """Return the rows (samples, count) of bootstrap samples; the same for the same arguments."""
+    return np.random.default_rng(seed).integers(0, count, (samples, count))
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 % quantiles of those that are defined."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def measure(
+    scores: Floats, mos: Floats, samples: int = 1000, fitted: bool = True
+) -> dict[str, Interval]:
+    """Compute every statistic with its percentile interval over bootstrap samples of the images.
+
+    Args:
+        scores: (N,), higher is better.
+        mos: (N,), higher is better.
+        samples: bootstrap samples; curves are fitted anew to each.
+        fitted: also the statistics with curves.
+    """
+    curves = {kind: fit(kind, scores, mos) for kind in CURVES} if fitted else None
+    values = statistics(scores, mos, curves)
+    drawn = np.array(
+        [statistics(scores[rows], mos[rows], curves) for rows in resamples(len(scores), samples)]
+    )
+    names = STATISTICS if fitted else CORRELATIONS
+    drawn = drawn.reshape(samples, len(names))
+    return {
+        name: Interval(float(values[i]), *interval(drawn[:, i])) for i, name in enumerate(names)
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """SRCC of one metric minus another's on ``n`` images, with paired bootstrap interval, and p of Williams' test."""
+
+    n: int
+    difference: Interval
+    p: float
+
+
+def williams(n: int, r_a: float, r_b: float, r_ab: float) -> tuple[float, float]:
+    """Test whether two correlations with one variable differ, where the two others correlate by ``r_ab``.
+
+    Returns:
+        Williams' t with n - 3 degrees of freedom, and its two-sided p; NaN for n below 4.
+    """
+    if n < 4:
+        return float("nan"), float("nan")
+    determinant = 1 - r_a**2 - r_b**2 - r_ab**2 + 2 * r_a * r_b * r_ab
+    mean = (r_a + r_b) / 2
+    below = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r_ab) ** 3
+    if below <= 1e-12:  # the same order twice, or one the reverse of the other
+        return (0.0, 1.0) if abs(r_a - r_b) < 1e-9 else (math.copysign(math.inf, r_a - r_b), 0.0)
+    value = (r_a - r_b) * np.sqrt((n - 1) * (1 + r_ab) / below)
+    return float(value), float(2 * t.sf(abs(value), n - 3))
+
+
+def compare(a: Floats, b: Floats, mos: Floats, samples: int = 1000) -> Comparison:
+    """Compare two metrics on the same images, (N,) each and higher is better; Williams' test is of the ranks."""
+
+    def srcc(x: Floats, y: Floats) -> float:
+        if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            return float("nan")
+        return _pearson(rankdata(x), rankdata(y))
+
+    drawn = np.array(
+        [srcc(a[i], mos[i]) - srcc(b[i], mos[i]) for i in resamples(len(mos), samples)]
+    )
+    r_a, r_b, r_ab = srcc(a, mos), srcc(b, mos), srcc(a, b)
+    return Comparison(
+        len(mos), Interval(r_a - r_b, *interval(drawn)), williams(len(mos), r_a, r_b, r_ab)[1]
+    )
+
+
+def holm(p: Floats) -> Floats:
+    """Return p values (M,) corrected by Holm for M tests; those not defined stay NaN and count for nothing."""
+    corrected = np.full(len(p), np.nan)
+    order = [i for i in np.argsort(p) if np.isfinite(p[i])]
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p[i]))
+        corrected[i] = highest
+    return corrected

@@ -1,0 +1,1 @@
+"""Datasets with opinion scores: from their authors' files to one csv."""

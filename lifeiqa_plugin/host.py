@@ -1,0 +1,94 @@
+"""Every surgery on pyiqa, timm and Pillow: context managers, each of which puts back what it took.
+
+The host is imported where it is operated on, so that reading an image does not import pyiqa.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from PIL import ImageFile
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def whole_files_only() -> Iterator[None]:
+    """Let Pillow refuse files whose end is missing; a data set of pyiqa tells it to fill them up, for all of Python."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@contextmanager
+def forgetful_logger() -> Iterator[None]:
+    """Let pyiqa open a log file inside, though it has one already or was asked for its logger too early."""
+    _close_logger()
+    try:
+        yield
+    finally:
+        _close_logger()
+
+
+def _close_logger() -> None:
+    from pyiqa.utils import logger as pyiqa_logger
+
+    logger = logging.getLogger("pyiqa")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    pyiqa_logger.initialized_logger.clear()
+
+
+@contextmanager
+def listed_metric(name: str, about: dict[str, Any]) -> Iterator[None]:
+    """Put a metric into the table without which pyiqa creates none, for as long as that takes."""
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+    before = DEFAULT_CONFIGS.get(name)
+    DEFAULT_CONFIGS[name] = about
+    try:
+        yield
+    finally:
+        if before is None:
+            del DEFAULT_CONFIGS[name]
+        else:
+            DEFAULT_CONFIGS[name] = before
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Make timm build networks without weights: some metrics ask it for them whatever their own options say."""
+    import timm
+
+    create_model = timm.create_model
+
+    def without_weights(*args: Any, **kwargs: Any) -> torch.nn.Module:
+        return create_model(*args, **{**kwargs, "pretrained": False})
+
+    timm.create_model = without_weights
+    try:
+        yield
+    finally:
+        timm.create_model = create_model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pyiqa's notices of what it has built out of the progress bars; its warnings stay."""
+    from pyiqa.utils import get_root_logger
+
+    logger = get_root_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

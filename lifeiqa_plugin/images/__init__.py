@@ -1,0 +1,1 @@
+"""Image files to tensors, and synthetic distortions of them; needs neither pyiqa nor pandas."""

@@ -1,0 +1,1 @@
+"""The network: image -> score. Start with ``lifeiqa.py``; nothing here imports another room."""

@@ -1,0 +1,201 @@
+"""Graph convolution by scatter over an edge list.
+
+One graph convolution (Kipf & Welling 2017, equation 2) is ``X' = A X W + b`` with the normalised adjacency
+``A = D^-1/2 (G + I) D^-1/2``. Here ``A`` is kept as edges: ``edge_index (2, E)`` holds (source, target) pairs sorted
+by target, ``edge_weight (E,)`` the entries of ``A``; every edge carries a message, and a scatter sums them per target.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from types import ModuleType
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ScatterBackend = Literal["auto", "torch", "torch_scatter"]
+
+
+@functools.cache
+def load_torch_scatter() -> ModuleType | None:
+    """Return the ``torch_scatter`` module, or None where it is absent or was built for another torch (one warning)."""
+    if importlib.util.find_spec("torch_scatter") is None:
+        return None
+    try:
+        import torch_scatter
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        warnings.warn(
+            f"torch_scatter is installed but does not load ({error}); using plain torch. "
+            "Rebuild it: pip install --force-reinstall --no-cache-dir --no-build-isolation torch-scatter",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    module: ModuleType = torch_scatter
+    return module
+
+
+def resolve_scatter_backend(backend: ScatterBackend) -> Literal["torch", "torch_scatter"]:
+    """Turn ``auto`` into the backend that measures fastest (plain torch, see ``measurements/scatter.py``).
+
+    Raises:
+        ValueError: unknown name.
+        ImportError: ``torch_scatter`` was asked for by name and cannot be loaded.
+    """
+    if backend not in ("auto", "torch", "torch_scatter"):
+        raise ValueError(
+            f"scatter_backend must be 'auto', 'torch' or 'torch_scatter', got {backend!r}"
+        )
+    if backend != "torch_scatter":
+        return "torch"
+    if load_torch_scatter() is None:
+        raise ImportError(
+            "scatter_backend='torch_scatter' needs a working torch-scatter: pip install --no-build-isolation "
+            "torch-scatter, or choose scatter_backend='auto'"
+        )
+    return "torch_scatter"
+
+
+def scatter_sum(
+    messages: Tensor, index: Tensor, num_nodes: int, backend: ScatterBackend = "auto"
+) -> Tensor:
+    """Sum the messages that share a target node; deterministic on CPU and CUDA.
+
+    Args:
+        messages: (B, E, C) one row per edge.
+        index: (E,) target node of each edge, ascending.
+        num_nodes: number of nodes N.
+        backend: see :func:`resolve_scatter_backend`.
+
+    Returns:
+        (B, N, C), ``out[:, n] = sum of messages[:, e] over edges e with index[e] == n``.
+    """
+    if resolve_scatter_backend(backend) == "torch_scatter":
+        offsets = torch.searchsorted(index, torch.arange(num_nodes + 1, device=index.device))
+        summed: Tensor = load_torch_scatter().segment_csr(  # type: ignore[union-attr]  # resolved just above
+            messages, offsets.expand(messages.shape[0], -1), reduce="sum"
+        )
+        return summed
+    out = messages.new_zeros(messages.shape[0], num_nodes, messages.shape[2])
+    if (
+        messages.is_cuda
+    ):  # index_add_ adds in any order on CUDA; accumulating index_put_ sorts first
+        return (
+            out.transpose(0, 1)
+            .index_put((index,), messages.transpose(0, 1), accumulate=True)
+            .transpose(0, 1)
+        )
+    return out.index_add(1, index, messages)
+
+
+def complete_graph(num_nodes: int) -> Tensor:
+    """Return ``edge_index (2, N * N)`` joining every node with every node, itself included."""
+    nodes = torch.arange(num_nodes)
+    return torch.stack([nodes.repeat(num_nodes), nodes.repeat_interleave(num_nodes)])
+
+
+def normalize_edges(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Add the identity to a graph and normalise: ``A = D^-1/2 (G + I) D^-1/2`` with ``D`` the row sums of ``G + I``.
+
+    On the complete graph ``G`` is all ones, so ``A = (J + I) / (N + 1)``.
+
+    Args:
+        edge_index: (2, E) integer (source, target) pairs in any order; a repeated pair counts once.
+        num_nodes: number of nodes N.
+
+    Returns:
+        ``edge_index (2, E')`` sorted by target and ``edge_weight (E',)`` float32.
+
+    Raises:
+        ValueError: wrong shape, or an edge that names a node outside ``0 .. N - 1``.
+    """
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise ValueError(f"edge_index must have shape (2, E), got {tuple(edge_index.shape)}")
+    if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < num_nodes:
+        raise ValueError(
+            f"edge_index must name nodes 0 .. {num_nodes - 1}, got {edge_index.tolist()}"
+        )
+    adjacency = torch.zeros(num_nodes, num_nodes)
+    adjacency[edge_index[1], edge_index[0]] = 1.0
+    adjacency += torch.eye(num_nodes)
+    scale = adjacency.sum(1).rsqrt()
+    target, source = adjacency.nonzero(as_tuple=True)
+    return torch.stack([source, target]), (scale[:, None] * adjacency * scale)[target, source]
+
+
+class GCNConv(nn.Module):
+    """One graph convolution, ``x_i' = W^T sum_j A_ij x_j + b``; W is Kaiming-uniform, b zero.
+
+    Shapes: x (B, N, in_features), edge_index (2, E) sorted by target, edge_weight (E,) -> (B, N, out_features).
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, scatter_backend: ScatterBackend = "auto"
+    ) -> None:
+        super().__init__()
+        self.scatter_backend = resolve_scatter_backend(scatter_backend)
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        nn.init.kaiming_uniform_(self.weight)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor) -> Tensor:
+        """Transform, send along the edges, sum per target."""
+        source, target = edge_index
+        messages = (x @ self.weight)[:, source] * edge_weight[:, None].to(
+            x.dtype
+        )  # (B, E, out_features)
+        return scatter_sum(messages, target, x.shape[1], self.scatter_backend) + self.bias
+
+
+class GCN(nn.Module):
+    """Three graph convolutions C -> C/2 -> C/4 -> C on one graph, ReLU between them (paper section 3.2).
+
+    Args:
+        dim: C, channels of a node.
+        num_nodes: N, nodes of the graph.
+        edge_index: (2, E) the graph; default the complete graph.
+        adjacency: ``fixed`` keeps the normalised adjacency constant, as in the released code; ``learnable`` makes its
+            entries parameters of this layer that start there, as in the paper.
+        final_activation: ReLU after the last convolution too, as in the paper.
+        scatter_backend: see :func:`resolve_scatter_backend`.
+
+    Shapes: (B, N, C) -> (B, N, C).
+    """
+
+    edge_index: Tensor
+    edge_weight: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_nodes: int,
+        edge_index: Tensor | None = None,
+        adjacency: Literal["fixed", "learnable"] = "fixed",
+        final_activation: bool = False,
+        scatter_backend: ScatterBackend = "auto",
+    ) -> None:
+        super().__init__()
+        if adjacency not in ("fixed", "learnable"):
+            raise ValueError(f"adjacency must be 'fixed' or 'learnable', got {adjacency!r}")
+        graph = complete_graph(num_nodes) if edge_index is None else edge_index
+        edge_index, edge_weight = normalize_edges(graph, num_nodes)
+        self.register_buffer("edge_index", edge_index, persistent=False)
+        if adjacency == "learnable":
+            self.edge_weight = nn.Parameter(edge_weight)
+        else:
+            self.register_buffer("edge_weight", edge_weight, persistent=False)
+        self.final_activation = final_activation
+        self.conv1 = GCNConv(dim, dim // 2, scatter_backend)
+        self.conv2 = GCNConv(dim // 2, dim // 4, scatter_backend)
+        self.conv3 = GCNConv(dim // 4, dim, scatter_backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Let the nodes talk."""
+        x = F.relu(self.conv1(x, self.edge_index, self.edge_weight))
+        x = F.relu(self.conv2(x, self.edge_index, self.edge_weight))
+        x = self.conv3(x, self.edge_index, self.edge_weight)
+        return F.relu(x) if self.final_activation else x

@@ -1,0 +1,1 @@
+"""What a training run sees and does, around pyiqa's loop."""

@@ -1,0 +1,161 @@
+"""What moves the weights: which parameters decay, how the learning rate runs, which parts stand still, SmoothL1.
+
+Nothing here keeps a state of its own: the learning rate is a function of the iteration, so a resumed run has nothing
+to restore but the optimiser.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
+"""Parts of a parameter's own name that exempt it from weight decay, beside every parameter of fewer than two axes."""
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: matrices and kernels, but no bias, norm, scalar, token or position table."""
+    leaf = name.rsplit(".", 1)[-1]
+    return parameter.dim() > 1 and not any(part in leaf for part in NO_DECAY)
+
+
+def parameter_groups(
+    network: nn.Module, lr: float, weight_decay: float, lr_backbone: float | None = None
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters into optimiser groups by learning rate and by :func:`decays`.
+
+    Args:
+        network: whose parameter names tell backbone (``backbone.``) from the rest.
+        lr: peak learning rate; kept as ``initial_lr``, which the schedule multiplies.
+        weight_decay: of the parameters that decay.
+        lr_backbone: peak learning rate of the backbone; default ``lr``.
+
+    Raises:
+        ValueError: nothing is left to train.
+    """
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_backbone, decayed = name.startswith("backbone."), decays(name, parameter)
+        rate = lr_backbone if is_backbone and lr_backbone is not None else lr
+        group = {
+            "params": [],
+            "lr": rate,
+            "initial_lr": rate,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        groups.setdefault((is_backbone, decayed), group)["params"].append(parameter)
+    if not groups:
+        raise ValueError("train.freeze leaves no parameter to train; remove a name from it")
+    return [groups[key] for key in sorted(groups)]
+
+
+def freeze(network: nn.Module, prefixes: list[str]) -> None:
+    """Take the gradient from the parameters below the named modules, for example ``backbone`` or ``backbone.layers_0``.
+
+    Raises:
+        ValueError: a name that no parameter begins with.
+    """
+    for prefix in prefixes:
+        frozen = [
+            p for name, p in network.named_parameters() if f"{name}.".startswith(f"{prefix}.")
+        ]
+        if not frozen:
+            children = ", ".join(
+                f"backbone.{name}" for name, _ in network.get_submodule("backbone").named_children()
+            )
+            raise ValueError(
+                f"train.freeze: nothing is called {prefix!r}; names that exist: backbone, {children}"
+            )
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def set_train_mode(network: nn.Module, frozen: list[str], freeze_batch_stats: bool = False) -> None:
+    """Switch to training mode, except the frozen modules, whose dropout and batch statistics stand still too.
+
+    Args:
+        network: may be wrapped for DDP.
+        frozen: names as for :func:`freeze`.
+        freeze_batch_stats: every BatchNorm keeps its running statistics and normalises with them.
+    """
+    network.train()
+    for name, module in network.named_modules():
+        is_frozen = any(
+            f"{name}.".removeprefix("module.").startswith(f"{prefix}.") for prefix in frozen
+        )  # DDP's name
+        if is_frozen or (freeze_batch_stats and isinstance(module, nn.BatchNorm2d)):
+            module.eval()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate by iteration, as a factor of each group's peak: linear warm-up, then one of three shapes.
+
+    Args:
+        total_iter: iterations of the whole run.
+        warmup_iter: iterations of the warm-up.
+        warmup_factor: factor of the first iteration; above 1 the rate falls during the warm-up.
+        type: ``constant``, ``step`` (times ``gamma`` every ``step_iter`` iterations, counted from the start of the
+            run) or ``cosine`` (from 1 down to ``min_factor`` at the end).
+        step_iter: iterations of a step.
+        gamma: factor of a step.
+        min_factor: end of the cosine.
+
+    Raises:
+        ValueError: an unknown type, a warm-up as long as the run, a step of no iterations.
+    """
+
+    total_iter: int
+    warmup_iter: int = 0
+    warmup_factor: float = 0.01
+    type: str = "constant"
+    step_iter: int = 0
+    gamma: float = 0.1
+    min_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.type not in ("constant", "step", "cosine"):
+            raise ValueError(
+                f"train.scheduler.type must be 'constant', 'step' or 'cosine', got {self.type!r}"
+            )
+        if not 0 <= self.warmup_iter < self.total_iter:
+            raise ValueError(
+                "train.warmup_epochs must be shorter than the run, "
+                f"got {self.warmup_iter} of {self.total_iter} iterations"
+            )
+        if self.type == "step" and self.step_iter < 1:
+            raise ValueError(
+                "train.scheduler.every_epochs must be above 0 where the type is 'step'"
+            )
+
+    def factor(self, iteration: int) -> float:
+        """Return the factor of iteration 1 .. total_iter."""
+        done = iteration - 1
+        if done < self.warmup_iter:
+            return self.warmup_factor + (1 - self.warmup_factor) * done / self.warmup_iter
+        if self.type == "step":
+            return float(self.gamma ** (done // self.step_iter))
+        if self.type == "constant":
+            return 1.0
+        progress = min(
+            1.0, (done - self.warmup_iter) / max(1, self.total_iter - 1 - self.warmup_iter)
+        )
+        return self.min_factor + (1 - self.min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def schedule_of(train_opt: dict[str, Any]) -> Schedule:
+    """Build the schedule that the ``train`` section describes in epochs, where ``total_iter`` is known by then."""
+    per_epoch = train_opt["total_iter"] / train_opt["total_epoch"]
+    scheduler = dict(train_opt.get("scheduler") or {})
+    return Schedule(
+        total_iter=train_opt["total_iter"],
+        warmup_iter=round(train_opt.get("warmup_epochs", 0) * per_epoch),
+        warmup_factor=train_opt.get("warmup_factor", 0.01),
+        step_iter=round(scheduler.pop("every_epochs", 0) * per_epoch),
+        **scheduler,
+    )

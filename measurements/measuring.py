@@ -1,0 +1,115 @@
+"""What the benchmark scripts beside this file share: timing in turn, tables, and the metric under test."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyiqa
+import torch
+
+from lifeiqa_plugin import register
+from lifeiqa_plugin.benchmark.speed import cpu_name
+from lifeiqa_plugin.checkpoints import factory as weights
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # for imagenet_start
+
+register()  # for a checkout that is not installed
+
+
+def conditions() -> str:
+    """Return one line that says on what the numbers were measured."""
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"CPU: {cpu_name()}, {torch.get_num_threads()} threads; {versions}"
+
+
+def load_pyplot() -> Any:
+    """Import matplotlib's pyplot, drawing to files only; few calls of the scripts draw, so they do not wait for it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def time_in_turn(
+    functions: dict[str, Callable[[], Any]], rounds: int, repeats: int = 1
+) -> dict[str, list[float]]:
+    """Time functions in interleaved rounds, so that whatever else the machine does slows all alike.
+
+    Args:
+        functions: name -> function without arguments; each is called once beforehand, untimed.
+        rounds: how often each is timed.
+        repeats: calls per timing, for functions too short for the clock.
+
+    Returns:
+        Name -> seconds per call, one for each round.
+    """
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            for _ in range(repeats):
+                function()
+            seconds[name].append((time.perf_counter() - start) / repeats)
+    return seconds
+
+
+def median_and_quartiles(values: Sequence[float], digits: int = 3) -> str:
+    """Return ``median (lower quartile - upper quartile)``; a single value stands alone."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Return the median over rounds of the ratio of two timings."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that :func:`create_lifeiqa` reads."""
+    parser.add_argument(
+        "--checkpoint", type=Path, help="weights to measure (default: the ones that ship)"
+    )
+    parser.add_argument(
+        "--untrained", action="store_true", help="random weights of the shipped architecture"
+    )
+
+
+def create_lifeiqa(args: argparse.Namespace) -> pyiqa.InferenceModel:
+    """Create the metric as users get it, on the CPU.
+
+    Raises:
+        SystemExit: the weights that ship are not there.
+    """
+    if args.untrained:
+        from imagenet_start import BACKBONE, DECODER
+
+        return pyiqa.create_metric(
+            "lifeiqa", device="cpu", pretrained=False, backbone=BACKBONE, **DECODER
+        )
+    if args.checkpoint is not None:
+        return pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=args.checkpoint)
+    if not weights.BUNDLED.is_file():
+        raise SystemExit(
+            f"{weights.BUNDLED}: missing; give --checkpoint FILE, or --untrained where only time matters"
+        )
+    return pyiqa.create_metric("lifeiqa", device="cpu")

