@@ -1,4 +1,4 @@
-"""For all tests: no network, the same random numbers each time, and a Python of their own for those that need one."""
+"""For all tests: no network, one thread, the same random numbers, and a Python of their own for those that need one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,20 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing by more; processes that tests start read the number from the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch = sys.modules.get("torch")
+        threads = torch.get_num_threads() if torch else None
+        if torch:
+            torch.set_num_threads(1)
+        yield
+        if torch:
+            torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

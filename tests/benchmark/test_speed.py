@@ -152,7 +152,10 @@ def test_peak_memory_that_cannot_be_measured_says_why(monkeypatch):
 def test_memory_of_this_process():
     assert 0.05 < own_peak() < 64
     left = memory_left()
-    assert left is None or left > 2**20
+    if sys.platform == "linux":
+        assert left > 2**20
+    else:
+        assert left is None
 
 
 @pytest.mark.parametrize("text", ["1080", "1080x", "0x5", "-1x5", "axb", "1080x800x3"])
