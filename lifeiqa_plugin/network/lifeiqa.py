@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from lifeiqa_plugin.nearest import nearest
 from lifeiqa_plugin.network.backbone import create_backbone, preprocessing_of
-from lifeiqa_plugin.network.crops import crop_offsets, cut_crops, to_working_size
+from lifeiqa_plugin.network.crops import cut_crops, to_working_size
 from lifeiqa_plugin.network.decoder import Decoder, DecoderConfig, DecoderOutput, check_count
+from lifeiqa_plugin.network.geometry import crop_offsets
 from lifeiqa_plugin.network.moe import Balancing, Routing, load_balancing_loss, router_z_loss
 
 SWIN_B = "swin_base_patch4_window7_224.ms_in22k_ft_in1k"
