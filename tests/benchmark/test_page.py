@@ -97,6 +97,7 @@ def look(browser: str, page: Path, width: int) -> dict:
     return json.loads(html.unescape(title[1]))
 
 
+@pytest.mark.slow
 def test_rendered_numbers(browser, page):
     seen = look(browser, page, 1200)
     table = pd.read_csv(page.with_name("accuracy.csv")).set_index("metric")

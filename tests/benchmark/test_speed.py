@@ -136,6 +136,7 @@ def test_what_does_not_fit_into_memory_is_not_run(metric_file, tmp_path, monkeyp
     assert stubs.calls == []
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_process_of_its_own():
     found = peak_memory(Candidate("psnr", "FR", False, {"type": "PSNR"}), [(32, 24), (2000, 2000)])
     small, large = found.values()

@@ -32,6 +32,7 @@ def test_every_script_is_run_by_a_test():
     assert scripts == run | TESTED_ELSEWHERE
 
 
+@pytest.mark.slow
 def test_calibration(run_main, dataset, checkpoint, tmp_path):
     arguments = (dataset / "meta.csv", dataset, "--checkpoint", checkpoint, "--figures", tmp_path)
     printed = run_main("calibration", *arguments)
@@ -48,6 +49,7 @@ def test_decoder_share(run_main):
     assert re.search(r"\| released +\| .* \| +\d+\.\d\d % \|", printed)
 
 
+@pytest.mark.slow
 def test_ladders(run_main, dataset, checkpoint, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -78,6 +80,7 @@ def test_startup(run_main):
     assert re.search(r"^added +-?\d+\.\d\d ms \(quartiles", printed, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_training(run_main, load, monkeypatch, tmp_path):
     """In this process instead of three."""
     script = load("training")
@@ -103,6 +106,7 @@ def test_training(run_main, load, monkeypatch, tmp_path):
         assert line["peak_MiB"] > 100
 
 
+@pytest.mark.slow
 def test_ablation(run_main, dataset, checkpoint, tmp_path):
     features = ("--features", tmp_path / "features.pt", "--views", 2)
     budget = ("--seeds", 1, "--epochs", 1, "--batch", 4)

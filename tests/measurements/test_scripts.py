@@ -183,6 +183,7 @@ def test_every_script_names_its_command():
         assert f"    python measurements/{script}.py" in source, script
 
 
+@pytest.mark.slow
 def test_a_script_runs_from_any_folder(run_python, tmp_path):
     script = ROOT / "measurements" / "scatter.py"
     options = ["--rounds", "2", "--repeats", "2", "--channels", "8", "--batch", "2"]

@@ -374,6 +374,7 @@ def test_leaves_the_world_as_found(network):
     assert not network.training
 
 
+@pytest.mark.slow
 def test_a_huge_image_fits_in_memory(run_python, tmp_path):
     """100 megapixels within 3 GB: the image (1.2 GB) and PyTorch (0.4 to 0.9 GB) are most of it."""
     code = """
@@ -490,6 +491,7 @@ def test_following_the_gradient_raises_the_score(network):
 # ------------------------------------------------------------------------------------------------------------ compilers
 
 
+@pytest.mark.slow
 def test_export_gives_the_same_numbers():
     network, x, other = (
         tiny(crop_size=224, working_size=384),
@@ -501,6 +503,7 @@ def test_export_gives_the_same_numbers():
         torch.testing.assert_close(exported(other), network(other))
 
 
+@pytest.mark.slow
 def test_compile_follows_other_sizes(network):
     """Without the check of the pixels, which needs their values: it is skipped while compiling."""
     compiled = torch.compile(network, fullgraph=True, backend="eager")
