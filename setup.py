@@ -97,7 +97,14 @@ setup(
     extras_require=EXTRAS,
     packages=find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]),
     package_data={
-        "lifeiqa_plugin": ["py.typed", "checkpoints/*.safetensors", "benchmark/page.html"]
+        "lifeiqa_plugin": [
+            "py.typed",
+            "checkpoints/*.safetensors",
+            "benchmark/page.html",
+            "page/*.css",
+            "page/*.html",
+            "page/*.js",
+        ]
     },
     include_package_data=False,
     zip_safe=False,

@@ -151,7 +151,7 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
             re.search(
                 r'type="application/json">(.*)</script>', Path("out/benchmark.html").read_text()
             )[1]
-        )["sets"]
+        )["datasets"]
         == []
     )
 
@@ -164,6 +164,10 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
             "nothing to do: give sets with -d or --data_opt, or leave out --no-speed",
         ),
         (["-m", "piqe", "--sizes", "big"], "--sizes takes WIDTHxHEIGHT"),
+        (
+            ["-m", "piqe", "--samples", "-1"],
+            "--samples takes a number that is not below zero, got -1",
+        ),
         (["-m", "nothing"], "no metric is called 'nothing'"),
         (["-m", "piqe", "-d", "nothing.csv"], "nothing.csv: cannot be read as a csv"),
     ],
