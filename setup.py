@@ -25,11 +25,13 @@ REQUIRED = [
     "pillow>=10.1.0",
     "PyYAML>=6.0.1",
     "tqdm>=4.66.0",
+    "tabulate>=0.9.0",
 ]
 TEST = ["pytest>=8", "setuptools>=64", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
+    "figures": ["matplotlib"],
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],
