@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,10 @@ from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 
 ARRAYS = ("quality_map", "attention", "attribution", "expert_share", "expert_map")
-"""What ``arrays.npz`` holds; the shapes are those of :class:`Explanation`."""
+"""What ``arrays.npz`` holds, beside the image; the shapes are those of :class:`Explanation`."""
+
+SPARSE = ("attention", "expert_map")
+"""Those that are saved at every fourth pixel, being smooth and many."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,19 @@ class Explanation:
         for kind in ("png", "svg"):
             with write_whole(folder / f"figure.{kind}") as file:
                 file.write(draw(self, kind))
-        arrays = {name: getattr(self, name) for name in ARRAYS}
         with write_whole(folder / "arrays.npz") as file:
-            np.savez_compressed(
-                file,
-                image=self.image,
-                **{name: a.astype(np.float16) for name, a in arrays.items() if a is not None},
-            )
+            np.savez_compressed(file, image=self.image, **self._arrays())
         write_json(folder / "manifest.json", self.summary())
+
+    def _arrays(self) -> dict[str, NDArray[np.float16]]:
+        arrays = {}
+        for name in ARRAYS:
+            values = getattr(self, name)
+            if name in SPARSE:
+                values = values[..., ::4, ::4]
+            if values is not None:
+                arrays[name] = values.astype(np.float16)
+        return arrays
 
     def summary(self) -> dict[str, Any]:
         """Return what is neither a map nor a picture."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import SubFigure
 
     from lifeiqa_plugin.explanation.explain import Explanation
 
@@ -26,20 +26,14 @@ def draw(explanation: Explanation, kind: str) -> bytes:
     Raises:
         ImportError: matplotlib is missing.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib: pip install 'lifeiqa_plugin[explain]'"
-        ) from error
+    matplotlib, figure_class = load_matplotlib()
     height, width = explanation.image.shape[:2]
     panels = 2 if explanation.attribution is None else 3
     top = WIDTH / panels * height / width * 0.9 + 0.7
     layers, queries = explanation.attention.shape[:2]
     bottom = WIDTH * 0.62 / queries * layers * height / width + 0.8
     with matplotlib.rc_context({"svg.hashsalt": "lifeiqa", "font.size": 8.5}):
-        figure = Figure(figsize=(WIDTH, top + bottom), layout="constrained")
+        figure = figure_class(figsize=(WIDTH, top + bottom), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=[top, bottom])
         _draw_maps(upper, explanation)
         left, right = lower.subfigures(1, 2, width_ratios=[0.64, 0.36])
@@ -48,11 +42,27 @@ def draw(explanation: Explanation, kind: str) -> bytes:
         file = io.BytesIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # of a file's name
-            figure.savefig(file, format=kind, dpi=160, metadata=_without_date(kind))
+            figure.savefig(file, format=kind, dpi=160, metadata=without_date(kind))
     return file.getvalue()
 
 
-def _without_date(kind: str) -> dict[str, Any]:
+def load_matplotlib() -> tuple[Any, Any]:
+    """Import matplotlib, without ``pyplot`` and what it opens, and its ``Figure``.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib: pip install 'lifeiqa_plugin[explain]'"
+        ) from error
+    return matplotlib, Figure
+
+
+def without_date(kind: str) -> dict[str, Any]:
     """Return what makes the same explanation the same file."""
     return {"Date": None} if kind == "svg" else {"Software": None}
 
@@ -66,16 +76,32 @@ def _draw_maps(figure: SubFigure, explanation: Explanation) -> None:
     has_attribution = explanation.attribution is not None
     axes = figure.subplots(1, 3 if has_attribution else 2)
     _show(axes[0], "image at its working size", explanation.image)
-    shown = _show(axes[1], "quality", explanation.quality_map, cmap=SEQUENTIAL)
+    low, high = quality_limits(explanation)
+    shown = _show(axes[1], "quality", explanation.quality_map, cmap=SEQUENTIAL, vmin=low, vmax=high)
     figure.colorbar(shown, ax=axes[1], shrink=0.75, label="score")
     if has_attribution:
         smooth = _smooth(explanation.attribution, 8)
         limit = float(np.abs(smooth).max()) or 1.0
         shown = _show(
-            axes[2], "what detail adds to the score", smooth, cmap=DIVERGING, vmin=-limit, vmax=limit
+            axes[2],
+            "what detail adds to the score",
+            smooth,
+            cmap=DIVERGING,
+            vmin=-limit,
+            vmax=limit,
         )
         bar = figure.colorbar(shown, ax=axes[2], shrink=0.75, ticks=[-limit, 0, limit])
         bar.ax.set_yticklabels(["lowers", "0", "raises"])
+
+
+def quality_limits(explanation: Explanation) -> tuple[float, float]:
+    """Return the scores that the darkest and the lightest colour of a quality map stand for.
+
+    At least four standard deviations apart, so that differences within the uncertainty look as small as they are.
+    """
+    low, high = float(explanation.quality_map.min()), float(explanation.quality_map.max())
+    missing = max(0.0, 4 * explanation.std - (high - low), 1e-3 - (high - low))
+    return low - missing / 2, high + missing / 2
 
 
 def _draw_attention(figure: SubFigure, explanation: Explanation) -> None:

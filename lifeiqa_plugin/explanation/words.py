@@ -59,9 +59,11 @@ def _flaws(distortions: Mapping[str, float]) -> str:
     by_strength = sorted(distortions.items(), key=lambda item: -item[1])
     strong = [PHRASES.get(name, name) for name, strength in by_strength if strength >= STRONG]
     slight = [
-        PHRASES.get(name, name) for name, strength in by_strength if SLIGHT <= strength < STRONG
+        f"slightly {PHRASES.get(name, name)}"
+        for name, strength in by_strength
+        if SLIGHT <= strength < STRONG
     ]
-    said = strong + [f"slightly {phrase}" for phrase in slight]
+    said = strong + slight[:2]  # a sentence, not a list
     if not said:
         return "nothing stands out"
     return ", ".join(said) + "; the rest is fine" * (len(said) < len(distortions))
