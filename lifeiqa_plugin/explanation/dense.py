@@ -12,12 +12,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lifeiqa_plugin.network.backbone import preprocessing_of
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 Floats = NDArray[np.float32]
@@ -43,8 +43,7 @@ class Windows(NamedTuple):
 @torch.no_grad()
 def score_windows(network: LifeIQA, x: Tensor, window: int = WINDOW) -> Windows:
     """Judge overlapping windows of an image (1, 3, H, W) at its working size; ``network`` is in evaluation mode."""
-    config = timm.get_pretrained_cfg(network.config["backbone"])
-    if config is not None and config.fixed_input_size:
+    if preprocessing_of(network.config["backbone"]).is_fixed:
         return _score_crops(network, x)
     return _score_cells(network, x, window)
 

@@ -133,7 +133,7 @@ def explain(
     """Explain the score of one image; the network, its flags and its gradients are left as found.
 
     Args:
-        image: what :func:`~lifeiqa_plugin.images.reading.read_image` takes, or a tensor (3, H, W) in [0, 1].
+        image: what :func:`~lifeiqa_plugin.images.reading.read_image` takes: a file, a picture, an array, a tensor.
         network: default: the bundled one.
         name: of the image; default: of its file.
         attribution_steps: gradients for the attribution, by far the most expensive part; 0 for no attribution.
@@ -148,15 +148,11 @@ def explain(
         from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 
         network = build_lifeiqa()
-    given = image if isinstance(image, Tensor) else read_image(image)
-    if given.dim() != 3:
-        raise ValueError(f"the image must be (3, H, W), got {tuple(given.shape)}")
+    given = read_image(image)
     size = (given.shape[2], given.shape[1])
     device = next(network.parameters()).device
     with evaluating(network):
-        x = to_working_size(
-            given[None].to(device).float(), network.crop_size, network.working_size
-        ).expand(-1, 3, -1, -1)
+        x = to_working_size(given[None].to(device), network.crop_size, network.working_size)
         del given
         output, windows = look(network, x)
         attribution = None
