@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.network.crops import cut_crops, to_working_size
-from lifeiqa_plugin.network.decoder import Decoder, DecoderOutput
+from lifeiqa_plugin.network.decoder import Decoder, DecoderConfig, DecoderOutput
 from lifeiqa_plugin.network.geometry import crop_offsets
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
@@ -113,10 +113,7 @@ class LifeDecoder(nn.Module):
         self.decoder = Decoder(
             channels,
             stage4_channels,
-            num_experts=experts,
-            adjacency=adjacency,
-            memory_grid=GRID,
-            **SIZES,
+            DecoderConfig(num_experts=experts, adjacency=adjacency, memory_grid=GRID, **SIZES),
         )
         if without == "gcn":
             for layer in self.decoder.layers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from lifeiqa_plugin.benchmark.metrics import NAME, first_line, read_yaml
 from lifeiqa_plugin.datasets.table import REFERENCE
 from lifeiqa_plugin.host import quiet
 from lifeiqa_plugin.images.reading import read_image
+from lifeiqa_plugin.nearest import nearest
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 
 GROUP_COLUMNS = (
@@ -87,7 +87,7 @@ def find_datasets(
         elif item.partition("@")[0].endswith(".csv"):
             sets.append(_from_csv(item, by))
         else:
-            near = ", ".join(difflib.get_close_matches(item, known, n=3)) or ", ".join(known)
+            near = ", ".join(nearest(item, known, 3)) or ", ".join(known)
             raise ValueError(
                 f"no set is called {item!r}; did you mean: {near}? Or give CSV@FOLDER@SPLIT"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import re
@@ -19,6 +18,7 @@ from pyiqa.default_model_configs import DEFAULT_CONFIGS
 import lifeiqa_plugin
 from lifeiqa_plugin.checkpoints.factory import BUNDLED_SHA256
 from lifeiqa_plugin.host import listed_metric, quiet, without_downloads
+from lifeiqa_plugin.nearest import nearest
 
 NAME = re.compile(r"[\w.+-]+")
 """What a metric or a set may be called: its scores are kept in files of that name."""
@@ -96,7 +96,7 @@ def find_metrics(names: list[str], option_file: str | Path | None = None) -> lis
     candidates = []
     for name in dict.fromkeys([*names, *custom]):
         if name not in table:
-            near = ", ".join(difflib.get_close_matches(name, table, n=3)) or "see pyiqa -ls"
+            near = ", ".join(nearest(name, table, 3)) or "see pyiqa -ls"
             raise ValueError(f"no metric is called {name!r}; did you mean: {near}?")
         about = table[name]
         options, mode = about.get("metric_opts"), about.get("metric_mode")

@@ -5,8 +5,6 @@ pyiqa takes any key and ignores those it does not know, so that a misspelt one t
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.network.lifeiqa import option_names
 
 ANY = None
 """In ``KNOWN``: whatever stands here is for pyiqa or torch to judge."""
@@ -30,7 +29,7 @@ KNOWN: dict[str, Any] = {
     "name": ANY, "model_type": ANY, "num_gpu": ANY, "manual_seed": ANY,
     "datasets": {"train": DATASET, "val": DATASET, "test": DATASET},
     "network": dict.fromkeys(
-        ["type", "pretrained", "pretrained_model_path", "preset", *inspect.signature(LifeIQA).parameters]
+        ["type", "pretrained", "pretrained_model_path", "preset", *option_names()]
     ),
     "path": dict.fromkeys(["resume_state"]),
     "train": {
@@ -144,7 +143,7 @@ def _check_section(
     for name, value in section.items():
         key = "val" if where == "datasets:" and str(name).startswith("val_") else name
         if key not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
+            near = nearest(name, known)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             raise ValueError(f"{path}: unknown key {where}{name}; {hint}")
         if known[key] is not ANY and value is not None:
