@@ -26,15 +26,15 @@ def test_its_sum_is_what_the_detail_adds_to_the_score(network):
     x = torch.rand(1, 3, 96, 110)
     with torch.no_grad():
         added = (network(x) - network(blurred(x))).item()
-    total = integrated_gradients(network, x, steps=64).sum().item()
+    total = integrated_gradients(network, x, steps=24).sum().item()
     assert abs(added) > 1e-3
-    assert total == pytest.approx(added, rel=0.05)  # a sum of 64 terms for an integral
+    assert total == pytest.approx(added, rel=0.2)  # a sum of 24 terms for an integral
 
 
 def test_the_blurred_start_has_the_mean_and_no_detail():
     x = torch.rand(1, 3, 96, 110)
     soft = blurred(x)
-    assert soft.mean() == pytest.approx(x.mean(), abs=0.01)
+    assert soft.mean().item() == pytest.approx(x.mean().item(), abs=0.01)
     assert soft.std() < 0.2 * x.std()
 
 
