@@ -28,9 +28,10 @@ from pyiqa.utils.dist_util import get_dist_info
 from pyiqa.utils.options import make_paths
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.correlation import METRICS
 from lifeiqa_plugin.host import forgetful_logger
 from lifeiqa_plugin.journal import write_whole
-from lifeiqa_plugin.scoring.evaluation import METRICS, evaluate
+from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
 from lifeiqa_plugin.training.model import STATE_FILE
 from lifeiqa_plugin.training.options import read_options

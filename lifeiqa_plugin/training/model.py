@@ -23,9 +23,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
-from lifeiqa_plugin.scoring.evaluation import METRICS, agreement, fit_std_calibration, score_dataset
+from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, score_dataset
 from lifeiqa_plugin.training.losses import rank_loss
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
 from lifeiqa_plugin.training.order import derive_seed
@@ -86,7 +87,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.schedule = schedule_of(train_opt)
         self.ema = self._average(train_opt.get("ema_decay", 0.0))
         val_opt = self.opt.get("val") or {}
-        self.metrics: dict[str, Any] = val_opt.get("metrics") or METRICS
+        self.metrics = METRICS
         self.key_metric: str = val_opt.get("key_metric") or "srcc"
         if self.key_metric not in self.metrics:
             raise ValueError(
@@ -302,7 +303,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
                 self.scored_network, dataset, dataset.opt.get("num_worker_per_gpu", 0)
             )
             mos = np.array(dataset.mos, dtype=np.float32)
-            self.metric_results = agreement(scores, mos, self.metrics)
+            self.metric_results = correlations(scores, mos)
             if self._update_best(name) and name == self.val_names[0]:
                 self.save_weights("net_best", fit_std_calibration(scores - mos, spreads))
             self._log_validation_metric_values(self.current_iter, name, tb_logger)
@@ -338,8 +339,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         return True
 
     def _better(self, metric: str) -> str:
-        default = "lower" if metric == "rmse" else "higher"
-        return str(self.metrics[metric].get("better", default))
+        return "lower" if metric == "rmse" else "higher"
 
     def _validation_due(self) -> bool:
         """Whether pyiqa is going to validate the weights of this iteration and has not yet."""

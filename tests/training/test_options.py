@@ -46,6 +46,7 @@ def test_every_line_is_explained(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
+@pytest.mark.slow
 def test_file_is_read_and_its_parts_are_built(path, monkeypatch):
     """The backbone on the meta device: names, shapes and counts, no weights."""
     create = arch.create_backbone
