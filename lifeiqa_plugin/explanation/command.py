@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lifeiqa_plugin.arguments import add_device, choose_device
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, required=True, help="folder to write, one folder per image in it"
     )
     parser.add_argument("--model", type=Path, help="checkpoint (default: the bundled one)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    add_device(parser)
     parser.add_argument(
         "--no-attribution",
         action="store_true",
@@ -25,8 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Explain each image; a file that cannot be read is a line on stderr, and the others go on.
+
+    Returns:
+        0, or 1 if an image could not be explained.
 
     Raises:
         FileExistsError: the folder exists.
@@ -37,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.explanation.explain import explain, new_folder, write_json
 
     out = new_folder(args.out, args.overwrite)
-    network = build_lifeiqa(pretrained_model_path=args.model).to(args.device)
+    network = build_lifeiqa(pretrained_model_path=args.model).to(choose_device(args.device))
     steps = 0 if args.no_attribution else STEPS
     entries = []
     for path, folder in zip(args.images, folder_names(args.images), strict=True):
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     if all("error" in entry for entry in entries):
         raise ValueError(f"none of the {len(entries)} images could be explained")
     write_json(out / "manifest.json", entries)
+    return int(any("error" in entry for entry in entries))
 
 
 def folder_names(paths: list[Path]) -> list[str]:

@@ -133,7 +133,8 @@ def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:
             fitting = weight[: height - top, : width - left]
             total[place] += values[i, j][..., None, None] * fitting
             weights[place] += fitting
-    return total / weights
+    laid: Floats = total / weights
+    return laid
 
 
 def _hann(length: int) -> Floats:

@@ -173,7 +173,8 @@ def compare_rows(
 def _joint(values: Doubles, index: NDArray[np.intp], count: int) -> Doubles:
     joint = np.zeros((count, values.shape[1]))
     np.add.at(joint, index, values)
-    return joint / joint.sum()
+    share: Doubles = joint / joint.sum()
+    return share
 
 
 def _test(

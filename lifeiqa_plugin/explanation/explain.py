@@ -86,11 +86,11 @@ class Explanation:
             with write_whole(folder / f"figure.{kind}") as file:
                 file.write(draw(self, kind))
         with write_whole(folder / "arrays.npz") as file:
-            np.savez_compressed(file, image=self.image, **self._arrays())
+            np.savez_compressed(file, allow_pickle=False, **self._arrays())
         write_json(folder / "manifest.json", self.summary())
 
-    def _arrays(self) -> dict[str, NDArray[np.float16]]:
-        arrays = {}
+    def _arrays(self) -> dict[str, Any]:
+        arrays: dict[str, Any] = {"image": self.image}
         for name in ARRAYS:
             values = getattr(self, name)
             if name in SPARSE:

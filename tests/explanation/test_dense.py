@@ -58,7 +58,9 @@ def test_a_backbone_of_fixed_size_sees_overlapping_crops(whole, monkeypatch):
 
 
 def test_spread_of_one_value_is_that_value_everywhere():
-    windows = Windows(np.full((2, 3), 0.25, np.float32), np.zeros((2, 3, 1)), [0, 20], [0, 20, 37], (40, 50))
+    windows = Windows(
+        np.full((2, 3), 0.25, np.float32), np.zeros((2, 3, 1)), [0, 20], [0, 20, 37], (40, 50)
+    )
     values = spread(windows, windows.scores, 60, 87)
     np.testing.assert_allclose(values, 0.25, rtol=1e-6)
 
