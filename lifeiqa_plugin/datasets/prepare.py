@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 
 from lifeiqa_plugin.datasets.readers import SETS, Row, Source, read_folder
 from lifeiqa_plugin.datasets.table import REFERENCE
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
-from lifeiqa_plugin.images.reading import open_image, read_image
+from lifeiqa_plugin.images.pixels import as_bytes
+from lifeiqa_plugin.images.reading import decode, read_image
 
 SPLIT_SEED = 123
 
@@ -168,9 +170,7 @@ def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list
 
 
 def _fingerprint(path: Path) -> NDArray[np.float32]:
-    with open_image(path) as image:
-        image.draft("L", (64, 64))
-        return fingerprint(image)
+    return fingerprint(Image.fromarray(as_bytes(decode(path, at_least=64).pixels)))
 
 
 def random_split(rows: list[Row], index: int) -> list[str]:

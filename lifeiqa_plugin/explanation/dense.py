@@ -133,8 +133,7 @@ def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:
             fitting = weight[: height - top, : width - left]
             total[place] += values[i, j][..., None, None] * fitting
             weights[place] += fitting
-    laid: Floats = total / weights
-    return laid
+    return (total / weights).astype(np.float32, copy=False)
 
 
 def _hann(length: int) -> Floats:

@@ -69,7 +69,8 @@ class Explanation:
     @cached_property
     def sentence(self) -> str:
         """What is wrong and where, in one sentence."""
-        is_flat = int(np.ptp(self.image.astype(int), axis=(0, 1)).max()) == 0
+        extent = np.ptp(self.image.astype(int), axis=(0, 1))
+        is_flat = int(extent.max()) <= 1  # resizing may round one colour to two
         return describe(self.distortions, self.quality_map, self.std, is_flat)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.explanation.explain import Explanation, explain
 from lifeiqa_plugin.explanation.figure import quality_limits
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
+from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed, small_copy
@@ -130,12 +131,9 @@ def _entry(
         "small": "",
     }
     try:
-        pixels = decode(path, at_least=side).pixels
+        small = Image.fromarray(as_bytes(decode(path, at_least=side).pixels))
     except OSError:
         return entry, np.zeros(1024, dtype=np.float32)
-    if pixels.dtype != np.uint8:
-        pixels = (pixels * 255).round().astype(np.uint8)
-    small = Image.fromarray(pixels)
     mark = fingerprint(small)
     entry["small"] = small_copy(small, side, 60)
     return entry, mark
