@@ -53,8 +53,10 @@ def test_other_systems_are_left_alone(monkeypatch):
     assert keep_freed_memory() is False
 
 
-@pytest.mark.parametrize("command", ["train -opt nowhere.yml", "evaluate nowhere.csv nowhere"])
-def test_commands_ask_for_it(monkeypatch, capsys, command):
+@pytest.mark.parametrize("command", ["train -opt empty", "evaluate empty nowhere"])
+def test_commands_ask_for_it(monkeypatch, capsys, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").touch()
     asked = []
     monkeypatch.setattr("lifeiqa_plugin.allocator.keep_freed_memory", lambda: asked.append(True))
     assert cli.main(command.split()) == 1

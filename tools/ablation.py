@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.network.crops import crop_offsets, cut_crops, to_working_size
+from lifeiqa_plugin.network.crops import cut_crops, to_working_size
 from lifeiqa_plugin.network.decoder import Decoder, DecoderOutput
+from lifeiqa_plugin.network.geometry import crop_offsets
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
 from lifeiqa_plugin.scoring.evaluation import agreement

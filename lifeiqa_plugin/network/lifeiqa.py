@@ -19,8 +19,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lifeiqa_plugin.network.crops import crop_offsets, cut_crops, to_working_size
+from lifeiqa_plugin.network.crops import cut_crops, to_working_size
 from lifeiqa_plugin.network.decoder import Decoder, DecoderOutput
+from lifeiqa_plugin.network.geometry import crop_offsets
 from lifeiqa_plugin.network.graph import ScatterBackend
 from lifeiqa_plugin.network.moe import Balancing, Routing, load_balancing_loss, router_z_loss
 

@@ -1,0 +1,49 @@
+"""What several commands ask for, and ask for in the same words."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class UsageError(ValueError):
+    """Arguments that cannot be, found before any work is done."""
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--device``."""
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where the network runs (default auto: CUDA if there is a GPU)",
+    )
+
+
+def choose_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda``, or a CUDA device by number, for what ``--device`` says; imports torch.
+
+    Raises:
+        UsageError: CUDA is asked for and there is none.
+    """
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if has_cuda else "cpu"
+    if device.startswith("cuda") and not has_cuda:
+        raise UsageError(f"device {device}: torch finds no GPU here; use --device cpu")
+    return device
+
+
+def check_file(path: Path, what: str) -> None:
+    """See that a file is there before anything slow begins.
+
+    Raises:
+        FileNotFoundError: it is not, or it is a folder.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {found}; expected {what}")

@@ -1,0 +1,52 @@
+"""``lifeiqa prepare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``lifeiqa prepare`` takes."""
+    parser.add_argument(
+        "dataset", help="'folder' for your own images and a csv, or one that docs/training.md lists"
+    )
+    parser.add_argument("root", type=Path, help="folder of the dataset, as it is when unpacked")
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        help="csv name,mos[,reference] of a 'folder' (default ROOT/scores.csv)",
+    )
+    parser.add_argument("--out", type=Path, help="csv to write (default meta_info_<dataset>.csv)")
+    parser.add_argument(
+        "--mos-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="scale of a 'folder'"
+    )
+    parser.add_argument(
+        "--lower-better", action="store_true", help="the scores of a 'folder' are worse when higher"
+    )
+    parser.add_argument(
+        "--splits", type=int, default=10, help="number of seeded splits (default 10)"
+    )
+    parser.add_argument(
+        "--drop-near-duplicates",
+        action="store_true",
+        help="keep near-duplicates of official test images out",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the csv and print what it holds."""
+    from lifeiqa_plugin.datasets.prepare import prepare
+
+    out = args.out or Path(f"meta_info_{args.dataset}.csv")
+    described = prepare(
+        args.dataset,
+        args.root,
+        out,
+        args.scores,
+        args.mos_range,
+        args.lower_better,
+        args.splits,
+        args.drop_near_duplicates,
+    )
+    print(described)

@@ -1,0 +1,55 @@
+"""The network as PyTorch runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lifeiqa_plugin.arguments import choose_device
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+
+
+def create(model: str | Path | None = None, device: str = "auto") -> TorchEngine:
+    """Build the bundled network, or that of a checkpoint, on a device."""
+    chosen = choose_device(device)
+    network = build_lifeiqa(pretrained_model_path=model)
+    return TorchEngine(network.to(chosen))
+
+
+class TorchEngine:
+    """A :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA` as an engine; the network is used where it is, in eval mode.
+
+    Args:
+        network: on the device that shall do the work.
+    """
+
+    def __init__(self, network: LifeIQA) -> None:
+        self.network = network.eval()
+        self.device = next(network.parameters()).device
+        self.names: tuple[str, ...] = getattr(network, "distortion_names", ())
+
+    def working_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) to which an image has to be resized."""
+        return working_shape(height, width, self.network.crop_size, self.network.working_size)
+
+    @torch.inference_mode()
+    def score(self, batch: Floats) -> EngineOutput:
+        """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
+        x = torch.from_numpy(batch).to(self.device)
+        if self.names:
+            details = self.network(x, return_details=True)
+            score, std, distortions = details.score, details.std, details.distortions
+        else:
+            score, std = self.network(x, return_std=True)
+            distortions = score.new_zeros(len(batch), 0)
+        return EngineOutput(_flat(score), _flat(std), distortions.float().cpu().numpy())
+
+
+def _flat(column: torch.Tensor) -> Floats:
+    values: Floats = column.float().cpu().numpy().astype(np.float32)[:, 0]
+    return values

@@ -1,0 +1,49 @@
+"""Engines: the same numbers as the network, whoever runs it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.scoring.engines import ENGINES, create_engine
+from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+
+
+def test_the_torch_engine_gives_the_networks_numbers():
+    network = build_lifeiqa().eval()
+    engine = create_engine("torch", device="cpu")
+    batch = np.random.default_rng(0).random((2, 3, 384, 400), dtype=np.float32)
+    assert engine.working_shape(3000, 4000) == (384, 512)
+    assert engine.working_shape(384, 400) == (384, 400)
+    output = engine.score(batch)
+    with torch.no_grad():
+        score, std = network(torch.from_numpy(batch), return_std=True)
+    np.testing.assert_allclose(output.score, score[:, 0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(output.std, std[:, 0].numpy(), atol=1e-6)
+    assert output.distortions.shape == (2, len(engine.names))
+
+
+def test_a_network_of_ones_own():
+    torch.manual_seed(0)
+    network = build_lifeiqa(
+        pretrained=False, backbone="test_convnext", embed_dim=16, num_heads=2, depth=1, crop_size=32
+    )
+    engine = TorchEngine(network)
+    assert not network.training
+    assert engine.working_shape(100, 200) == (55, 110)
+    assert np.isfinite(engine.score(np.zeros((1, 3, 55, 110), np.float32)).score).all()
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ("trch", "no engine is called 'trch'; did you mean 'torch'?"),
+        ("zzz", "no engine is called 'zzz'; known are auto, torch"),
+    ],
+)
+def test_unknown_engines(engine, message):
+    assert "torch" in ENGINES
+    with pytest.raises(ValueError, match=message):
+        create_engine(engine)

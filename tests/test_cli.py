@@ -1,0 +1,136 @@
+"""The command line itself: what it imports, what it answers, and how an error looks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import lifeiqa_plugin
+from lifeiqa_plugin import arguments, cli
+
+ROOT = Path(__file__).parents[1]
+HEAVY = "{'torch', 'pyiqa', 'pandas', 'timm'} & set(sys.modules)"
+
+
+def run_apart(run_python, tmp_path, *argv: str):
+    """Run a command in a Python of its own; the last line of its output is what it imported of ``HEAVY``."""
+    code = (
+        f"import atexit, sys, lifeiqa_plugin.cli as cli\natexit.register(lambda: print({HEAVY}))\n"
+    )
+    code += f"sys.exit(cli.main({list(argv)}))"
+    return run_python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+
+
+@pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in cli.COMMANDS)])
+def test_help_is_quick(run_python, tmp_path, argv):
+    done = run_apart(run_python, tmp_path, *argv)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: lifeiqa")
+    assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "-opt", "nowhere"], "nowhere: no such file; expected an option file"),
+        (["train", "-opt", "."], ".: a folder; expected an option file"),
+        (["evaluate", "no.csv", "."], "no.csv: no such file; expected a csv written by"),
+        (
+            ["evaluate", str(ROOT / "README.md"), ".", "--model", "nowhere"],
+            "nowhere: no such file; expected a checkpoint",
+        ),
+        (["benchmark", "--data_opt", "no.yml"], "no.yml: no such file; expected an option file"),
+    ],
+)
+def test_missing_files_are_seen_before_torch_is_imported(run_python, tmp_path, argv, message):
+    done = run_apart(run_python, tmp_path, *argv)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"lifeiqa: FileNotFoundError: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("start", [["-m", "lifeiqa_plugin"], ["-m", "lifeiqa_plugin.cli"]])
+def test_version(run_python, tmp_path, start):
+    done = run_python(*start, "--version", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.stdout == f"lifeiqa {lifeiqa_plugin.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "photo.jpg",
+            "no command 'photo.jpg'; to score files or folders: lifeiqa score 'photo.jpg'",
+        ),
+        ("trian", "no command 'trian'; did you mean 'lifeiqa train'?"),
+    ],
+)
+def test_what_is_no_command(capsys, name, message):
+    assert cli.main([name]) == 2
+    assert capsys.readouterr().err == f"lifeiqa: {message}\n"
+
+
+def test_no_command_prints_the_help(capsys):
+    assert cli.main([]) == 2
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in cli.COMMANDS)
+
+
+@pytest.fixture
+def as_command(monkeypatch):
+    """Let ``lifeiqa train`` be a function without arguments."""
+
+    def replace(run) -> None:
+        command = SimpleNamespace(add_arguments=lambda parser: None, run=lambda args: run())
+        monkeypatch.setattr(cli.importlib, "import_module", lambda name: command)
+
+    return replace
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("bad\n  value"), 1),
+        (OSError("bad value"), 1),
+        (FloatingPointError("bad value"), 1),
+        (ImportError("bad value"), 1),
+        (arguments.UsageError("bad value"), 2),
+    ],
+)
+def test_an_error_is_one_line(as_command, capsys, error, code):
+    def fail():
+        raise error
+
+    as_command(fail)
+    assert cli.main(["train"]) == code
+    assert capsys.readouterr().err == f"lifeiqa: {type(error).__name__}: bad value\n"
+
+
+def test_what_a_command_returns_is_the_exit_status(as_command):
+    as_command(lambda: 1)
+    assert cli.main(["train"]) == 1
+    as_command(lambda: None)
+    assert cli.main(["train"]) == 0
+
+
+def test_sigterm_ends_a_command_as_an_interrupt_does(as_command):
+    before = signal.getsignal(signal.SIGTERM)
+    as_command(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert cli.main(["train"]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert arguments.choose_device("auto") == "cpu"
+    assert arguments.choose_device("cpu") == "cpu"
+    with pytest.raises(arguments.UsageError, match="device cuda: torch finds no GPU here; use"):
+        arguments.choose_device("cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert arguments.choose_device("auto") == "cuda"
+    assert arguments.choose_device("cuda:1") == "cuda:1"
