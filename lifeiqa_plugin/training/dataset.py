@@ -108,18 +108,23 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Scores of all rows."""
         return [row[1] for row in self.paths_mos]
 
-    def check(self) -> None:
-        """Look at the scores and open every file; pixels are not decoded.
+    def check_scores(self) -> None:
+        """See that there is something to learn, or to be judged by.
 
         Raises:
-            OSError: names up to five files that are missing or no images, and says how many there are.
             ValueError: all scores are the same.
         """
         if len(set(self.mos)) == 1:
             raise ValueError(
-                f"{self.options.name}: all {len(self)} scores are {self.mos[0]:g}; a metric learns from, and is "
-                "judged by, scores that differ"
+                f"{self.options.name}: all {len(self)} scores are {self.mos[0]:g}; expected scores that differ"
             )
+
+    def check_files(self) -> None:
+        """Open every file; pixels are not decoded.
+
+        Raises:
+            OSError: names up to five files that are missing or no images, and says how many there are.
+        """
         problems = []
         for path, *_ in self.paths_mos:
             try:

@@ -166,7 +166,8 @@ def check_data(opt: Options) -> dict[str, Any]:
     with quiet():
         datasets = {phase: build_dataset(dataset) for phase, dataset in opt["datasets"].items()}
     for dataset in datasets.values():
-        dataset.check()
+        dataset.check_scores()
+        dataset.check_files()
     check_no_overlap(datasets)
     names = [dataset["name"] for dataset in opt["datasets"].values()]
     if len(set(names)) < len(names):

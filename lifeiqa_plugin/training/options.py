@@ -62,10 +62,10 @@ class DatasetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetOptions(DatasetOptions):
-    """``datasets:train``, or one of its list; of a list, the keys of ``BATCH`` hold for all once one has them."""
+    """``datasets:train``."""
 
-    batch_size_per_gpu: int
-    """images in a batch of one process; the batch has `crops_per_image` times as many crops"""
+    batch_size_per_gpu: int | None = None
+    """images in a batch of one process, required; the batch has `crops_per_image` times as many crops"""
     crops_per_image: int = 1
     """crops from each decode"""
     crop_size: int | None = None
@@ -79,6 +79,8 @@ class TrainingSetOptions(DatasetOptions):
     undistorted on; `rank_weight` ranks them"""
     ladder_folder: str | None = None
     """clean photos, which need no scores, that stand in for half of these images"""
+    weight: float = 1.0
+    """times that each image is seen in an epoch; of a broken number, another random part in each epoch"""
     use_shuffle: bool = True
     """false for the order of the csv"""
     pin_memory: bool = False
@@ -239,8 +241,24 @@ class Options:
 
 def view(section: type[Section], values: Mapping[str, Any]) -> Section:
     """Return resolved values as their dataclass; keys that pyiqa has put beside them are left out."""
-    known = dataclasses.fields(section)  # type: ignore[arg-type]  # a dataclass type
-    return section(**{f.name: values[f.name] for f in known if f.name in values})
+    kinds, own = get_type_hints(section), {}
+    for name in kinds.keys() & values.keys():
+        value, kind = values[name], kinds[name]
+        is_section = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        own[name] = view(kind, value) if is_section else value
+    return section(**own)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return what differs between two sets of options, ``train:optim:lr 0.001 -> 0.002``."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new, key = before.get(name), now.get(name), _join(where, name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, key)
+        elif old != new:
+            found.append(f"{key} {_short(old)} -> {_short(new)}")
+    return found
 
 
 def read_options(path: str | Path, force_yml: list[str] | None = None) -> dict[str, Any]:
@@ -271,7 +289,7 @@ def read_options(path: str | Path, force_yml: list[str] | None = None) -> dict[s
         raise ValueError(f"{path}: {error}") from error
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is not typed
     """YAML 1.1, but 1e-4 is a number too."""
 
 
@@ -285,7 +303,7 @@ _Loader.add_implicit_resolver(
 def _parse(text: str, where: str) -> Any:
     """Read YAML of a bounded size."""
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+        value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{where}: not valid YAML: {reason}") from error
@@ -353,7 +371,10 @@ def _resolve_dataset(phase: str, given: Any) -> dict[str, Any]:
         raise ValueError(f"{where}:meta_info_file is missing; see docs/training.md")
     csv = Path(dataset["meta_info_file"]).stem.removeprefix("meta_info_")
     dataset.setdefault("name", f"{csv}-{phase}")
-    dataset.setdefault("persistent_workers", dataset["num_worker_per_gpu"] > 0)
+    if phase == "train":
+        if "batch_size_per_gpu" not in dataset:
+            raise ValueError(f"{where}:batch_size_per_gpu is missing; see docs/training.md")
+        dataset.setdefault("persistent_workers", dataset["num_worker_per_gpu"] > 0)
     return dataset
 
 

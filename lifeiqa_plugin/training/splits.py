@@ -7,17 +7,15 @@ import csv
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from pyiqa.utils.dist_util import get_dist_info
 
 from lifeiqa_plugin.scoring.evaluation import METRICS
 from lifeiqa_plugin.training.launch import TEST_RESULTS, run
-from lifeiqa_plugin.training.options import read_options
 
 
-def train_splits(
-    option_file: str | Path, count: int, force_yml: list[str] | None = None
-) -> list[dict[str, float]]:
+def train_splits(options: dict[str, Any], count: int) -> list[dict[str, float]]:
     """Train splits 1 .. ``count`` one after the other, each resumed if it was interrupted, none trained twice.
 
     Writes ``experiments/<name>_splits.csv`` and ``.md``: each split's test results, their median, mean and deviation.
@@ -25,7 +23,6 @@ def train_splits(
     Raises:
         ValueError: no ``test`` set, or fewer than one split; else as :func:`train`.
     """
-    options = read_options(option_file, force_yml)
     if count < 1 or "test" not in options["datasets"]:
         raise ValueError(
             "--splits needs a number of 1 or more, and an option file with datasets: test:"
@@ -40,7 +37,7 @@ def train_splits(
         if done.is_file():
             results.append(json.loads(done.read_text(encoding="utf-8")))
         else:
-            results.append(run(one, option_file, auto_resume=True))
+            results.append(run(one, auto_resume=True))
     if get_dist_info()[0] == 0:
         write_summary(results, Path("experiments") / f"{options['name']}_splits")
     return results
