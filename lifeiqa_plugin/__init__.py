@@ -18,14 +18,16 @@ from lifeiqa_plugin.register import register
 
 if TYPE_CHECKING:
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+    from lifeiqa_plugin.images.reading import read_image
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 __version__ = "0.1.0"
-__all__ = ["LifeIQA", "__version__", "build_lifeiqa", "register"]
+__all__ = ["LifeIQA", "__version__", "build_lifeiqa", "read_image", "register"]
 
 _HOME = {
     "LifeIQA": "lifeiqa_plugin.network.lifeiqa",
     "build_lifeiqa": "lifeiqa_plugin.checkpoints.factory",
+    "read_image": "lifeiqa_plugin.images.reading",
 }
 
 register()

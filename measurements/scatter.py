@@ -14,7 +14,7 @@ import torch
 from measuring import conditions, markdown_table, median_and_quartiles, median_ratio, time_in_turn
 from torch import Tensor
 
-from lifeiqa_plugin.network.graph import complete_graph, load_torch_scatter, scatter_sum
+from lifeiqa_plugin.network.graph import edges_of, load_torch_scatter, scatter_sum
 
 
 def scatters(index: Tensor, num_nodes: int) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20)
     args = parser.parse_args()
     torch.manual_seed(0)
-    _, index = complete_graph(args.nodes)
+    _, index = edges_of("complete", args.nodes)
     messages = torch.rand(args.batch, len(index), args.channels)
     tracked = messages.clone().requires_grad_()
     ways = scatters(index, args.nodes)

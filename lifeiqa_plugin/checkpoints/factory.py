@@ -7,13 +7,9 @@ from typing import Any
 
 import torch
 
-from lifeiqa_plugin.checkpoints.files import (
-    MACHINE_OPTIONS,
-    check_option_names,
-    read_checkpoint,
-)
+from lifeiqa_plugin.checkpoints.files import MACHINE_OPTIONS, read_checkpoint
 from lifeiqa_plugin.checkpoints.released import StateDict
-from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
+from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA, check_option_names
 
 BUNDLED = Path(__file__).with_name("lifeiqa.safetensors")
 
@@ -46,7 +42,7 @@ def build_lifeiqa(
         raise TypeError(
             f"pretrained must be True or False, got {pretrained!r}; pretrained_model_path names a file"
         )
-    check_option_names(options)
+    check_option_names(options, more=("pretrained", "pretrained_model_path", "preset"))
     if preset is not None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")

@@ -7,9 +7,7 @@ network, its preprocessing, score range and direction, training data and licence
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import inspect
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from lifeiqa_plugin.checkpoints.released import (
     released_config,
 )
 from lifeiqa_plugin.journal import write_whole
-from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.lifeiqa import LifeIQA, check_option_names
 
 FORMAT = 1
 
@@ -55,24 +53,6 @@ class Checkpoint:
     state_dict: StateDict
     config: dict[str, Any] | None
     card: Card | None
-
-
-def check_option_names(options: dict[str, Any]) -> None:
-    """See that every name is an argument of LifeIQA.
-
-    Raises:
-        TypeError: one is not; names the nearest.
-    """
-    known = list(inspect.signature(LifeIQA).parameters)
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(
-                name, [*known, "pretrained", "pretrained_model_path", "preset"], n=1
-            )
-            hint = (
-                f"; did you mean {near[0]!r}?" if near else f"; known options: {', '.join(known)}"
-            )
-            raise TypeError(f"LifeIQA has no option {name!r}{hint}")
 
 
 def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lifeiqa_plugin.datasets.readers import SETS, Row, Source, read_folder
 from lifeiqa_plugin.datasets.table import REFERENCE
-from lifeiqa_plugin.images.reading import open_image, read_image
+from lifeiqa_plugin.images.reading import decode, read_image
 
 SPLIT_SEED = 123
 
@@ -171,14 +171,15 @@ def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list
 
 def _fingerprint(path: Path) -> np.ndarray:
     """Return an image as 32 x 32 gray values of zero mean and unit length, (1024,)."""
-    with open_image(path) as image:
-        image.draft("L", (64, 64))
-        small = np.asarray(
-            image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float32
-        ).ravel()
+    image = Image.fromarray(_as_bytes(decode(path, at_least=64).pixels)).convert("L")
+    small = np.asarray(image.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
     centred: np.ndarray = small - small.mean()
     centred /= max(float(np.linalg.norm(centred)), 1e-6)
     return centred
+
+
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else (pixels * 255).round().astype(np.uint8)
 
 
 def random_split(rows: list[Row], index: int) -> list[str]:

@@ -1,18 +1,85 @@
 """From the backbone's last two stages to one score per query: queries, graph, cross-attention, experts.
 
-Letters in shapes: B crops, Q queries, C channels, M memory tokens, E experts.
+Letters in shapes: B crops, Q queries, C channels, M memory tokens, L layers, E experts, D distortions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lifeiqa_plugin.network.graph import GCN, ScatterBackend
+from lifeiqa_plugin.network.graph import GCN, Graph, ScatterBackend, edges_of
 from lifeiqa_plugin.network.moe import Routing, SparseMoE
+
+LIMITS = {
+    "embed_dim": 16_384,
+    "num_heads": 1024,
+    "num_queries": 1024,
+    "depth": 256,
+    "num_experts": 4096,
+    "top_k": 4096,
+    "memory_grid": 256,
+}
+"""Far above any use: a damaged or hostile checkpoint must not ask for all the memory there is."""
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """What a decoder is built from; the defaults are those of the released code.
+
+    Raises:
+        TypeError: a number that is no whole number, names of distortions that are no list of texts.
+        ValueError: a field out of its range.
+    """
+
+    embed_dim: int = 384
+    """C, channels of a token; a multiple of 4 and of ``num_heads``."""
+    num_heads: int = 6
+    """Heads of the cross-attention."""
+    num_queries: int = 6
+    """Q, learned queries, the nodes of the graph."""
+    depth: int = 4
+    """L, number of interaction layers."""
+    num_experts: int = 8
+    """E; 1 is a plain two-layer network without router."""
+    top_k: int = 2
+    """K, experts per query; capped at E."""
+    memory_grid: int = 7
+    """stage3 is averaged to ``memory_grid ** 2`` memory tokens."""
+    graph: Graph = "complete"
+    """Who talks to whom: ``complete``, ``ring``, ``star`` (around query 0), ``none``, or [[source, target], ...]."""
+    adjacency: Literal["fixed", "learnable"] = "fixed"
+    """``fixed`` (released code) or ``learnable`` (paper), see :class:`~lifeiqa_plugin.network.graph.GCN`."""
+    gcn_final_activation: bool = False
+    """ReLU after the last graph convolution (paper)."""
+    moe_scaled: Literal["experts", "bypass"] = "experts"
+    """What the learned scalar s multiplies: ``experts``, x + s MoE(x), or ``bypass``, MoE(x) + s x (paper)."""
+    dropout: float = 0.1
+    """Inside the experts."""
+    scatter_backend: ScatterBackend = "auto"
+    """``auto``, ``torch`` or ``torch_scatter``; the numbers are the same."""
+    distortions: tuple[str, ...] = ()
+    """Names of the distortions that a second head tells apart; empty for none."""
+
+    def __post_init__(self) -> None:
+        for name, limit in LIMITS.items():
+            check_count(name, getattr(self, name), limit)
+        if self.embed_dim % 4 or self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim must be a multiple of 4 and of num_heads={self.num_heads}, "
+                f"got {self.embed_dim}"
+            )
+        if self.moe_scaled not in ("experts", "bypass"):
+            raise ValueError(f"moe_scaled must be 'experts' or 'bypass', got {self.moe_scaled!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        object.__setattr__(self, "distortions", _checked_names(self.distortions))
+        edges_of(self.graph, self.num_queries)  # raises where there is no such graph
 
 
 class InteractionLayer(nn.Module):
@@ -21,11 +88,18 @@ class InteractionLayer(nn.Module):
     Shapes: x (B, Q, C), memory (B, M, C) -> x (B, Q, C) and, on request, attention (B, Q, M), mean over heads.
     """
 
-    def __init__(self, dim: int, num_heads: int, gcn: GCN) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.gcn = gcn
-        self.norm = nn.LayerNorm(dim)
-        self.attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        self.gcn = GCN(
+            config.embed_dim,
+            config.num_queries,
+            edges_of(config.graph, config.num_queries),
+            adjacency=config.adjacency,
+            final_activation=config.gcn_final_activation,
+            scatter_backend=config.scatter_backend,
+        )
+        self.norm = nn.LayerNorm(config.embed_dim)
+        self.attention = nn.MultiheadAttention(config.embed_dim, config.num_heads, batch_first=True)
 
     def forward(
         self, x: Tensor, memory: Tensor, need_weights: bool = False
@@ -37,101 +111,88 @@ class InteractionLayer(nn.Module):
 
 
 class DecoderOutput(NamedTuple):
-    """Every stage of the decoder, for proofs and explanations; ``attention`` (B, Q, M) only on request."""
+    """What the decoder says of B crops."""
 
-    queries: Tensor  # (B, Q, C)
-    memory: Tensor  # (B, M, C)
-    tokens_first_layer: Tensor  # (B, Q, C)
-    tokens_last_layer: Tensor  # (B, Q, C)
-    routing: Routing
-    moe_out: Tensor  # (B, Q, C)
-    tokens_out: Tensor  # (B, Q, C)
-    query_scores: Tensor  # (B, Q)
-    attention: Tensor | None
+    query_scores: Tensor  # (B, Q) raw, before any score range
+    routing: Routing  # of the queries, (B, Q, ...)
+    distortion_logits: Tensor  # (B, D); D may be 0
+    attention: Tensor | None  # (B, L, Q, M) of every layer, mean over heads; only on request
 
 
 class Decoder(nn.Module):
-    """From the backbone's last two stages to one raw score per query; arguments as in :class:`LifeIQA`."""
+    """From the backbone's last two stages, with C3 and C4 channels, to one raw score per query."""
 
     def __init__(
-        self,
-        stage3_channels: int,
-        stage4_channels: int,
-        embed_dim: int = 384,
-        num_heads: int = 6,
-        num_queries: int = 6,
-        depth: int = 4,
-        num_experts: int = 8,
-        top_k: int = 2,
-        memory_grid: int = 7,
-        adjacency: Literal["fixed", "learnable"] = "fixed",
-        gcn_final_activation: bool = False,
-        moe_scaled: Literal["experts", "bypass"] = "experts",
-        dropout: float = 0.1,
-        scatter_backend: ScatterBackend = "auto",
+        self, stage3_channels: int, stage4_channels: int, config: DecoderConfig | None = None
     ) -> None:
         super().__init__()
-        _check_decoder_arguments(embed_dim, num_heads, num_queries, depth, memory_grid, moe_scaled)
-        self.memory_grid = memory_grid
-        self.moe_scaled = moe_scaled
-        self.query_tokens = nn.Parameter(torch.empty(1, num_queries, embed_dim))
+        config = config or DecoderConfig()
+        dim = config.embed_dim
+        self.config = config
+        self.query_tokens = nn.Parameter(torch.empty(1, config.num_queries, dim))
         nn.init.trunc_normal_(self.query_tokens, std=0.02)
-        self.context = nn.Linear(stage4_channels, embed_dim)
-        self.memory = nn.Linear(stage3_channels, embed_dim)
-        self.layers = nn.ModuleList(
-            InteractionLayer(
-                embed_dim,
-                num_heads,
-                GCN(embed_dim, num_queries, None, adjacency, gcn_final_activation, scatter_backend),
-            )
-            for _ in range(depth)
-        )
-        self.norm = nn.LayerNorm(embed_dim)
-        self.moe = SparseMoE(embed_dim, num_experts, top_k, dropout)
+        self.context = nn.Linear(stage4_channels, dim)
+        self.memory = nn.Linear(stage3_channels, dim)
+        self.layers = nn.ModuleList(InteractionLayer(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(dim)
+        self.moe = SparseMoE(dim, config.num_experts, config.top_k, config.dropout)
         self.moe_scale = nn.Parameter(torch.tensor(0.1))
-        self.head = nn.Linear(embed_dim, 1)
+        self.head = nn.Linear(dim, 1)
+        if config.distortions:
+            self.distortion_head = nn.Linear(dim, len(config.distortions))
 
     def forward(self, stage3: Tensor, stage4: Tensor, need_weights: bool = False) -> DecoderOutput:
         """(B, C3, H3, W3), (B, C4, H4, W4) -> :class:`DecoderOutput`."""
-        queries = self.query_tokens + self.context(stage4.mean((2, 3)))[:, None]  # (B, Q, C)
-        memory = self.memory(_pool_to_grid(stage3, self.memory_grid).flatten(2).mT)  # (B, M, C)
-        tokens, attention, first = queries, None, queries
-        for i, layer in enumerate(self.layers):
-            tokens, attention = layer(tokens, memory, need_weights and i == len(self.layers) - 1)
-            first = tokens if i == 0 else first
-        normed = self.norm(tokens)
-        moe_out, routing = self.moe(normed)
-        if self.moe_scaled == "experts":
-            tokens_out = normed + self.moe_scale * moe_out
+        context = self.context(stage4.mean((2, 3)))  # (B, C)
+        tokens = self.query_tokens + context[:, None]  # (B, Q, C)
+        cells = pool_to_grid(stage3, self.config.memory_grid)  # (B, C3, grid, grid)
+        memory = self.memory(cells.flatten(2).mT)  # (B, M, C)
+        attention = []
+        for layer in self.layers:
+            tokens, weights = layer(tokens, memory, need_weights)
+            attention.append(weights)
+        tokens = self.norm(tokens)
+        mixed, routing = self.moe(tokens)
+        if self.config.moe_scaled == "experts":
+            tokens = tokens + self.moe_scale * mixed
         else:
-            tokens_out = moe_out + self.moe_scale * normed
-        query_scores = self.head(tokens_out).squeeze(-1)  # (B, Q)
+            tokens = mixed + self.moe_scale * tokens
         return DecoderOutput(
-            queries, memory, first, tokens, routing, moe_out, tokens_out, query_scores, attention
+            query_scores=self.head(tokens).squeeze(-1),
+            routing=routing,
+            distortion_logits=self._tell_distortions(tokens.mean(1)),
+            attention=torch.stack(attention, dim=1) if need_weights else None,
         )
 
-
-def _check_decoder_arguments(
-    embed_dim: int, num_heads: int, num_queries: int, depth: int, memory_grid: int, moe_scaled: str
-) -> None:
-    for name, value in {
-        "num_queries": num_queries,
-        "depth": depth,
-        "memory_grid": memory_grid,
-    }.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if embed_dim < 4 or embed_dim % 4 or embed_dim % num_heads:
-        raise ValueError(
-            f"embed_dim must be a multiple of 4 and of num_heads={num_heads}, got {embed_dim}"
-        )
-    if moe_scaled not in ("experts", "bypass"):
-        raise ValueError(f"moe_scaled must be 'experts' or 'bypass', got {moe_scaled!r}")
+    def _tell_distortions(self, pooled: Tensor) -> Tensor:
+        """(B, C) -> (B, D)."""
+        if not self.config.distortions:
+            return pooled[:, :0]
+        logits: Tensor = self.distortion_head(pooled)
+        return logits
 
 
-def _pool_to_grid(x: Tensor, grid: int) -> Tensor:
+def pool_to_grid(x: Tensor, grid: int) -> Tensor:
     """Average (B, C, H, W) over a grid x grid of cells; avg_pool2d where it divides, being faster and deterministic."""
     height, width = x.shape[-2:]
     if height % grid == 0 and width % grid == 0:
         return F.avg_pool2d(x, (height // grid, width // grid))
     return F.adaptive_avg_pool2d(x, grid)
+
+
+def check_count(name: str, value: int, limit: int) -> None:
+    """See that an argument is a whole number from 1 to ``limit``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value > limit:
+        raise ValueError(f"{name} must be at most {limit}, got {value}")
+
+
+def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise TypeError(f"distortions must be a list of names, got {names!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"distortions must differ from one another, got {list(names)}")
+    return tuple(names)

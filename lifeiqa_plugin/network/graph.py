@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Literal
 
@@ -18,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ScatterBackend = Literal["auto", "torch", "torch_scatter"]
+
+Graph = Literal["complete", "ring", "star", "none"] | Sequence[Sequence[int]]
+"""A graph by its name, or all its edges as [source, target] pairs."""
 
 
 @functools.cache
@@ -76,26 +80,57 @@ def scatter_sum(
     """
     if resolve_scatter_backend(backend) == "torch_scatter":
         offsets = torch.searchsorted(index, torch.arange(num_nodes + 1, device=index.device))
+        offsets = offsets.expand(messages.shape[0], -1)
         summed: Tensor = load_torch_scatter().segment_csr(  # type: ignore[union-attr]  # resolved just above
-            messages, offsets.expand(messages.shape[0], -1), reduce="sum"
+            messages, offsets, reduce="sum"
         )
         return summed
     out = messages.new_zeros(messages.shape[0], num_nodes, messages.shape[2])
-    if (
-        messages.is_cuda
-    ):  # index_add_ adds in any order on CUDA; accumulating index_put_ sorts first
-        return (
-            out.transpose(0, 1)
-            .index_put((index,), messages.transpose(0, 1), accumulate=True)
-            .transpose(0, 1)
-        )
-    return out.index_add(1, index, messages)
+    if not messages.is_cuda:
+        return out.index_add(1, index, messages)
+    # index_add adds in any order on CUDA; an accumulating index_put sorts first
+    by_node, by_edge = out.transpose(0, 1), messages.transpose(0, 1)
+    return by_node.index_put((index,), by_edge, accumulate=True).transpose(0, 1)
 
 
-def complete_graph(num_nodes: int) -> Tensor:
-    """Return ``edge_index (2, N * N)`` joining every node with every node, itself included."""
-    nodes = torch.arange(num_nodes)
-    return torch.stack([nodes.repeat(num_nodes), nodes.repeat_interleave(num_nodes)])
+def edges_of(graph: Graph, num_nodes: int) -> Tensor:
+    """Return ``edge_index (2, E)`` of a graph, on the CPU; edges run from source to target.
+
+    Args:
+        graph: ``complete`` joins every node with every node, itself included; ``ring`` each with its two neighbours;
+            ``star`` node 0 with all others; ``none`` has no edges; anything else is a list of [source, target].
+        num_nodes: number of nodes N.
+
+    Raises:
+        ValueError: an unknown name, an edge that is no pair of whole numbers, or names a node outside ``0 .. N - 1``.
+    """
+    nodes = range(num_nodes)
+    if graph == "complete":
+        edges = [[source, target] for target in nodes for source in nodes]
+    elif graph == "ring":
+        edges = [[node, (node + step) % num_nodes] for node in nodes for step in (-1, 1)]
+    elif graph == "star":
+        edges = [edge for node in nodes[1:] for edge in ([0, node], [node, 0])]
+    elif graph == "none":
+        edges = []
+    else:
+        edges = _checked_edges(graph, num_nodes)
+    return torch.tensor(edges, dtype=torch.long, device="cpu").view(-1, 2).T
+
+
+def _checked_edges(graph: object, num_nodes: int) -> list[list[int]]:
+    wanted = "graph must be 'complete', 'ring', 'star', 'none' or a list of [source, target] pairs"
+    if isinstance(graph, str) or not isinstance(graph, Sequence):
+        raise ValueError(f"{wanted}, got {graph!r}")
+    for edge in graph:
+        if not isinstance(edge, Sequence) or len(edge) != 2 or {*map(type, edge)} != {int}:
+            raise ValueError(f"{wanted}, got {edge!r} among its edges")
+        if not 0 <= min(edge) <= max(edge) < num_nodes:
+            raise ValueError(
+                f"graph must name nodes 0 .. {num_nodes - 1}, as num_queries={num_nodes}, "
+                f"got the edge {list(edge)}"
+            )
+    return [list(edge) for edge in graph]
 
 
 def normalize_edges(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
@@ -119,12 +154,14 @@ def normalize_edges(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]
         raise ValueError(
             f"edge_index must name nodes 0 .. {num_nodes - 1}, got {edge_index.tolist()}"
         )
-    adjacency = torch.zeros(num_nodes, num_nodes)
-    adjacency[edge_index[1], edge_index[0]] = 1.0
-    adjacency += torch.eye(num_nodes)
+    source, target = edge_index
+    adjacency = torch.zeros(num_nodes, num_nodes, device="cpu")
+    adjacency[target, source] = 1.0
+    adjacency += torch.eye(num_nodes, device="cpu")
     scale = adjacency.sum(1).rsqrt()
+    normalised = scale[:, None] * adjacency * scale
     target, source = adjacency.nonzero(as_tuple=True)
-    return torch.stack([source, target]), (scale[:, None] * adjacency * scale)[target, source]
+    return torch.stack([source, target]), normalised[target, source]
 
 
 class GCNConv(nn.Module):
@@ -145,9 +182,8 @@ class GCNConv(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor) -> Tensor:
         """Transform, send along the edges, sum per target."""
         source, target = edge_index
-        messages = (x @ self.weight)[:, source] * edge_weight[:, None].to(
-            x.dtype
-        )  # (B, E, out_features)
+        nodes = x @ self.weight  # (B, N, out_features)
+        messages = nodes[:, source] * edge_weight[:, None].to(x.dtype)  # (B, E, out_features)
         return scatter_sum(messages, target, x.shape[1], self.scatter_backend) + self.bias
 
 
@@ -157,7 +193,7 @@ class GCN(nn.Module):
     Args:
         dim: C, channels of a node.
         num_nodes: N, nodes of the graph.
-        edge_index: (2, E) the graph; default the complete graph.
+        edge_index: (2, E) the graph, see :func:`edges_of`.
         adjacency: ``fixed`` keeps the normalised adjacency constant, as in the released code; ``learnable`` makes its
             entries parameters of this layer that start there, as in the paper.
         final_activation: ReLU after the last convolution too, as in the paper.
@@ -173,7 +209,7 @@ class GCN(nn.Module):
         self,
         dim: int,
         num_nodes: int,
-        edge_index: Tensor | None = None,
+        edge_index: Tensor,
         adjacency: Literal["fixed", "learnable"] = "fixed",
         final_activation: bool = False,
         scatter_backend: ScatterBackend = "auto",
@@ -181,8 +217,9 @@ class GCN(nn.Module):
         super().__init__()
         if adjacency not in ("fixed", "learnable"):
             raise ValueError(f"adjacency must be 'fixed' or 'learnable', got {adjacency!r}")
-        graph = complete_graph(num_nodes) if edge_index is None else edge_index
-        edge_index, edge_weight = normalize_edges(graph, num_nodes)
+        edge_index, edge_weight = normalize_edges(edge_index, num_nodes)
+        default = torch.empty(0).device
+        edge_index, edge_weight = edge_index.to(default), edge_weight.to(default)
         self.register_buffer("edge_index", edge_index, persistent=False)
         if adjacency == "learnable":
             self.edge_weight = nn.Parameter(edge_weight)

@@ -75,22 +75,22 @@ class Experts(nn.Module):
         self.bias1 = nn.Parameter(torch.empty(num_experts, 4 * dim))
         self.weight2 = nn.Parameter(torch.empty(num_experts, 4 * dim, dim))
         self.bias2 = nn.Parameter(torch.empty(num_experts, dim))
-        for layer, fan_in in (
-            ((self.weight1, self.bias1), dim),
-            ((self.weight2, self.bias2), 4 * dim),
-        ):
-            for parameter in layer:
-                nn.init.uniform_(
-                    parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in)
-                )  # as nn.Linear
+        self._initialise(dim, self.weight1, self.bias1)
+        self._initialise(4 * dim, self.weight2, self.bias2)
+
+    @staticmethod
+    def _initialise(fan_in: int, *parameters: nn.Parameter) -> None:
+        """As nn.Linear does."""
+        bound = 1 / math.sqrt(fan_in)
+        for parameter in parameters:
+            nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) tokens -> (E, T, C), every expert's answer to every token."""
         num_experts = self.weight1.shape[0]
-        hidden = F.relu(
-            torch.baddbmm(self.bias1[:, None], x.expand(num_experts, -1, -1), self.weight1)
-        )
-        hidden = F.dropout(hidden, self.dropout, self.training)  # (E, T, 4C)
+        tokens = x.expand(num_experts, -1, -1)  # (E, T, C)
+        hidden = F.relu(torch.baddbmm(self.bias1[:, None], tokens, self.weight1))  # (E, T, 4C)
+        hidden = F.dropout(hidden, self.dropout, self.training)
         return torch.baddbmm(self.bias2[:, None], hidden, self.weight2)
 
 
@@ -124,11 +124,15 @@ class SparseMoE(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         """Mix the experts of each token by its gates."""
         if self.num_experts == 1:
-            ones = torch.ones_like(x[..., :1], dtype=torch.float32)
-            return self.mlp(x), Routing(
-                torch.zeros_like(ones), ones, torch.zeros_like(ones, dtype=torch.long)
-            )
+            return self.mlp(x), _to_the_only_expert(x)
         routing = self.router(x)
         answers = self.experts(x.flatten(0, 1))  # (E, B * Q, C)
         gates = routing.gates.flatten(0, 1).to(answers.dtype)  # (B * Q, E)
         return torch.einsum("te,etc->tc", gates, answers).view_as(x), routing
+
+
+def _to_the_only_expert(x: Tensor) -> Routing:
+    """(B, Q, C) -> the routing (B, Q, 1) that leaves nothing to choose."""
+    ones = torch.ones_like(x[..., :1], dtype=torch.float32)
+    zeros = torch.zeros_like(ones)
+    return Routing(router_logits=zeros, gates=ones, expert_index=zeros.long())

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
 from lifeiqa_plugin.images.distortions import random_ladder
-from lifeiqa_plugin.images.reading import find_images, open_image, read_image
+from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.training.options import TrainingSetOptions, view
 
@@ -128,7 +128,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         problems = []
         for path, *_ in self.paths_mos:
             try:
-                open_image(path).close()
+                check_image(path)
             except (OSError, ValueError) as error:
                 problems.append(str(error))
         if problems:

@@ -25,9 +25,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
-from lifeiqa_plugin.scoring.evaluation import METRICS, agreement, fit_std_calibration, score_dataset
+from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, score_dataset
 from lifeiqa_plugin.training.losses import has_label, rank_loss
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
 from lifeiqa_plugin.training.options import (
@@ -308,7 +309,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         workers = dataset.opt.get("num_worker_per_gpu", 0)
         scores, spreads = score_dataset(self.scored_network, dataset, workers)
         mos = np.array(dataset.mos, dtype=np.float32)
-        self.metric_results = agreement(scores, mos)
+        self.metric_results = correlations(scores, mos)
         if self._update_best(name) and name == self.val_names[0]:
             self.save_weights("net_best", fit_std_calibration(scores - mos, spreads))
 

@@ -8,7 +8,6 @@ imported here: a wrong file is refused at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
+
+from lifeiqa_plugin.nearest import nearest
 
 RENAMED = {
     "ladder_weight": "rank_weight",
@@ -419,7 +420,7 @@ def _default(known: dataclasses.Field[Any], key: str) -> Any:
 
 def _unknown_key(key: str, known: list[str]) -> ValueError:
     name = key.rsplit(":", 1)[-1]
-    near = difflib.get_close_matches(RENAMED.get(name, name), known, n=1)
+    near = nearest(name, known)
     if name in RENAMED:
         hint = f"it is now {RENAMED[name]!r}"
     elif near:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyiqa.utils.dist_util import get_dist_info
 
-from lifeiqa_plugin.scoring.evaluation import METRICS
+from lifeiqa_plugin.correlation import METRICS
 from lifeiqa_plugin.training.launch import TEST_RESULTS, run
 
 

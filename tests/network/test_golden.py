@@ -17,7 +17,7 @@ import torch
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.released import convert_released_state_dict, released_config
-from lifeiqa_plugin.network.decoder import Decoder
+from lifeiqa_plugin.network.decoder import Decoder, DecoderConfig
 from lifeiqa_plugin.network.lifeiqa import SWIN_B, LifeIQA
 from lifeiqa_plugin.network.moe import load_balancing_loss, router_z_loss
 
@@ -41,7 +41,7 @@ def read(name):
 
 
 def decoder_of(weights):
-    decoder = Decoder(512, 1024, num_heads=6, **released_config(weights)).eval()
+    decoder = Decoder(512, 1024, DecoderConfig(num_heads=6, **released_config(weights))).eval()
     converted = convert_released_state_dict(weights)
     decoder.load_state_dict(
         {key.removeprefix("decoder."): value for key, value in converted.items()}
@@ -49,12 +49,32 @@ def decoder_of(weights):
     return decoder
 
 
+@torch.no_grad()
+def every_stage(decoder, stage3, stage4):
+    """Run the decoder and return what passes between its parts, under the names of the golden files."""
+    seen = {}
+
+    first, last = decoder.layers[0], decoder.layers[-1]
+    hooks = [
+        first.register_forward_pre_hook(
+            lambda _, args: seen.update(queries=args[0], memory=args[1])
+        ),
+        first.register_forward_hook(lambda _m, _x, out: seen.update(tokens_first_layer=out[0])),
+        last.register_forward_hook(lambda _m, _x, out: seen.update(tokens_last_layer=out[0])),
+        decoder.moe.register_forward_hook(lambda _m, _x, out: seen.update(moe_out=out[0])),
+        decoder.head.register_forward_pre_hook(lambda _, args: seen.update(tokens_out=args[0])),
+    ]
+    output = decoder(stage3, stage4)
+    for hook in hooks:
+        hook.remove()
+    return output, seen
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_output_of_the_released_decoder(name):
     weights, stages, expected = read(name)
-    with torch.no_grad():
-        output = decoder_of(weights)(*stages)
-    ours = output._asdict() | output.routing._asdict()
+    output, ours = every_stage(decoder_of(weights), *stages)
+    ours |= output.routing._asdict()
     ours["score"] = output.query_scores.mean(1, keepdim=True)
     ours["load_balancing_loss"] = load_balancing_loss(output.routing)
     ours["router_z_loss"] = router_z_loss(output.routing)

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 
 from lifeiqa_plugin.network import graph
-from lifeiqa_plugin.network.graph import GCN, GCNConv, complete_graph, normalize_edges, scatter_sum
+from lifeiqa_plugin.network.graph import GCN, GCNConv, edges_of, normalize_edges, scatter_sum
 
+COMPLETE = edges_of("complete", 6)
 DIRECTED = [[0, 1, 1, 4], [1, 2, 3, 0]]
 GRAPHS = {
-    "complete": (complete_graph(6), 6),
-    "one node": (complete_graph(1), 1),
+    "complete": (COMPLETE, 6),
+    "one node": (edges_of("complete", 1), 1),
     "path": (torch.tensor([[0, 1, 2, 1, 2, 3], [1, 2, 3, 0, 1, 2]]), 4),
     "directed, node 5 alone": (torch.tensor(DIRECTED), 6),
     "unsorted, one pair twice": (torch.tensor([[3, 0, 0, 1], [0, 2, 2, 3]]), 4),
@@ -99,7 +100,7 @@ def test_edges_are_the_dense_adjacency(any_graph):
 
 @pytest.mark.parametrize("num_nodes", [1, 2, 6, 17])
 def test_complete_graph_in_closed_form(num_nodes):
-    (source, target), weight = normalize_edges(complete_graph(num_nodes), num_nodes)
+    (source, target), weight = normalize_edges(edges_of("complete", num_nodes), num_nodes)
     dense = torch.zeros(num_nodes, num_nodes).index_put((target, source), weight)
     expected = (torch.ones(num_nodes, num_nodes) + torch.eye(num_nodes)) / (num_nodes + 1)
     torch.testing.assert_close(dense, expected)
@@ -199,9 +200,13 @@ def test_gcn_is_three_dense_layers(any_graph, final_activation):
 
 @pytest.mark.parametrize("adjacency", ["fixed", "learnable"])
 def test_default_graph_is_complete_and_does_not_know_the_order_of_its_nodes(adjacency):
-    gcn, x, order = GCN(8, 6, adjacency=adjacency), torch.randn(2, 6, 8), torch.randperm(6)
+    gcn, x, order = (
+        GCN(8, 6, COMPLETE, adjacency=adjacency),
+        torch.randn(2, 6, 8),
+        torch.randperm(6),
+    )
     torch.testing.assert_close(
-        gcn(x), three_dense_layers(gcn, dense_adjacency(complete_graph(6), 6), x)
+        gcn(x), three_dense_layers(gcn, dense_adjacency(edges_of("complete", 6), 6), x)
     )
     torch.testing.assert_close(gcn(x[:, order]), gcn(x)[:, order])
 
@@ -226,7 +231,7 @@ def test_learnable_starts_at_fixed_and_learns(any_graph):
 
 
 def test_constants_stay_out_of_the_state_dict():
-    gcn = GCN(8, 6)
+    gcn = GCN(8, 6, COMPLETE)
     assert sorted(gcn.state_dict()) == [
         f"conv{i}.{kind}" for i in (1, 2, 3) for kind in ("bias", "weight")
     ]
@@ -234,12 +239,15 @@ def test_constants_stay_out_of_the_state_dict():
 
 
 def test_half_precision_keeps_its_type():
-    assert GCN(8, 6).bfloat16()(torch.randn(1, 6, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert (
+        GCN(8, 6, COMPLETE).bfloat16()(torch.randn(1, 6, 8, dtype=torch.bfloat16)).dtype
+        == torch.bfloat16
+    )
 
 
 def test_wrong_adjacency_is_refused():
     with pytest.raises(ValueError, match="adjacency must be 'fixed' or 'learnable', got 'dense'"):
-        GCN(8, 6, adjacency="dense")
+        GCN(8, 6, COMPLETE, adjacency="dense")
 
 
 # ------------------------------------------------------------------------------------------------------------- backends
@@ -271,17 +279,20 @@ def test_torch_scatter_is_really_called(torch_scatter, monkeypatch):
     monkeypatch.setattr(
         torch_scatter, "segment_csr", lambda *a, **k: calls.append(1) or segment_csr(*a, **k)
     )
-    GCN(8, 6, scatter_backend="torch_scatter")(torch.randn(1, 6, 8))
-    GCN(8, 6, scatter_backend="torch")(torch.randn(1, 6, 8))
+    GCN(8, 6, COMPLETE, scatter_backend="torch_scatter")(torch.randn(1, 6, 8))
+    GCN(8, 6, COMPLETE, scatter_backend="torch")(torch.randn(1, 6, 8))
     assert len(calls) == 3
 
 
 def test_segments_are_cut_at_the_right_edges(monkeypatch):
     """What we hand to segment_csr, with a stand-in that loops; runs where torch-scatter is not installed too."""
 
+    calls = []
+
     class StandIn:
         @staticmethod
         def segment_csr(messages, offsets, reduce):
+            calls.append(len(messages))
             assert reduce == "sum"
             assert offsets.shape[0] == messages.shape[0]
             ends = offsets[0].tolist()
@@ -296,6 +307,7 @@ def test_segments_are_cut_at_the_right_edges(monkeypatch):
         other.load_state_dict(one.state_dict())
         x = torch.randn(2, num_nodes, 8)
         torch.testing.assert_close(other(x), one(x))
+    assert calls == 3 * len(GRAPHS) * [2]
 
 
 def test_broken_binary_counts_as_absent_with_one_warning(broken_torch_scatter):
@@ -305,11 +317,11 @@ def test_broken_binary_counts_as_absent_with_one_warning(broken_torch_scatter):
         with pytest.raises(
             ImportError, match="scatter_backend='torch_scatter' needs a working torch-scatter: pip "
         ):
-            GCN(8, 6, scatter_backend="torch_scatter")
+            GCN(8, 6, COMPLETE, scatter_backend="torch_scatter")
         x, auto, plain = (
             torch.randn(2, 6, 8),
-            GCN(8, 6, scatter_backend="auto"),
-            GCN(8, 6, scatter_backend="torch"),
+            GCN(8, 6, COMPLETE, scatter_backend="auto"),
+            GCN(8, 6, COMPLETE, scatter_backend="torch"),
         )
     assert [(w.category, str(w.message).split(";")[0]) for w in caught] == [
         (
@@ -336,6 +348,6 @@ def test_unknown_backend_is_refused():
 
 
 def test_auto_gives_the_same_bits_each_time():
-    gcn, x = GCN(96, 6), torch.randn(20, 6, 96)
+    gcn, x = GCN(96, 6, COMPLETE), torch.randn(20, 6, 96)
     first = gcn(x)
     assert all(torch.equal(gcn(x), first) for _ in range(5))

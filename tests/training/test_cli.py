@@ -52,6 +52,7 @@ def run(command: str, capsys) -> str:
     return subprocess.run(shlex.split(command), check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_tutorial(folder, capsys):
     assert len(COMMANDS) == 10
     out = [run(command, capsys) for command in COMMANDS]

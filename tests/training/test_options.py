@@ -35,15 +35,16 @@ def test_every_set_has_its_files():
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
+@pytest.mark.slow
 def test_file_is_read_and_its_parts_are_built(path, monkeypatch):
     """The backbone on the meta device: names, shapes and counts, no weights."""
-    create = arch._create_backbone
+    create = arch.create_backbone
 
     def create_without_weights(*arguments):
         with torch.device("meta"):
             return create(*arguments)
 
-    monkeypatch.setattr(arch, "_create_backbone", create_without_weights)
+    monkeypatch.setattr(arch, "create_backbone", create_without_weights)
     options = read_options(path)
     assert options["name"] == path.stem
     assert options["datasets"].keys() == (
