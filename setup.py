@@ -27,11 +27,13 @@ REQUIRED = [
     "tqdm>=4.66.0",
     "tabulate>=0.9.0",
 ]
-TEST = ["pytest>=8", "setuptools>=64", "wheel"]
+EXPLAIN = ["matplotlib"]  # figures of explanations
+TEST = [*EXPLAIN, "pytest>=8", "setuptools>=64", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
-    "figures": ["matplotlib"],
+    "explain": EXPLAIN,
+    "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],

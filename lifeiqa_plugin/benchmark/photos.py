@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from lifeiqa_plugin.correlation import Floats, Interval, interval_of_mean
 from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED
-from lifeiqa_plugin.images.reading import find_images, read_image
+from lifeiqa_plugin.images.reading import decode, find_images, read_image
 
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 DEGREES = range(1, len(SEVERITIES) + 1)
@@ -50,17 +50,30 @@ def find_photos(folder: Path, count: int | None = None) -> list[Path]:
 
 @functools.lru_cache(maxsize=1)
 def read_reduced(path: str, side: int) -> Tensor:
-    """Return (3, H, W) in [0, 1] with a shorter side of at most ``side``.
+    """Return (3, H, W) in [0, 1], in 256 levels, with a shorter side of at most ``side``.
 
     So a degree means the same for all photos, and their own compression disappears.
     """
+    pixels = decode(path).pixels
+    if pixels.dtype != np.uint8:
+        pixels = (pixels * 255).round().astype(np.uint8)
+    image = Image.fromarray(pixels)
+    factor = side / min(image.size)
+    if factor < 1:
+        width, height = (round(length * factor) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+@functools.lru_cache(maxsize=1)
+def read_smooth(path: str, side: int) -> Tensor:
+    """Return the same, but not rounded to 256 levels where the photo was reduced."""
     image = read_image(path)
     factor = side / min(image.shape[1:])
     if factor >= 1:
         return image
     size = [round(length * factor) for length in image.shape[1:]]
-    reduced = F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
-    return reduced.clamp(0, 1)
+    return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
 class PhotoReader:
@@ -83,10 +96,6 @@ class PhotoReader:
         """Make one image."""
         raise NotImplementedError
 
-    def photo(self, variant: Variant) -> Tensor:
-        """Decode the photo behind a variant."""
-        return read_reduced(str(self.photos[variant.photo]), self.side)
-
 
 class LadderReader(PhotoReader):
     """Every photo as it is, and at five degrees of every kind of distortion."""
@@ -101,7 +110,7 @@ class LadderReader(PhotoReader):
     def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
         """Make one image; a kind draws the same random numbers at every degree."""
         variant = self.variants[row]
-        image = self.photo(variant)
+        image = read_reduced(str(self.photos[variant.photo]), self.side)
         kind = variant.groups["distortion"]
         if kind == CLEAN:
             return [image]
@@ -129,7 +138,7 @@ class StabilityReader(PhotoReader):
     def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
         """Make one image."""
         variant = self.variants[row]
-        image = self.photo(variant)
+        image = read_smooth(str(self.photos[variant.photo]), self.side)
         change = variant.groups["change"]
         return [image if change == CLEAN else CHANGES[change](image)]
 

@@ -1,0 +1,251 @@
+"""What is compared: names, option files in pyiqa's format, directions, missing weights; sets and their rows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyiqa
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+from lifeiqa_plugin.benchmark.datasets import find_datasets, read_items
+from lifeiqa_plugin.benchmark.metrics import (
+    Builder,
+    Candidate,
+    find_metrics,
+    fingerprint,
+    read_yaml,
+)
+
+ROOT = Path(__file__).parents[2]
+PYIQA_METRICS = """# for example, psnr with y channel
+psnr-y:
+  metric_opts:
+    type: PSNR
+    test_y_channel: true
+  metric_mode: FR
+
+custom_metric:
+  metric_opts:
+    type: CustomModel
+    pretrained: false
+    pretrained_model_path: /path/to/pretrained_model.pth
+    [other possible options]
+  metric_mode: FR"""
+"""The format of pyiqa's example file, placeholder included."""
+
+
+def test_names_keep_their_order_and_come_once(metric_file):
+    found = find_metrics(["piqe", "lifeiqa", "piqe"], metric_file)
+    assert [c.name for c in found[:3]] == ["piqe", "lifeiqa", "right"]
+    assert len({c.name for c in found}) == len(found) == 9
+    directions = {c.name: (c.mode, c.lower_better) for c in found}
+    assert directions["piqe"] == ("NR", True)
+    assert directions["lower"] == ("NR", True)
+    assert directions["paired"] == ("FR", False)
+
+
+def test_the_example_of_pyiqa_is_read_as_it_is(tmp_path):
+    path = tmp_path / "example.yml"
+    path.write_text(PYIQA_METRICS)
+    psnr, custom = find_metrics([], path)
+    assert psnr == Candidate("psnr-y", "FR", False, {"type": "PSNR", "test_y_channel": True})
+    assert custom.options["pretrained_model_path"] == "/path/to/pretrained_model.pth"
+    x = torch.rand(1, 3, 32, 32)
+    expected = pyiqa.create_metric("psnr", test_y_channel=True, device="cpu")(x, x.flip(3))
+    torch.testing.assert_close(Builder().create(psnr, "cpu").metric(x, x.flip(3)), expected)
+    assert "psnr-y" not in DEFAULT_CONFIGS
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "options" / "benchmark").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_shipped_option_files(path, tmp_path, images):
+    if path.stem == "cross":
+        return  # test_photos reads it
+    if "type: General" in path.read_text():
+        text = path.read_text().replace("./BIQ2021", str(images))
+        text = text.replace("./meta_info_biq2021.csv", str(images / "scores.csv"))
+        (tmp_path / "datasets.yml").write_text(text)
+        (found,) = find_datasets([], tmp_path / "datasets.yml")
+        assert (found.name, len(found.images)) == ("biq2021", 20)
+        return
+    for candidate in find_metrics([], path):
+        if candidate.name == "niqe-offline":
+            with pytest.raises(FileNotFoundError, match="frames_modelparameters"):
+                Builder().create(candidate, "cpu")
+        elif candidate.name != "lifeiqa-swin-b":  # large; test_arch builds it
+            assert torch.isfinite(
+                Builder().create(candidate, "cpu").metric(torch.rand(1, 3, 224, 224))
+            ).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "message"),
+    [
+        (["muziq"], "", r"no metric is called 'muziq'; did you mean: musiq"),
+        ([], "", r"no metric was named; give -m NAME \.\.\. or --metric_opt FILE"),
+        (
+            [],
+            "a: {metric_mode: XX, metric_opts: {type: PSNR}}",
+            r"metric 'a': expected .* got \{'metric_mode': 'XX'",
+        ),
+        (
+            [],
+            "../a: {metric_mode: NR, metric_opts: {type: PSNR}}",
+            r"expected letters, digits and \.\+- in its name",
+        ),
+        (
+            [],
+            "..: {metric_mode: NR, metric_opts: {type: PSNR}}",
+            r"metric '\.\.': expected letters",
+        ),
+        (["zzz"], "", r"no metric is called 'zzz'; 'pyiqa -ls' lists them"),
+        ([], "- a", r"m\.yml: expected 'name:' with its options below, got \['a'\]"),
+        ([], "a: [", r"m\.yml: not valid YAML"),
+    ],
+)
+def test_bad_metrics(names, text, message, tmp_path):
+    (tmp_path / "m.yml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        find_metrics(names, tmp_path / "m.yml" if text else None)
+
+
+def test_without_weights_a_metric_is_built_untrained_and_tried_once(metric_file, monkeypatch):
+    (candidate,) = (c for c in find_metrics([], metric_file) if c.name == "weightless")
+    builder = Builder()
+    built = builder.create(candidate, "cpu")
+    assert built.untrained == "no weights: OSError: no network"
+    assert built.candidate.options["pretrained"] is False
+    assert Builder().create(built.candidate, "cpu").untrained == "its options say pretrained: false"
+    monkeypatch.setattr("lifeiqa_plugin.benchmark.metrics._create", lambda *_: "again")
+    again = builder.create(candidate, "cpu")
+    assert (again.metric, again.untrained) == ("again", built.untrained)
+
+
+def test_a_network_of_timm_is_built_without_its_weights(monkeypatch):
+    create_model, asked = timm.create_model, []
+    monkeypatch.setattr(
+        timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create_model(*a, **k)
+    )
+    replaced = timm.create_model
+    candidate = Candidate(
+        "hyperiqa",
+        "NR",
+        False,
+        {"type": "HyperNet", "pretrained": False, "base_model_name": "test_resnet"},
+    )
+    Builder().create(candidate, "cpu")
+    assert asked == [False]
+    assert timm.create_model is replaced
+
+
+def test_what_cannot_be_built_says_why(metric_file):
+    (candidate,) = (c for c in find_metrics([], metric_file) if c.name == "broken")
+    with pytest.raises(KeyError, match="NoSuchArch"):
+        Builder().create(candidate, "cpu")
+
+
+def test_fingerprints_tell_weights_apart():
+    torch.manual_seed(0)
+    a, b = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    assert fingerprint(a) == fingerprint(a) != fingerprint(b)
+    b.load_state_dict(a.state_dict())
+    assert fingerprint(a) == fingerprint(b)
+
+
+# ---------------------------------------------------------------------------------------------------------------- sets
+
+
+def test_csv_with_folder_split_and_phase(images, tmp_path):
+    (tmp_path / "meta_info_mine.csv").write_text((images / "scores.csv").read_text())
+    (found,) = find_datasets([f"{tmp_path / 'meta_info_mine.csv'}@{images}@official_split=train"])
+    assert found.name == "mine"
+    assert [p.name for p in found.images] == ["00.png", "01.png", "02.png", "03.png"]
+    assert found.images[1].groups == {"subset": "odd"}
+    assert found.images[1].reference == str(images / "white.png")
+    assert found.has_references
+
+
+def test_items_are_whole_images_and_references(images):
+    (found,) = find_datasets([str(images / "scores.csv")])
+    assert len(found.images) == 24
+    items = list(read_items(found, [3, 1], with_references=True))
+    assert [item.row for item in items] == [3, 1]
+    image, reference = items[1].tensors
+    assert image.shape == reference.shape == (1, 3, 30, 40)
+    assert (reference == 1).all()
+    expected = (
+        torch.from_numpy(np.array(Image.open(images / "01.png"))).permute(2, 0, 1)[None] / 255
+    )
+    torch.testing.assert_close(image, expected)
+
+
+def test_images_that_cannot_be_read_become_errors(images, tmp_path):
+    (tmp_path / "scores.csv").write_text("name,mos\nmissing.png,1\n00.png,2\n")
+    (tmp_path / "00.png").write_bytes((images / "00.png").read_bytes())
+    (found,) = find_datasets([str(tmp_path / "scores.csv")])
+    bad, good = read_items(found, [0, 1], with_references=False)
+    assert "missing.png: no such file" in bad.error
+    assert good.tensors[0].shape == (1, 3, 30, 40)
+    assert not found.has_references
+
+
+def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
+    (tmp_path / "meta.csv").write_text(
+        "ref_name,dist_name,dmos,dist_type\nwhite.png,00.png,80,noise\nwhite.png,01.png,30,blur\n"
+    )
+    options = {
+        "pairs": {
+            "name": "P", "type": "GeneralFRDataset", "dataroot_target": str(images),
+            "meta_info_file": str(tmp_path / "meta.csv"), "phase": "val", "dmos_max": 100,
+        }
+    }  # fmt: skip
+    (tmp_path / "d.yml").write_text(yaml.safe_dump(options))
+    (found,) = find_datasets([], tmp_path / "d.yml")
+    assert [(p.name, p.mos, p.groups) for p in found.images] == [
+        ("00.png", 20, {"dist_type": "noise"}),
+        ("01.png", 70, {"dist_type": "blur"}),
+    ]
+    (item,) = read_items(found, [0], with_references=True)
+    assert (item.tensors[1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("kadid", r"no dataset is called 'kadid'; did you mean: kadid10k"),
+        ("koniq10k", r"dataset koniq10k: .*csv: no such file; correct it with --data_opt"),
+        ("CSV@FOLDER@official_split=tset", r"the phase must be train, val or test, got 'tset'"),
+        ("CSV@FOLDER@split_9", r"no column 'split_9'"),
+    ],
+)
+def test_bad_datasets(item, message, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    item = item.replace("CSV", str(images / "scores.csv")).replace("FOLDER", str(images))
+    with pytest.raises((ValueError, OSError), match=message):
+        find_datasets([item])
+
+
+def test_unknown_group_column_and_names_twice(images):
+    path = str(images / "scores.csv")
+    with pytest.raises(
+        ValueError, match=r"--by camera: no such column; the csv has \['name', 'mos'"
+    ):
+        find_datasets([path], by=("camera",))
+    with pytest.raises(
+        ValueError,
+        match=re.escape("dataset 'scores': expected letters, digits and .+- , each name once"),
+    ):
+        find_datasets([path, f"{path}@{images}"])
+
+
+def test_yaml_that_is_missing(tmp_path):
+    with pytest.raises(OSError, match="nothing"):
+        read_yaml(tmp_path / "nothing.yml")
