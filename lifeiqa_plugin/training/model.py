@@ -59,6 +59,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         if not isinstance(net, LifeIQA):
             raise TypeError(f"LifeIQAModel trains network.type LifeIQA, got {type(net).__name__}")
         if self.is_train:
+            net.set_trainable(True)
             freeze(net, self.opt["train"].get("freeze") or [])
             if self.opt["train"].get("grad_checkpointing"):
                 net.backbone.set_grad_checkpointing(True)
