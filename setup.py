@@ -12,10 +12,26 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 START_UP = ["_lifeiqa_autoload.py", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.start"]
 
-TEST = ["pytest>=8", "setuptools>=64", "wheel"]
+# Each bound is one that the tests have passed with, see CONTRIBUTING.md.
+REQUIRED = [
+    "pyiqa>=0.1.16",
+    "torch>=2.6.0",
+    "torchvision>=0.21.0",
+    "timm>=1.0.11",
+    "safetensors>=0.4.3",
+    "numpy>=1.26.4",
+    "scipy>=1.11.4",
+    "pandas>=2.1.4",
+    "pillow>=10.1.0",
+    "PyYAML>=6.0.1",
+    "tqdm>=4.66.0",
+]
+EXPLAIN = ["matplotlib"]  # figures of explanations
+TEST = [*EXPLAIN, "pytest>=8", "setuptools>=64", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
+    "explain": EXPLAIN,
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],
@@ -79,19 +95,18 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.10",
-    install_requires=[
-        "pyiqa>=0.1.16",
-        "torch",
-        "torchvision",
-        "timm",
-        "safetensors",
-        "numpy",
-        "scipy",
-    ],
+    install_requires=REQUIRED,
     extras_require=EXTRAS,
     packages=find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]),
     package_data={
-        "lifeiqa_plugin": ["py.typed", "checkpoints/*.safetensors", "benchmark/page.html"]
+        "lifeiqa_plugin": [
+            "py.typed",
+            "checkpoints/*.safetensors",
+            "benchmark/page.html",
+            "page/*.css",
+            "page/*.html",
+            "page/*.js",
+        ]
     },
     include_package_data=False,
     zip_safe=False,

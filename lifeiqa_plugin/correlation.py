@@ -1,4 +1,4 @@
-"""How well scores agree with opinion scores: correlations, fitted curves, bootstrap intervals, significance.
+"""All statistics: correlations, RMSE, fitted curves, bootstrap intervals, significance; one definition of each.
 
 Scores come with the metric's direction applied, so that a metric that works has positive correlations and one that is
 wrong way round negative ones.
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import leastsq
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import least_squares
 from scipy.special import expit
 from scipy.stats import kendalltau, rankdata, t
 
@@ -36,8 +36,17 @@ STATISTICS = (
 
 CORRELATIONS = STATISTICS[:3]
 
+METRICS = ("srcc", "plcc", "krcc", "rmse")
+"""What :func:`correlations` returns."""
+
 ENOUGH = 10
 """Images below which no curve of up to five parameters is fitted."""
+
+MOST_EVALUATIONS = 400
+"""Steps after which a fit is stopped: few images hardly determine a curve, and its fit would creep."""
+
+MOST_IN_BOOTSTRAP = 60
+"""The same for a fit to a bootstrap sample, which starts at the curve of all images."""
 
 
 class Interval(NamedTuple):
@@ -60,20 +69,52 @@ def logistic5(z: Floats, p: Floats) -> Floats:
     return y
 
 
+def logistic4_slopes(z: Floats, p: Floats) -> Floats:
+    """Return the derivatives of :func:`logistic4` by each of its parameters, (N, 4)."""
+    height, steepness = _exp(p[1]), _exp(p[3])
+    shape = expit((z - p[2]) * steepness)
+    slope = height * shape * (1 - shape) * steepness
+    return np.stack([np.ones_like(z), height * shape, -slope, slope * (z - p[2])], axis=1)
+
+
+def logistic5_slopes(z: Floats, p: Floats) -> Floats:
+    """Return the derivatives of :func:`logistic5` by each of its parameters, (N, 5)."""
+    height, steepness = _exp(p[0]), _exp(p[2])
+    shape = expit((z - p[1]) * steepness)
+    slope = height * shape * (1 - shape) * steepness
+    tilt = _exp(p[3]) * z
+    by = [height * (shape - 0.5), -slope, slope * (z - p[1]), tilt, np.ones_like(z)]
+    return np.stack(by, axis=1)
+
+
 def _exp(value: float) -> float:
     return math.exp(min(value, 20.0))  # beyond that the curve is straight in double precision
 
 
-CURVES: dict[str, tuple[Callable[[Floats, Floats], Floats], tuple[tuple[float, ...], ...]]] = {
-    "logistic4": (logistic4, ((-2, 1.4, 0, 0), (-3, 1.8, 0, -0.7), (-1.5, 1.1, 0, 1))),
-    "logistic5": (logistic5, ((1, 0, 0, -2, 0), (-2, 0, 0, 0, 0), (0.5, 0, 1.5, -3, 0))),
+class Shape(NamedTuple):
+    """A kind of curve: its function, the derivatives, and where fits start, for values of mean 0 and deviation 1."""
+
+    function: Callable[[Floats, Floats], Floats]
+    slopes: Callable[[Floats, Floats], Floats]
+    starts: tuple[tuple[float, ...], ...]
+
+
+CURVES = {
+    "logistic4": Shape(
+        logistic4, logistic4_slopes, ((-2, 1.4, 0, 0), (-3, 1.8, 0, -0.7), (-1.5, 1.1, 0, 1))
+    ),
+    "logistic5": Shape(
+        logistic5, logistic5_slopes, ((1, 0, 0, -2, 0), (-2, 0, 0, 0, 0), (0.5, 0, 1.5, -3, 0))
+    ),
 }
-"""Name -> the curve and where its fit starts, for scores and opinion scores of mean 0 and deviation 1."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A fitted curve from scores to opinion scores; it rises, or falls where the correlation is negative."""
+    """A fitted curve from scores to opinion scores; it rises, or falls where their PLCC is negative.
+
+    ``has_converged`` is False where the fit was stopped; the curve is then the best that it had found.
+    """
 
     kind: str
     parameters: Floats
@@ -81,13 +122,12 @@ class Curve:
     spread: float
     level: float
     scale: float
+    has_converged: bool = True
 
     def __call__(self, scores: Floats) -> Floats:
         """Return the opinion scores that the curve predicts."""
-        function, _ = CURVES[self.kind]
-        return self.level + self.scale * function(
-            (scores - self.centre) / self.spread, self.parameters
-        )
+        z = (scores - self.centre) / self.spread
+        return self.level + self.scale * CURVES[self.kind].function(z, self.parameters)
 
 
 def fit(kind: str, scores: Floats, mos: Floats, start: Curve | None = None) -> Curve | None:
@@ -104,27 +144,54 @@ def fit(kind: str, scores: Floats, mos: Floats, start: Curve | None = None) -> C
     """
     if len(scores) < ENOUGH or np.ptp(scores) == 0 or np.ptp(mos) == 0:
         return None
-    function, starts = CURVES[kind]
     sign = 1.0 if _pearson(scores, mos) >= 0 else -1.0
     centre, spread, level, scale = scores.mean(), sign * scores.std(), mos.mean(), mos.std()
     z, y = (scores - centre) / spread, (mos - level) / scale
-    evaluations = (
-        2000 if start is None else 300
-    )  # few images hardly determine a curve, and its fit would creep
-    best, least = starts[0], math.inf
-    for first in starts if start is None else (start.parameters,):
-        found, _, details, *_ = leastsq(
-            lambda p: function(z, p) - y,
+    shape = CURVES[kind]
+    fits = [
+        least_squares(
+            lambda p: shape.function(z, p) - y,
             first,
-            full_output=True,
+            jac=lambda p: shape.slopes(z, p),
+            method="lm",
+            x_scale="jac",
             xtol=1e-6,
             ftol=1e-8,
-            maxfev=evaluations,
+            gtol=1e-15,
+            max_nfev=MOST_EVALUATIONS if start is None else MOST_IN_BOOTSTRAP,
         )
-        cost = float(np.sum(details["fvec"] ** 2))
-        if cost < least:
-            best, least = found, cost
-    return Curve(kind, np.asarray(best), float(centre), float(spread), float(level), float(scale))
+        for first in (shape.starts if start is None else (start.parameters,))
+    ]
+    best = min(fits, key=lambda found: found.cost)
+    return Curve(
+        kind,
+        best.x,
+        float(centre),
+        float(spread),
+        float(level),
+        float(scale),
+        has_converged=best.status > 0,
+    )
+
+
+def correlations(scores: ArrayLike, mos: ArrayLike) -> dict[str, float]:
+    """Return SRCC, PLCC, KRCC and RMSE of scores (N,) as they are; a correlation of constant values is NaN.
+
+    Raises:
+        ValueError: fewer than two images, or not as many scores as opinion scores.
+    """
+    x, y = np.asarray(scores, dtype=np.float64), np.asarray(mos, dtype=np.float64)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"expected scores (N,) and as many of people, got {x.shape} and {y.shape}")
+    if len(x) < 2:
+        raise ValueError(f"correlations need at least 2 images, got {len(x)}")
+    found = dict.fromkeys(METRICS, float("nan"))
+    found["rmse"] = float(np.sqrt(np.mean((x - y) ** 2)))
+    if np.ptp(x) and np.ptp(y):
+        found["srcc"] = _pearson(rankdata(x), rankdata(y))
+        found["plcc"] = _pearson(x, y)
+        found["krcc"] = float(kendalltau(x, y).statistic)
+    return found
 
 
 def statistics(

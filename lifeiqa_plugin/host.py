@@ -5,26 +5,65 @@ The host is imported where it is operated on, so that reading an image does not 
 
 from __future__ import annotations
 
+import importlib
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 if TYPE_CHECKING:
     import torch
 
 
+_pillow_lock = threading.Lock()
+_pillow_users = 0
+_pillow_before: tuple[bool, int | None] = (False, None)
+
+
 @contextmanager
-def whole_files_only() -> Iterator[None]:
-    """Let Pillow refuse files whose end is missing; a data set of pyiqa tells it to fill them up, for all of Python."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+def own_pillow_rules() -> Iterator[None]:
+    """Let Pillow refuse files whose end is missing, and leave the limit on pixels to the caller; for all threads.
+
+    A dataset of pyiqa tells it to fill such files up, for all of Python. Several threads may be inside; what was set
+    before the first came is put back when the last has left.
+    """
+    global _pillow_users, _pillow_before
+    with _pillow_lock:
+        if _pillow_users == 0:
+            _pillow_before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+        _pillow_users += 1
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        with _pillow_lock:
+            _pillow_users -= 1
+            if _pillow_users == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = _pillow_before
+
+
+def add_codec(header: bytes) -> str:
+    """Let Pillow read HEIF or JPEG XL, if that is how a file begins and a package for it is installed.
+
+    Returns:
+        The package that is missing; empty if none is.
+    """
+    if header[4:8] == b"ftyp":
+        package, module, start = "pillow-heif", "pillow_heif", "register_heif_opener"
+    elif header.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        package, module, start = "pillow-jxl-plugin", "pillow_jxl", ""
+    else:
+        return ""
+    try:
+        plugin = importlib.import_module(module)
+    except ImportError:
+        return package
+    if start:
+        getattr(plugin, start)()
+    return ""
 
 
 @contextmanager
@@ -35,6 +74,24 @@ def forgetful_logger() -> Iterator[None]:
         yield
     finally:
         _close_logger()
+
+
+@contextmanager
+def training_loop(replaced: dict[str, Any]) -> Iterator[None]:
+    """Give ``pyiqa.train`` other functions for what its own cannot do.
+
+    Its ``load_resume_state`` needs a GPU and looks in another folder than the one it is told, its ``EnlargedSampler``
+    can only start an epoch at its beginning, its ``build_dataset`` would read every csv once more, and its
+    ``copy_opt_file`` keeps the option file without the changes of the command line.
+    """
+    import pyiqa.train
+
+    before = {name: getattr(pyiqa.train, name) for name in replaced}
+    vars(pyiqa.train).update(replaced)
+    try:
+        yield
+    finally:
+        vars(pyiqa.train).update(before)
 
 
 def _close_logger() -> None:

@@ -108,7 +108,7 @@ def draw_failures(
         photo, step = np.unravel_index(rises[kind].argmax(), rises[kind].shape)
         ladder = build_ladder(images[photo], (TRAINED | HELD_OUT)[kind], SEVERITIES, seed)
         for axes, rung in zip(row, (step, step + 1), strict=True):
-            axes.imshow(ladder[rung].permute(1, 2, 0))
+            axes.imshow(ladder[rung].permute(1, 2, 0).numpy())
             axes.set_title(f"{kind}, degree {rung}: {scores[kind][photo, rung]:.3f}", fontsize=9)
             axes.axis("off")
     figure.savefig(path, dpi=80, pil_kwargs={"quality": 80})

@@ -1,17 +1,24 @@
-"""For all tests: no network, the same random numbers each time, and a Python of their own for those that need one."""
+"""For all tests: no network, one thread, the same random numbers, and a Python of their own for those that need one."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
+import json
 import os
 import random
+import re
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
 LOCAL = {"127.0.0.1", "::1", "localhost"}
 OURS = ("LIFEIQA_", "PIP_", "PYTHON")  # what a developer may have set and a test must not inherit
 
@@ -26,6 +33,20 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing by more; processes that tests start read the number from the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch = sys.modules.get("torch")
+        threads = torch.get_num_threads() if torch else None
+        if torch:
+            torch.set_num_threads(1)
+        yield
+        if torch:
+            torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +72,42 @@ def run_python() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on this machine (looked for {', '.join(BROWSERS)})")
+    return found
+
+
+@pytest.fixture
+def look(browser: str, tmp_path: Path) -> Callable[..., dict]:
+    """Open a page in Chromium, without a network, and return what a probe saw there.
+
+    The probe is a script that puts JSON into ``document.title``; the page's policy is told to let it run.
+    """
+
+    def open_page(page: Path, probe: str, width: int = 1200) -> dict:
+        text = page.read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(probe.encode()).digest()).decode()
+        text = text.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
+        probed = tmp_path / "probed.html"
+        probed.write_text(f"{text}<script>{probe}</script>", encoding="utf-8")
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        flags += ["--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+        flags += ["--virtual-time-budget=4000", "--dump-dom"]
+        done = subprocess.run(
+            [browser, *flags, probed.as_uri()],
+            env=os.environ | {"HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        title = re.search(r"<title>([{\[].*?)</title>", done.stdout, re.DOTALL)
+        assert title, done.stderr[-2000:] + done.stdout[-500:]
+        return json.loads(html.unescape(title[1]))
+
+    return open_page

@@ -63,6 +63,7 @@ def test_commands_ask_for_it(monkeypatch, capsys, tmp_path, command):
     assert asked == [True]
 
 
+@pytest.mark.slow
 def test_the_library_does_not(run_python, tmp_path):
     code = "import sys, lifeiqa_plugin.training.launch\nprint('lifeiqa_plugin.allocator' in sys.modules)"
     assert run_python("-c", code, cwd=tmp_path, PYTHONPATH=ROOT).stdout == "False\n"

@@ -8,11 +8,13 @@ from scipy.optimize import curve_fit
 from scipy.special import expit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
+from lifeiqa_plugin import correlation
 from lifeiqa_plugin.correlation import (
     CORRELATIONS,
     CURVES,
     STATISTICS,
     compare,
+    correlations,
     fit,
     holm,
     interval,
@@ -158,3 +160,54 @@ def test_holm():
 
 def test_interval_of_nothing():
     assert np.isnan(interval(np.array([np.nan]))).all()
+
+
+def test_correlations_of_scores_as_they_are(data):
+    scores, mos = data
+    found = correlations(scores.astype(np.float32), list(mos))
+    assert list(found) == ["srcc", "plcc", "krcc", "rmse"]
+    x = scores.astype(np.float32).astype(float)
+    assert found["srcc"] == pytest.approx(spearmanr(x, mos).statistic, rel=1e-12)
+    assert found["plcc"] == pytest.approx(pearsonr(x, mos).statistic, rel=1e-12)
+    assert found["krcc"] == pytest.approx(kendalltau(x, mos).statistic, rel=1e-12)
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean((x - mos) ** 2)), rel=1e-12)
+
+
+def test_constant_scores_have_an_error_but_no_correlation():
+    found = correlations([0.5, 0.5, 0.5], [0.0, 0.5, 1.0])
+    assert found["rmse"] == pytest.approx(np.sqrt(1 / 6))
+    assert np.isnan([found["srcc"], found["plcc"], found["krcc"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "mos", "message"),
+    [
+        ([1.0], [1.0], "correlations need at least 2 images, got 1"),
+        ([1.0, 2.0], [1.0], r"expected scores \(N,\) .* got \(2,\) and \(1,\)"),
+    ],
+)
+def test_what_cannot_be_correlated(scores, mos, message):
+    with pytest.raises(ValueError, match=message):
+        correlations(scores, mos)
+
+
+@pytest.mark.parametrize("kind", CURVES)
+def test_slopes_are_the_derivatives(kind):
+    shape, z = CURVES[kind], np.linspace(-2, 2, 9)
+    p = np.array([0.3, -0.2, 0.5, -0.4, 0.1])[: len(shape.starts[0])]
+    steps = 1e-6 * np.eye(len(p))
+    numeric = [(shape.function(z, p + d) - shape.function(z, p - d)) / 2e-6 for d in steps]
+    np.testing.assert_allclose(shape.slopes(z, p), np.stack(numeric, axis=1), atol=1e-8)
+
+
+def test_a_fit_that_was_stopped_says_so(data, monkeypatch):
+    assert fit("logistic4", *data).has_converged
+    monkeypatch.setattr(correlation, "MOST_EVALUATIONS", 2)
+    assert not fit("logistic4", *data).has_converged
+
+
+def test_no_samples_give_no_interval(data):
+    found = measure(*data, samples=0)
+    assert np.isfinite(found["srcc"].value)
+    assert np.isnan([found["srcc"].low, found["srcc"].high]).all()
+    assert np.isnan(compare(data[0], -data[0], data[1], samples=0).difference.low)

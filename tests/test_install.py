@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.install
+
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     "LICENSE", "MANIFEST.in", "README.md", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.py", "_lifeiqa_autoload.start",
@@ -206,11 +208,11 @@ def test_entry_point(installed):
 
 
 def test_package_data(installed):
-    names = {file.name for file in (ROOT / "lifeiqa_plugin" / "weights").glob("*.safetensors")}
+    names = {file.name for file in (ROOT / "lifeiqa_plugin" / "checkpoints").glob("*.safetensors")}
     code = """
 import lifeiqa_plugin, pathlib
 folder = pathlib.Path(lifeiqa_plugin.__file__).parent
-print((folder / "py.typed").exists(), *sorted(file.name for file in (folder / "weights").glob("*.safetensors")))
+print((folder / "py.typed").exists(), *sorted(file.name for file in (folder / "checkpoints").glob("*.safetensors")))
 """
     assert names
     assert installed.run("-c", code).split() == ["True", *sorted(names)]

@@ -285,6 +285,7 @@ def test_example_photos_rank_as_a_person_would(metric, photo):
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "jpeg", "dark"])
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_score_falls_as_distortion_grows(metric, distort, photo, kind):
     degrees = next(
         degrees for function, degrees in distort.DEGREES.values() if function.__name__ == kind

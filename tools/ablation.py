@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.correlation import correlations
 from lifeiqa_plugin.network.crops import cut_crops, to_working_size
 from lifeiqa_plugin.network.decoder import Decoder, DecoderConfig, DecoderOutput
 from lifeiqa_plugin.network.geometry import crop_offsets
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
-from lifeiqa_plugin.scoring.evaluation import agreement
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.optim import Schedule, parameter_groups
 
@@ -198,7 +198,7 @@ def mos_loss(score: Tensor, mos: Tensor) -> Tensor:
 def fit(
     head: nn.Module, data: dict[str, Tensor], args: argparse.Namespace, seed: int
 ) -> dict[str, float]:
-    """Train one variant with one seed; returns its agreement with the val part after the last epoch."""
+    """Train one variant with one seed; returns its correlations with the val part after the last epoch."""
     generator = torch.Generator().manual_seed(seed)
     mos, batch = data["train_mos"], args.batch
     per_epoch = len(mos) // batch
@@ -228,7 +228,7 @@ def fit(
             loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), 5.0)
             optimizer.step()
-    return agreement(predict(head, data), data["val_mos"].numpy())
+    return correlations(predict(head, data), data["val_mos"].numpy())
 
 
 @torch.no_grad()

@@ -48,9 +48,10 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelledDataset:
-    """A set under the name that tables give it, and what reads it: an item of ``dataset`` holds ``img``."""
+    """A set under the name that tables give it, its folder, and what reads it: an item of ``dataset`` holds ``img``."""
 
     name: str
+    root: str
     images: list[LabelledImage]
     dataset: Any
 
@@ -121,7 +122,7 @@ def _from_csv(item: str, by: Sequence[str]) -> LabelledDataset:
     rows = [
         (row[0], row[1], found) for row, found in zip(dataset.paths_mos, references, strict=True)
     ]
-    return LabelledDataset(name, _images(rows, root, dataset.meta_info, by), dataset)
+    return LabelledDataset(name, root, _images(rows, root, dataset.meta_info, by), dataset)
 
 
 def _from_options(name: str, opt: dict[str, Any], by: Sequence[str]) -> LabelledDataset:
@@ -146,7 +147,10 @@ def _from_options(name: str, opt: dict[str, Any], by: Sequence[str]) -> Labelled
             (paths[-1], _higher_better(float(label), opt), paths[0] if len(paths) > 1 else None)
         )
     return LabelledDataset(
-        name, _images(rows, opt["dataroot_target"], dataset.meta_info, by), dataset
+        name,
+        opt["dataroot_target"],
+        _images(rows, opt["dataroot_target"], dataset.meta_info, by),
+        dataset,
     )
 
 

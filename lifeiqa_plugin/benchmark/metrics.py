@@ -20,7 +20,7 @@ from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.host import listed_metric, quiet, without_downloads
 from lifeiqa_plugin.nearest import nearest
 
-NAME = re.compile(r"[\w.+-]+")
+NAME = re.compile(r"\w[\w.+-]*")
 """What a metric or a set may be called: its scores are kept in files of that name."""
 
 WEIGHT_SWITCHES = (
@@ -99,8 +99,9 @@ def find_metrics(names: list[str], option_file: str | Path | None = None) -> lis
     candidates = []
     for name in dict.fromkeys([*names, *custom]):
         if name not in table:
-            near = ", ".join(nearest(name, table, 3)) or "see pyiqa -ls"
-            raise ValueError(f"no metric is called {name!r}; did you mean: {near}?")
+            near = ", ".join(nearest(name, table, 3))
+            hint = f"did you mean: {near}?" if near else "'pyiqa -ls' lists them"
+            raise ValueError(f"no metric is called {name!r}; {hint}")
         about = table[name]
         options, mode = about.get("metric_opts"), about.get("metric_mode")
         if not NAME.fullmatch(name) or mode not in ("FR", "NR") or not isinstance(options, Mapping):

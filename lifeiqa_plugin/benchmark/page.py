@@ -1,22 +1,18 @@
-"""One HTML page with all tables, charts and small copies of the images in it; it needs no network and no server."""
+"""``benchmark.html``: all tables and charts of a comparison, with small copies of its images."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.accuracy import Accuracy
-from lifeiqa_plugin.benchmark.datasets import LabelledDataset
+from lifeiqa_plugin.benchmark.datasets import LabelledDataset, LabelledImage
 from lifeiqa_plugin.benchmark.metrics import Candidate
 from lifeiqa_plugin.benchmark.report import (
     COST,
@@ -24,15 +20,19 @@ from lifeiqa_plugin.benchmark.report import (
     Rows,
     accuracy_rows,
     cost_rows,
+    failure_rows,
     group_rows,
     pair_rows,
 )
 from lifeiqa_plugin.correlation import Floats, fit
-from lifeiqa_plugin.images.reading import open_image
+from lifeiqa_plugin.page import embed, small_copy
 
 TEMPLATE = Path(__file__).with_name("page.html")
+TITLE = "Image quality metrics side by side"
 WORST = 8
 """Images in the gallery of each metric: half of them scored too high, half too low."""
+MOST_FAILURES = 1000
+"""Failures that the page lists."""
 
 
 def write_page(
@@ -41,7 +41,7 @@ def write_page(
     accuracy: Accuracy,
     efficiency: pd.DataFrame,
     candidates: list[Candidate],
-    sets: list[LabelledDataset],
+    datasets: list[LabelledDataset],
     thumbnails: int,
 ) -> None:
     """Write the page.
@@ -52,44 +52,31 @@ def write_page(
         accuracy: all its tables.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.measure_speed` returns it.
         candidates: the metrics.
-        sets: the sets.
-        thumbnails: images of each set that are shown below the pointer; of larger sets, evenly spaced ones.
+        datasets: what they were compared on.
+        thumbnails: images of each dataset that are shown below the pointer; of larger ones, evenly spaced.
     """
-    failures = accuracy.failures.head(1000)
+    version = lifeiqa_plugin.__version__
     content = {
-        "about": f"{len(candidates)} metrics. Written by lifeiqa benchmark {lifeiqa_plugin.__version__}.",
+        "about": f"{len(candidates)} metrics. Written by lifeiqa benchmark {version}.",
         "explanation": EXPLANATION,
         "cost_explanation": COST,
-        "sets": [_set(chosen, scores, accuracy, candidates, thumbnails) for chosen in sets],
+        "datasets": [
+            _dataset(chosen, scores, accuracy, candidates, thumbnails) for chosen in datasets
+        ],
         "efficiency": efficiency.to_dict("records"),
         "cost": _table(*cost_rows(efficiency)),
-        "failures": _table(
-            list(failures.columns), [[str(cell) for cell in line] for line in failures.to_numpy()]
-        ),
+        "failures": _table(*failure_rows(accuracy.failures.head(MOST_FAILURES))),
         "failure_count": len(accuracy.failures),
     }
-    text = json.dumps(_plain(content), allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
-    path.write_text(
-        TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", text), encoding="utf-8"
-    )
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    path.write_text(embed(template, content, TITLE), encoding="utf-8")
 
 
 def _table(header: list[str], rows: Rows) -> dict[str, Any]:
     return {"header": header, "rows": rows}
 
 
-def _plain(value: Any) -> Any:
-    """Turn NumPy's numbers into Python's, and those that JSON does not know into null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _set(
+def _dataset(
     chosen: LabelledDataset,
     scores: pd.DataFrame,
     accuracy: Accuracy,
@@ -98,30 +85,45 @@ def _set(
 ) -> dict[str, Any]:
     overall = accuracy.overall[accuracy.overall["set"] == chosen.name].set_index("metric")
     groups = accuracy.groups[accuracy.groups["set"] == chosen.name]
-    shown = set(
-        np.linspace(0, len(chosen.images) - 1, min(thumbnails, len(chosen.images))).astype(int)
-    )
-    images = [
-        {"name": image.name, "thumbnail": small_copy(image.path, 110) if i in shown else ""}
-        for i, image in enumerate(
-            tqdm(chosen.images, desc=f"small copies of {chosen.name}", unit="image")
-        )
-    ]
-    mine = scores[(scores["set"] == chosen.name) & (scores["error"] == "")]
+    scored = scores[(scores["set"] == chosen.name) & (scores["error"] == "")]
+    metrics = []
+    for candidate in candidates:
+        rows = scored[scored["metric"] == candidate.name]
+        metrics.append(_metric(chosen, rows, candidate, overall.loc[candidate.name]))
+    by_column = []
+    for column in dict.fromkeys(groups["column"]):
+        by_column.append({"column": column, **_table(*group_rows(groups, chosen.name, column))})
     return {
         "name": chosen.name,
-        "images": images,
-        "metrics": [
-            _metric(chosen, mine[mine["metric"] == c.name], c, overall.loc[c.name])
-            for c in candidates
-        ],
+        "images": _images(chosen, thumbnails),
+        "outside": sum(not _is_inside(chosen, image) for image in chosen.images),
+        "metrics": metrics,
         "accuracy": _table(*accuracy_rows(accuracy.overall, chosen.name)),
         "pairs": _table(*pair_rows(accuracy.pairs, chosen.name)),
-        "groups": [
-            {"column": column} | _table(*group_rows(groups, chosen.name, column))
-            for column in dict.fromkeys(groups["column"])
-        ],
+        "groups": by_column,
     }
+
+
+def _images(chosen: LabelledDataset, thumbnails: int) -> list[dict[str, str]]:
+    """Return name and small copy of every image; evenly spaced ones have a copy where there are too many."""
+    count = len(chosen.images)
+    shown = set(np.linspace(0, count - 1, min(thumbnails, count)).astype(int))
+    found = []
+    bar = tqdm(chosen.images, desc=f"small copies of {chosen.name}", unit="image")
+    for row, image in enumerate(bar):
+        thumbnail = _copy(chosen, image, 110, 50) if row in shown else ""
+        found.append({"name": image.name, "thumbnail": thumbnail})
+    return found
+
+
+def _is_inside(chosen: LabelledDataset, image: LabelledImage) -> bool:
+    """Tell whether an image lies below the folder of its dataset, whatever its csv says."""
+    root, path = os.path.abspath(chosen.root), os.path.abspath(image.path)
+    return Path(path).is_relative_to(root)
+
+
+def _copy(chosen: LabelledDataset, image: LabelledImage, side: int, quality: int) -> str:
+    return small_copy(image.path, side, quality) if _is_inside(chosen, image) else ""
 
 
 def _metric(
@@ -129,24 +131,29 @@ def _metric(
 ) -> dict[str, Any]:
     at = {image.name: i for i, image in enumerate(chosen.images)}
     index = [at[name] for name in rows["name"]]
-    x, mos = rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
-    curve = fit("logistic4", x, mos)
-    grid = np.linspace(x.min(), x.max(), 80) if curve else np.zeros(0)
+    scores, mos = rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
+    points = [[i, _shorten(a), _shorten(b)] for i, a, b in zip(index, scores, mos, strict=True)]
+    curve = fit("logistic4", scores, mos)
+    line_of_curve, worst = [], []
+    if curve is not None:
+        grid = np.linspace(scores.min(), scores.max(), 80)
+        line_of_curve = np.stack([grid, curve(grid)], axis=1).tolist()
+        worst = _worst(chosen, index, curve(scores), mos)
     return {
         "metric": candidate.name,
         "lower_better": candidate.lower_better,
         "srcc": line["srcc"],
         "srcc_low": line["srcc_low"],
         "srcc_high": line["srcc_high"],
-        "points": [
-            [i, round(float(a), 5), round(float(b), 5)]
-            for i, a, b in zip(index, x, mos, strict=True)
-        ],
-        "curve": [[float(a), float(b)] for a, b in zip(grid, curve(grid), strict=True)]
-        if curve
-        else [],
-        "worst": [] if curve is None else _worst(chosen, index, curve(x), mos),
+        "points": points,
+        "curve": line_of_curve,
+        "worst": worst,
     }
+
+
+def _shorten(value: float) -> float:
+    """Round to the digits that a chart can show."""
+    return float(f"{value:.6g}")
 
 
 def _worst(
@@ -155,22 +162,9 @@ def _worst(
     """Return the images farthest above and below what people say."""
     order = np.argsort(predicted - mos)
     half = min(WORST // 2, len(order) // 2)
-    return [
-        {"row": index[i], "predicted": predicted[i], "mos": mos[i]}
-        | {"image": small_copy(chosen.images[index[i]].path, 320, 70)}
-        for i in [*order[::-1][:half], *order[:half]]
-    ]
-
-
-def small_copy(path: str, side: int, quality: int = 50) -> str:
-    """Return an image reduced to ``side`` pixels as a data URL; empty if it cannot be read."""
-    try:
-        with open_image(path) as image:
-            image.draft("RGB", (side, side))
-            small = image.convert("RGB")
-        small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    except (OSError, SyntaxError, ValueError):
-        return ""
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    found = []
+    for i in [*order[::-1][:half], *order[:half]]:
+        copy = _copy(chosen, chosen.images[index[i]], 320, 70)
+        about = {"row": index[i], "predicted": predicted[i], "mos": mos[i]}
+        found.append({**about, "image": copy})
+    return found

@@ -36,13 +36,15 @@ def number(value: object, digits: int = 3) -> str:
 
 
 def with_interval(line: pd.Series, name: str) -> str:
-    """Return ``value (low to high)``."""
-    value = number(line[name])
-    return (
-        f"{value} ({number(line[name + '_low'])} to {number(line[name + '_high'])})"
-        if value
-        else ""
-    )
+    """Return ``value (low to high)``, or the value alone where no samples were drawn."""
+    return interval_text(line[name], line[f"{name}_low"], line[f"{name}_high"])
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """Return ``value (low to high)``, without the interval where there is none."""
+    if not number(low):
+        return number(value)
+    return f"{number(value)} ({number(low)} to {number(high)})"
 
 
 def seconds(line: pd.Series) -> str:
@@ -107,9 +109,7 @@ def pair_rows(pairs: pd.DataFrame, name: str) -> tuple[list[str], Rows]:
     """Return header and lines of the comparisons of one set."""
     rows = []
     for _, line in pairs[pairs["set"] == name].iterrows():
-        difference = (
-            f"{number(line['difference'])} ({number(line['low'])} to {number(line['high'])})"
-        )
+        difference = interval_text(line["difference"], line["low"], line["high"])
         p = f"{line['p']:.2g}" if np.isfinite(line["p"]) else ""
         rows.append(
             [
@@ -161,6 +161,11 @@ def cost_rows(efficiency: pd.DataFrame) -> tuple[list[str], Rows]:
             [line["metric"], line["size"], seconds(line), speed, *sizes, where, _short(note)]
         )
     return header, rows
+
+
+def failure_rows(failures: pd.DataFrame) -> tuple[list[str], Rows]:
+    """Return header and lines of images that have no score."""
+    return list(failures.columns), failures.astype(str).to_numpy().tolist()
 
 
 def _short(note: object) -> str:
@@ -220,13 +225,7 @@ def all_tables(accuracy: Accuracy, efficiency: pd.DataFrame) -> list[tuple[str, 
     tables.append(("Cost", *cost_rows(efficiency)))
     failures = accuracy.failures.head(100)
     caption = f"Images without a score: {len(accuracy.failures)}, the first {len(failures)}"
-    tables.append(
-        (
-            caption,
-            list(failures.columns),
-            [[str(cell) for cell in line] for line in failures.to_numpy()],
-        )
-    )
+    tables.append((caption, *failure_rows(failures)))
     return [table for table in tables if table[2]]
 
 

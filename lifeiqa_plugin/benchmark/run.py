@@ -48,6 +48,9 @@ def benchmark(request: Request) -> bool:
     Raises:
         OSError, ValueError: a metric or a set that does not exist, nothing to do, no pyarrow.
     """
+    for option, count in (("--samples", request.samples), ("--thumbnails", request.thumbnails)):
+        if count < 0:
+            raise ValueError(f"{option} takes a number that is not below zero, got {count}")
     if importlib.util.find_spec("pyarrow") is None:
         raise ValueError(
             "scores are kept as Parquet, which needs pyarrow: pip install 'lifeiqa_plugin[benchmark]'"

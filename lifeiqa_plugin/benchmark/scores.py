@@ -36,6 +36,12 @@ class Score(NamedTuple):
     error: str
 
 
+def in_one_line(name: str) -> str:
+    """Return the name of an image as a kept score has it: line ends escaped, so that a line is a whole row."""
+    escaped = name.replace("\\", "\\\\")
+    return escaped.replace("\n", "\\n").replace("\r", "\\r")
+
+
 class Store:
     """The folder ``scores`` of one output folder."""
 
@@ -52,7 +58,7 @@ class Store:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
     def read(self, metric: str, dataset: str) -> dict[str, Score]:
-        """Return image name -> score; a last line that was cut off is ignored."""
+        """Return image name (see :func:`in_one_line`) -> score; a last line that was cut off is ignored."""
         path = self.path(metric, dataset)
         if not path.is_file():
             return {}
@@ -90,7 +96,7 @@ class Store:
         return [
             i
             for i, image in enumerate(chosen.images)
-            if kept.get(image.name, Score(0, "none")).error
+            if kept.get(in_one_line(image.name), Score(0, "none")).error
         ]
 
     def table(self, candidates: list[Candidate], sets: list[LabelledDataset]) -> pd.DataFrame:
@@ -102,7 +108,7 @@ class Store:
         for chosen, candidate in itertools.product(sets, candidates):
             kept = {} if self.mismatch(candidate) else self.read(candidate.name, chosen.name)
             for image in chosen.images:
-                score, error = kept.get(image.name, Score(float("nan"), NOT_SCORED))
+                score, error = kept.get(in_one_line(image.name), Score(float("nan"), NOT_SCORED))
                 about = {"set": chosen.name, "name": image.name, "mos": image.mos, **image.groups}
                 rows.append(about | {"metric": candidate.name, "score": score, "error": error})
         return pd.DataFrame(rows)
@@ -177,7 +183,9 @@ def _score_set(
                 if "error" in item
                 else compute(built.metric, item, name)
             )
-            writer.writerow([name, "" if score.error else repr(score.score), score.error])
+            writer.writerow(
+                [in_one_line(name), "" if score.error else repr(score.score), score.error]
+            )
             file.flush()
             progress.update()
             failures += bool(score.error)

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from lifeiqa_plugin.datasets.readers import SETS, Row, Source, read_folder
 from lifeiqa_plugin.datasets.table import REFERENCE
-from lifeiqa_plugin.images.reading import open_image, read_image
+from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
+from lifeiqa_plugin.images.pixels import as_bytes
+from lifeiqa_plugin.images.reading import decode, read_image
 
 SPLIT_SEED = 123
 
@@ -29,9 +32,6 @@ VAL_SHARE = 0.1
 
 PHASES = ("train", "val", "test", "near_duplicate")
 """What a split column may say; no phase reads the ``near_duplicate`` images."""
-
-NEAR_DUPLICATE = 0.97
-"""Correlation of two images at 32 x 32 gray values from which on they count as near-duplicates."""
 
 
 def prepare(
@@ -169,16 +169,8 @@ def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list
     ]
 
 
-def _fingerprint(path: Path) -> np.ndarray:
-    """Return an image as 32 x 32 gray values of zero mean and unit length, (1024,)."""
-    with open_image(path) as image:
-        image.draft("L", (64, 64))
-        small = np.asarray(
-            image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float32
-        ).ravel()
-    centred: np.ndarray = small - small.mean()
-    centred /= max(float(np.linalg.norm(centred)), 1e-6)
-    return centred
+def _fingerprint(path: Path) -> NDArray[np.float32]:
+    return fingerprint(Image.fromarray(as_bytes(decode(path, at_least=64).pixels)))
 
 
 def random_split(rows: list[Row], index: int) -> list[str]:

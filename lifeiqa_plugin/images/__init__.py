@@ -1,1 +1,1 @@
-"""Image files to tensors, and synthetic distortions of them; needs neither pyiqa nor pandas."""
+"""Images: from files to sRGB pixels, and synthetic distortions of them; needs neither pyiqa nor pandas."""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pyiqa.metrics import calculate_metric
 from pyiqa.utils.dist_util import get_dist_info
 from scipy.optimize import nnls
 from torch.utils.data import DataLoader, Subset
 
+from lifeiqa_plugin.correlation import correlations
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.training.dataset import LifeIQADataset
-
-METRICS: dict[str, dict[str, Any]] = {
-    "srcc": {"type": "calculate_srcc"},
-    "plcc": {"type": "calculate_plcc"},
-    "krcc": {"type": "calculate_krcc"},
-    "rmse": {"type": "calculate_rmse"},
-}
-"""What is reported, under pyiqa's names for the functions; PLCC and RMSE are of the scores as they are, unfitted."""
 
 
 @torch.no_grad()
@@ -84,25 +75,6 @@ def _gather(own: list[tuple[str, float, float]], total: int) -> list[tuple[str, 
     return [shares[i % world_size][i // world_size] for i in range(total)]
 
 
-def agreement(
-    scores: np.ndarray, mos: np.ndarray, metrics: Mapping[str, Any] = METRICS
-) -> dict[str, float]:
-    """Compute each metric of scores (N,) against mos (N,); a correlation with constant scores is NaN.
-
-    Raises:
-        ValueError: fewer than two images, of which no correlation can be computed.
-    """
-    if len(scores) < 2:
-        raise ValueError(f"correlations need at least 2 images, got {len(scores)}")
-    if np.ptp(scores) == 0 or np.ptp(mos) == 0:  # what SciPy warns about
-        rmse = float(np.sqrt(np.mean((scores - mos) ** 2)))
-        return {name: rmse if name == "rmse" else float("nan") for name in metrics}
-    return {
-        name: float(calculate_metric([scores, mos], dict(options)))
-        for name, options in metrics.items()
-    }
-
-
 def fit_std_calibration(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, float]:
     """Return (a, b) of the least-squares line ``|error| * sqrt(pi / 2) = a + b * spread``, neither below zero.
 
@@ -120,12 +92,12 @@ def fit_std_calibration(errors: np.ndarray, spreads: np.ndarray) -> tuple[float,
 def evaluate(
     network: LifeIQA, dataset: LifeIQADataset, out: Path | None = None, workers: int = 0
 ) -> dict[str, float]:
-    """Score a dataset, write ``name,mos,score,std`` to ``out`` on request, return the agreement and ``images``."""
+    """Score a dataset, write ``name,mos,score,std`` to ``out`` on request, return the correlations and ``images``."""
     (scores, stds), mos = (
         score_dataset(network, dataset, workers),
         np.array(dataset.mos, dtype=np.float32),
     )
-    result = agreement(scores, mos)
+    result = correlations(scores, mos)
     if out is not None and get_dist_info()[0] == 0:
         out.parent.mkdir(parents=True, exist_ok=True)
         with open(out, "w", newline="", encoding="utf-8") as file:

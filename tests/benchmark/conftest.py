@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,8 +14,6 @@ from pyiqa.utils.registry import ARCH_REGISTRY
 
 import lifeiqa_plugin
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that tests start
-torch.set_num_threads(1)
 lifeiqa_plugin.register()
 COUNT = 24
 

@@ -109,18 +109,24 @@ def test_pyiqas_table(command):
 
 
 def test_a_second_run_computes_nothing_and_writes_the_same(command, stubs):
+    def written() -> dict[str, bytes]:
+        names = ("accuracy.csv", "benchmark.html", "efficiency.csv", "scores.csv")
+        return {name: Path("out", name).read_bytes() for name in names}
+
     command(*SPEED)
-    before = {
-        name: Path("out", name).read_bytes()
-        for name in ("accuracy.csv", "benchmark.html", "efficiency.csv")
-    }
-    calls = len(stubs.calls)
+    first, calls = written(), len(stubs.calls)
     command(*SPEED)
     assert len(stubs.calls) == calls + 5  # the images that failed are tried again
+    assert written() == first
     command("--redraw")
     assert len(stubs.calls) == calls + 5
-    assert Path("out/accuracy.csv").read_bytes().startswith(before["accuracy.csv"][:200])
-    assert Path("out/efficiency.csv").read_bytes() == before["efficiency.csv"]
+    redrawn = written()
+    assert redrawn["efficiency.csv"] == first["efficiency.csv"]
+    assert redrawn["scores.csv"] == first["scores.csv"]
+    lines = zip(*(run["accuracy.csv"].splitlines() for run in (first, redrawn)), strict=True)
+    changed = [before for before, after in lines if before != after]
+    assert len(changed) == 1
+    assert changed[0].startswith(b"scores,broken,")  # not built, so its error is not known
 
 
 def test_ctrl_c_writes_what_is_done_and_the_next_run_goes_on(command, stubs, monkeypatch, capsys):
@@ -145,7 +151,7 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
             re.search(
                 r'type="application/json">(.*)</script>', Path("out/benchmark.html").read_text()
             )[1]
-        )["sets"]
+        )["datasets"]
         == []
     )
 
@@ -158,6 +164,10 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
             "nothing to do: give sets with -d or --data_opt, or leave out --no-speed",
         ),
         (["-m", "piqe", "--sizes", "big"], "--sizes takes WIDTHxHEIGHT"),
+        (
+            ["-m", "piqe", "--samples", "-1"],
+            "--samples takes a number that is not below zero, got -1",
+        ),
         (["-m", "nothing"], "no metric is called 'nothing'"),
         (["-m", "piqe", "-d", "nothing.csv"], "nothing.csv: cannot be read as a csv"),
     ],

@@ -99,6 +99,12 @@ def test_shipped_option_files(path, tmp_path, images):
             "../a: {metric_mode: NR, metric_opts: {type: PSNR}}",
             r"expected letters, digits and \.\+- in its name",
         ),
+        (
+            [],
+            "..: {metric_mode: NR, metric_opts: {type: PSNR}}",
+            r"metric '\.\.': expected letters",
+        ),
+        (["zzz"], "", r"no metric is called 'zzz'; 'pyiqa -ls' lists them"),
         ([], "- a", r"m\.yml: expected 'name:' with its options below, got \['a'\]"),
         ([], "a: [", r"m\.yml: not valid YAML"),
     ],

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,14 +9,10 @@ from PIL import Image
 
 from lifeiqa_plugin import build_lifeiqa
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def script(monkeypatch):
-    for folder in ("tools", "measurements"):
-        monkeypatch.syspath_prepend(str(ROOT / folder))
-    return importlib.import_module("released_protocol")
+def script(load):
+    return load("released_protocol")
 
 
 @pytest.fixture

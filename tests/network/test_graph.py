@@ -287,9 +287,12 @@ def test_torch_scatter_is_really_called(torch_scatter, monkeypatch):
 def test_segments_are_cut_at_the_right_edges(monkeypatch):
     """What we hand to segment_csr, with a stand-in that loops; runs where torch-scatter is not installed too."""
 
+    calls = []
+
     class StandIn:
         @staticmethod
         def segment_csr(messages, offsets, reduce):
+            calls.append(len(messages))
             assert reduce == "sum"
             assert offsets.shape[0] == messages.shape[0]
             ends = offsets[0].tolist()
@@ -304,6 +307,7 @@ def test_segments_are_cut_at_the_right_edges(monkeypatch):
         other.load_state_dict(one.state_dict())
         x = torch.randn(2, num_nodes, 8)
         torch.testing.assert_close(other(x), one(x))
+    assert calls == 3 * len(GRAPHS) * [2]
 
 
 def test_broken_binary_counts_as_absent_with_one_warning(broken_torch_scatter):

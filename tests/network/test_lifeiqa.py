@@ -374,6 +374,7 @@ def test_leaves_the_world_as_found(network):
     assert not network.training
 
 
+@pytest.mark.slow
 def test_a_huge_image_fits_in_memory(run_python, tmp_path):
     """100 megapixels within 3 GB: the image (1.2 GB) and PyTorch (0.4 to 0.9 GB) are most of it."""
     code = """
@@ -490,6 +491,7 @@ def test_following_the_gradient_raises_the_score(network):
 # ------------------------------------------------------------------------------------------------------------ compilers
 
 
+@pytest.mark.slow
 def test_export_gives_the_same_numbers():
     network, x, other = (
         tiny(crop_size=224, working_size=384),
@@ -501,6 +503,7 @@ def test_export_gives_the_same_numbers():
         torch.testing.assert_close(exported(other), network(other))
 
 
+@pytest.mark.slow
 def test_compile_follows_other_sizes(network):
     """Without the check of the pixels, which needs their values: it is skipped while compiling."""
     compiled = torch.compile(network, fullgraph=True, backend="eager")
@@ -546,14 +549,19 @@ def test_wrong_shapes_are_refused(network, shape):
     assert str(error.value).endswith(str(shape))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (float("nan"), "minimum nan and maximum nan"),
+        (float("inf"), r"minimum 0\.\d+ and maximum inf"),
+        (-float("inf"), r"minimum -inf and maximum 0\.\d+"),
+    ],
+)
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_images_that_are_not_finite_are_refused(network, value, requires_grad):
+def test_images_that_are_not_finite_are_refused(network, value, got, requires_grad):
     x = torch.rand(2, 3, 20, 20)
     x[1, 2, 7, 9] = value
-    with pytest.raises(
-        ValueError, match=f"images must be finite, got minimum .* and maximum .*{abs(value)}|-inf"
-    ):
+    with pytest.raises(ValueError, match=f"images must be finite, got {got}"):
         network(x.requires_grad_(requires_grad))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
 import lifeiqa_plugin
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that tests start
-torch.set_num_threads(1)
 lifeiqa_plugin.register()
 
 OPTIONS: dict[str, Any] = {
@@ -29,7 +25,7 @@ OPTIONS: dict[str, Any] = {
     "manual_seed": 1,
     "datasets": {
         "train": {
-            "name": "noise-train", "batch_size_per_gpu": 6, "crops_per_image": 2, "crop_size": 32, "working_size": 48,
+            "name": "noise-train", "batch_size_per_gpu": 6, "crops_per_image": 2,
         },
         "val": {"name": "noise-val"},
         "test": {"name": "noise-test"},

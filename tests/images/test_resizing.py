@@ -1,0 +1,46 @@
+"""Resizing without torch gives torch's numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lifeiqa_plugin.images import resizing
+from lifeiqa_plugin.images.resizing import resize
+from lifeiqa_plugin.network.crops import to_working_size
+from lifeiqa_plugin.network.geometry import working_shape
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("size", [(384, 512), (700, 901), (60, 90), (1500, 130), (3, 2000)])
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_pillow_resizes_as_torch_does(size, kind):
+    """Torch's own float32 numbers are further from its float64 numbers: it rounds the places of the pixels."""
+    pixels = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    if kind == "float32":
+        pixels = pixels.astype(np.float32) / 255
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].double()
+    tensor = tensor / 255 if kind == "uint8" else tensor
+    resized = resize(pixels, working_shape(*size, 224, 384))
+    assert resized.dtype == np.float32
+    assert resized.flags["C_CONTIGUOUS"]
+    exact = to_working_size(tensor, 224, 384)[0]
+    np.testing.assert_allclose(resized, exact.numpy(), atol=3e-7)
+    rounded = to_working_size(tensor.float(), 224, 384)[0]
+    np.testing.assert_allclose(resized, rounded.numpy(), atol=2e-4)
+
+
+def test_strips_do_not_show(monkeypatch):
+    pixels = RNG.integers(0, 256, (500, 400, 3), dtype=np.uint8)
+    whole = resize(pixels, (200, 160))
+    monkeypatch.setattr(resizing, "STRIP", 7)
+    np.testing.assert_array_equal(resize(pixels, (200, 160)), whole)
+
+
+def test_an_image_that_fits_is_not_touched():
+    pixels = RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        resize(pixels, (40, 30)), pixels.transpose(2, 0, 1).astype(np.float32) / 255
+    )

@@ -1,0 +1,143 @@
+"""Every script from its command line on tiny input, so that none can rot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+from pyiqa.models.general_iqa_model import GeneralIQAModel
+
+from lifeiqa_plugin import allocator
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.host import forgetful_logger
+
+ROOT = Path(__file__).parents[2]
+TESTED_ELSEWHERE = {"quote_results", "released_protocol", "scatter", "make_distorted"}
+
+
+def test_every_script_is_run_by_a_test():
+    folders = [ROOT / name for name in ("measurements", "tools", "examples")]
+    scripts = {path.stem for folder in folders for path in folder.glob("*.py")} - {"measuring"}
+    run = set(re.findall(r'run_main\(\s*"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    assert scripts == run | TESTED_ELSEWHERE
+
+
+@pytest.mark.slow
+def test_calibration(run_main, dataset, checkpoint, tmp_path):
+    arguments = (dataset / "meta.csv", dataset, "--checkpoint", checkpoint, "--figures", tmp_path)
+    printed = run_main("calibration", *arguments)
+    assert "; 12 test images" in printed
+    assert re.search(r"errors within 1 std: \d+\.\d%, within 2: \d+\.\d%", printed)
+    assert len(re.findall(r"^\| +\d+ \|", printed, re.MULTILINE)) == 10
+    assert {path.name for path in tmp_path.iterdir()} == {"calibration.png", "uncertainty.png"}
+
+
+def test_decoder_share(run_main):
+    arguments = ("--rounds", 2, "--batch", 1, "--backbone", "test_convnext")
+    printed = run_main("decoder_share", *arguments)
+    assert "test_convnext, batch 1, 2 rounds in turn" in printed
+    assert re.search(r"\| released +\| .* \| +\d+\.\d\d % \|", printed)
+
+
+@pytest.mark.slow
+def test_ladders(run_main, dataset, checkpoint, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "30.png").symlink_to(dataset / "30.png")
+    figures = ("--figure", tmp_path / "scores.png", "--failures", tmp_path / "failures.png")
+    printed = run_main("ladders", photos, "--side", 40, "--checkpoint", checkpoint, *figures)
+    assert "; 1 photos, seed 0" in printed
+    assert printed.count(" of 1 |") == 16
+    assert printed.count("**all ") == 2
+    assert (tmp_path / "scores.png").is_file()
+    assert (tmp_path / "failures.png").is_file()
+
+
+def test_scale(run_main, checkpoint, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    Image.fromarray(pixels[:50, :50]).save(tmp_path / "small.png")
+    printed = run_main("scale", tmp_path, "--megapixels", 1, "--checkpoint", checkpoint)
+    assert "large.png: 1.1 megapixels" in printed
+    assert "; 1 photos" in printed
+    with pytest.raises(SystemExit, match=r"no image of 2\.0 megapixels or more"):
+        run_main("scale", tmp_path, "--checkpoint", checkpoint)
+
+
+def test_startup(run_main):
+    printed = run_main("startup", "--runs", 2)
+    assert "2 starts of each, in turn" in printed
+    assert re.search(r"^added +-?\d+\.\d\d ms \(quartiles", printed, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_training(run_main, load, monkeypatch, tmp_path):
+    """In this process instead of three."""
+    script = load("training")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)
+    step = GeneralIQAModel.optimize_parameters
+
+    def run_here(command, cwd, env, **_):
+        with monkeypatch.context() as patch, redirect_stdout(StringIO()) as out, forgetful_logger():
+            patch.chdir(cwd)
+            patch.setenv("OMP_NUM_THREADS", env["OMP_NUM_THREADS"])
+            patch.setattr(sys, "argv", command[1:])
+            patch.setattr(GeneralIQAModel, "optimize_parameters", step)  # the script replaces it
+            script.main()
+        return subprocess.CompletedProcess(command, 0, out.getvalue())
+
+    monkeypatch.setattr(script.subprocess, "run", run_here)
+    arguments = ("--images", 6, "--iterations", 3, "--batch", 2, "--threads", 1)
+    lines = [json.loads(line) for line in run_main("training", *arguments).splitlines()]
+    assert [line["case"] for line in lines] == ["lifeiqa", "lifeiqa, default allocator", "stock"]
+    for line in lines:
+        assert line["crops_per_s"] > 0
+        assert line["peak_MiB"] > 100
+
+
+@pytest.mark.slow
+def test_ablation(run_main, dataset, checkpoint, tmp_path):
+    features = ("--features", tmp_path / "features.pt", "--views", 2)
+    budget = ("--seeds", 1, "--epochs", 1, "--batch", 4)
+    printed = run_main("ablation", dataset / "meta.csv", dataset, checkpoint, *features, *budget)
+    assert "| complete (learnable adjacency) |" in printed
+    assert printed.count("seed 1: ") == 8
+    assert (tmp_path / "features.pt").is_file()
+
+
+def test_imagenet_start(run_main, load, monkeypatch, tmp_path):
+    script = load("imagenet_start")
+    backbone = timm.create_model(script.BACKBONE, features_only=True, out_indices=(-2, -1))
+    monkeypatch.setattr(script, "read_imagenet", lambda size: {"size": size})
+    monkeypatch.setattr(
+        script, "load_imagenet", lambda to, weights: to.load_state_dict(backbone.state_dict())
+    )
+    out = tmp_path / "start.safetensors"
+    run_main("imagenet_start", out, "--seed", 3)
+    written = read_checkpoint(out)
+    assert written.card.training_data == "ImageNet (backbone only)"
+    stem = written.state_dict["backbone.conv_stem.weight"]
+    assert stem.equal(backbone.state_dict()["conv_stem.weight"])
+
+
+def test_release(run_main, checkpoint, tmp_path):
+    out = tmp_path / "half.safetensors"
+    printed = run_main("release", checkpoint, out)
+    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    assert printed.startswith(f"sha256 {digest}, ")
+    assert read_checkpoint(out).card.training_data == "nothing"
+    assert out.stat().st_size < checkpoint.stat().st_size
+    Path(tmp_path / "bare.pth").write_bytes(b"")
+    with pytest.raises((SystemExit, ValueError), match=r"bare\.pth"):
+        run_main("release", tmp_path / "bare.pth", out)
