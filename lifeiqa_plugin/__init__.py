@@ -18,6 +18,7 @@ from lifeiqa_plugin.register import register
 
 if TYPE_CHECKING:
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+    from lifeiqa_plugin.explanation.explain import explain
     from lifeiqa_plugin.images.reading import read_image
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
     from lifeiqa_plugin.scoring.rows import ScoredImage
@@ -29,6 +30,7 @@ __all__ = [
     "ScoredImage",
     "__version__",
     "build_lifeiqa",
+    "explain",
     "read_image",
     "register",
     "score",
@@ -38,6 +40,7 @@ _HOME = {
     "LifeIQA": "lifeiqa_plugin.network.lifeiqa",
     "build_lifeiqa": "lifeiqa_plugin.checkpoints.factory",
     "ScoredImage": "lifeiqa_plugin.scoring.rows",
+    "explain": "lifeiqa_plugin.explanation.explain",
     "read_image": "lifeiqa_plugin.images.reading",
     "score": "lifeiqa_plugin.scoring.score",
 }
