@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.factory import BUNDLED_SHA256
+from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.host import (
     arguments_of,
     create_metric,
@@ -56,7 +56,7 @@ class Candidate:
         versions = {"pyiqa": host_version()}
         if self.options.get("type") == "LifeIQA":
             versions["lifeiqa_plugin"] = lifeiqa_plugin.__version__
-            versions["bundled"] = BUNDLED_SHA256
+            versions["bundled"] = BUNDLED[DEFAULT].sha256
         return {**asdict(self), "versions": versions}
 
 
