@@ -26,10 +26,16 @@ REQUIRED = [
     "PyYAML>=6.0.1",
     "tqdm>=4.66.0",
 ]
-TEST = ["pytest>=8", "setuptools>=64", "wheel"]
+LIGHT = ["onnxruntime>=1.20", "pyarrow"]  # `lifeiqa score` without torch, see docs/scoring.md
+EXPLAIN = ["matplotlib"]  # figures of explanations
+TEST = [*EXPLAIN, "pytest>=8", "setuptools>=64", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
+    "explain": EXPLAIN,
+    "light": LIGHT,
+    "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "openvino": ["onnx>=1.18", "onnxscript>=0.5", "openvino>=2024.4"],
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],
@@ -99,6 +105,7 @@ setup(
     package_data={
         "lifeiqa_plugin": [
             "py.typed",
+            "checkpoints/*.onnx",
             "checkpoints/*.safetensors",
             "benchmark/page.html",
             "page/*.css",

@@ -76,6 +76,24 @@ def forgetful_logger() -> Iterator[None]:
         _close_logger()
 
 
+@contextmanager
+def training_loop(replaced: dict[str, Any]) -> Iterator[None]:
+    """Give ``pyiqa.train`` other functions for what its own cannot do.
+
+    Its ``load_resume_state`` needs a GPU and looks in another folder than the one it is told, its ``EnlargedSampler``
+    can only start an epoch at its beginning, its ``build_dataset`` would read every csv once more, and its
+    ``copy_opt_file`` keeps the option file without the changes of the command line.
+    """
+    import pyiqa.train
+
+    before = {name: getattr(pyiqa.train, name) for name in replaced}
+    vars(pyiqa.train).update(replaced)
+    try:
+        yield
+    finally:
+        vars(pyiqa.train).update(before)
+
+
 def _close_logger() -> None:
     from pyiqa.utils import logger as pyiqa_logger
 

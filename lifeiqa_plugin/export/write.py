@@ -14,7 +14,7 @@ import torch
 
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.checkpoints.factory import BUNDLED, build_lifeiqa
+from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT, build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.export.about import KEY, OUTPUTS, About
 from lifeiqa_plugin.export.graph import ScoringGraph
@@ -71,7 +71,7 @@ def export_checkpoint(
         ValueError: a checkpoint that is none, or a network that comes out different from torch.
         ImportError: a package that the format needs is not installed.
     """
-    source = BUNDLED if checkpoint is None else checkpoint
+    source = BUNDLED[DEFAULT].path if checkpoint is None else checkpoint
     _check_arguments(path, format, size, overwrite)
     if link_weights and (format != "onnx" or source.resolve().parent != path.resolve().parent):
         raise UsageError(f"{path}: only an ONNX file beside {source} can refer to its weights")

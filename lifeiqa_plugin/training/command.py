@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import check_file
+from lifeiqa_plugin.training.options import read_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,17 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, print the test results if there are any."""
     check_file(args.opt, "an option file")
+    options = read_options(args.opt, args.force_yml)
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
     from pyiqa.utils.dist_util import get_dist_info
 
-    from lifeiqa_plugin.training.launch import processes, train, train_splits
+    from lifeiqa_plugin.training import launch
+    from lifeiqa_plugin.training.splits import train_splits
 
-    with processes(args.launcher):
+    with launch.processes(args.launcher):
         if args.splits is not None:
-            train_splits(args.opt, args.splits, args.force_yml)
+            train_splits(options, args.splits)
             return
-        result = train(args.opt, args.force_yml, args.auto_resume)
+        result = launch.run(options, args.auto_resume)
         if result and get_dist_info()[0] == 0:
             print(json.dumps(result))

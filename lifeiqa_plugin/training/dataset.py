@@ -1,7 +1,7 @@
 """Images and scores for training, validation and test, on top of pyiqa's datasets.
 
-What pyiqa lacks and this adds: several crops from one decode, random numbers that depend on nothing but (seed, epoch,
-image), and plain errors for bad tables and bad files.
+What pyiqa lacks and this adds: several crops from one decode, random numbers that depend on nothing but the seed of a
+visit, and plain errors for bad tables and bad files.
 """
 
 from __future__ import annotations
@@ -13,44 +13,41 @@ from typing import Any
 import pandas as pd
 import torch
 from pyiqa.data.general_nr_dataset import GeneralNRDataset
-from torch import Tensor
+from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
 from lifeiqa_plugin.images.distortions import random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.options import TrainingSetOptions, view
 
 
 def random_crops(
-    image: Tensor, count: int, crop_size: int, hflip: bool, generator: torch.Generator | None
+    image: Tensor, count: int, crop_size: int, hflip: bool, generator: Generator
 ) -> Tensor:
     """Cut (C, H, W) into (count, C, crop_size, crop_size) at random places, each mirrored half of the time."""
     crops = []
     for _ in range(count):
-        top, left = (
-            int(torch.randint(side - crop_size + 1, (), generator=generator))
-            for side in image.shape[1:]
-        )
+        top, left = (_randint(side - crop_size + 1, generator) for side in image.shape[1:])
         crop = image[:, top : top + crop_size, left : left + crop_size]
-        mirrored = hflip and bool(torch.rand((), generator=generator) < 0.5)
-        crops.append(crop.flip(2) if mirrored else crop)
+        if hflip and _happens(0.5, generator):
+            crop = crop.flip(2)
+        crops.append(crop)
     return torch.stack(crops)
+
+
+def _randint(end: int, generator: Generator) -> int:
+    return int(torch.randint(end, (), generator=generator))
+
+
+def _happens(chance: float, generator: Generator) -> bool:
+    return bool(torch.rand((), generator=generator) < chance)
 
 
 class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not typed
     """A meta csv (name, mos, ...) as crops for training and as whole images for validation and test.
 
-    Option keys beside pyiqa's ``meta_info_file``, ``dataroot_target``, ``split_index``, ``split_ratio``,
-    ``mos_normalize``, ``mos_range`` and ``lower_better``:
-        crops_per_image: crops from each decode, 1. A batch holds ``batch_size_per_gpu`` images with all their crops.
-        crop_size: side of a crop, 224; the network's own.
-        working_size: shorter side to which larger images are reduced first, 384; the network's own.
-        hflip: mirror half of the crops, true.
-        ladder_share: part of the images whose crops are not ``crops_per_image`` different places, but one place in
-            growing severities of a distortion, half of them from the undistorted on; 0. ``train.rank_weight`` ranks
-            them.
-        ladder_folder: clean photos without scores that stand in for half of these images; none.
+    :class:`~lifeiqa_plugin.training.options.TrainingSetOptions` describes the option keys.
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
     ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only. The label is NaN for
@@ -58,35 +55,28 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     Raises:
         OSError: the csv cannot be read.
-        ValueError: a score that is not a number, a split that does not exist or is empty, fewer images than a batch.
+        ValueError: a score that is not a number, a split that does not exist or is empty, an option out of its range.
     """
 
     paths_mos: list[Any]
 
     def __init__(self, opt: dict[str, Any]) -> None:
+        self.options = view(TrainingSetOptions, opt)
         super().__init__(opt)
         if not self.paths_mos:
-            found = (
-                sorted(set(self.meta_info[opt["split_index"]]))
-                if opt.get("split_index") in self.meta_info
-                else []
-            )
+            column = self.options.split_index
+            found = sorted(set(self.meta_info[column])) if column in self.meta_info else []
             raise ValueError(
-                f"{opt['meta_info_file']}: no row is {self.phase!r} in {opt.get('split_index')!r}, found {found}"
+                f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
             )
-        batch = opt.get("batch_size_per_gpu", 1)
-        if self.phase == "train" and len(self) < batch:
-            raise ValueError(
-                f"{opt['meta_info_file']}: {len(self)} images to train on, fewer than one batch of {batch}"
-            )
-        share = opt.get("ladder_share", 0.0)
+        share = self.options.ladder_share
         if not 0 <= share <= 1:
             raise ValueError(f"ladder_share must be from 0 to 1, a part of the images, got {share}")
-        if share and opt.get("crops_per_image", 1) < 2:
+        if share and self.options.crops_per_image < 2:
             raise ValueError(
                 "ladder_share needs crops_per_image of 2 or more, the undistorted crop and its rungs"
             )
-        folder = opt.get("ladder_folder")
+        folder = self.options.ladder_folder
         self.ladder_photos = [] if folder is None else find_images(folder)
 
     def init_path_mos(self, opt: dict[str, Any]) -> None:
@@ -102,13 +92,8 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Keep the rows of this phase, and their references for :func:`check_no_overlap`."""
         references = self.meta_info.get(REFERENCE, pd.Series([""] * len(self.meta_info)))
         self.paths_mos = [[*row, ref] for row, ref in zip(self.paths_mos, references, strict=True)]
-        index = opt.get("split_index")
-        column = (
-            f"ratio{opt.get('split_ratio', '802')}_seed123_split_{index:02d}"
-            if isinstance(index, int)
-            else index
-        )
-        if opt.get("split_file") is None and column is not None and column not in self.meta_info:
+        column = split_column(self.options.split_index, self.options.split_ratio)
+        if self.options.split_file is None and column not in {None, *self.meta_info}:
             splits = [name for name in self.meta_info if "split" in name]
             raise ValueError(
                 f"{opt['meta_info_file']}: no column {column!r}; its split columns are {splits}"
@@ -122,6 +107,17 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
     def mos(self) -> list[float]:
         """Scores of all rows."""
         return [row[1] for row in self.paths_mos]
+
+    def check_scores(self) -> None:
+        """See that there is something to learn, or to be judged by.
+
+        Raises:
+            ValueError: all scores are the same.
+        """
+        if len(set(self.mos)) == 1:
+            raise ValueError(
+                f"{self.options.name}: all {len(self)} scores are {self.mos[0]:g}; expected scores that differ"
+            )
 
     def check_files(self) -> None:
         """Open every file; pixels are not decoded.
@@ -141,46 +137,49 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
                 "correct the folder, or remove their rows from the csv"
             )
 
-    def __getitem__(self, key: int) -> dict[str, Any]:
-        """Decode one image; ``key`` is its row plus, from :class:`ResumableSampler`, ``len(self)`` times a seed."""
-        seed, row = divmod(key, len(self))
-        path, mos = self.paths_mos[row][:2]
-        if self.phase != "train":
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """Decode one image: that of a row or, for training, of a (row, seed)."""
+        if isinstance(key, int):
+            path, mos = self.paths_mos[key][:2]
             return {"img": read_image(path), "mos_label": torch.tensor([mos]), "img_path": path}
-        generator = torch.Generator().manual_seed(derive_seed(seed, row)) if seed else None
-        share = self.opt.get("ladder_share", 0.0)
-        is_ladder = share > 0 and bool(torch.rand((), generator=generator) < share)
-        if is_ladder and self.ladder_photos and torch.rand((), generator=generator) < 0.5:
-            path = self.ladder_photos[
-                int(torch.randint(len(self.ladder_photos), (), generator=generator))
-            ]
-            mos = math.nan
-        image, count = read_image(path), self.opt.get("crops_per_image", 1)
-        if is_ladder:
-            rungs, is_clean = random_ladder(image, count, generator)
-            crops, mos = (
-                self._training_crops(torch.stack(rungs), 1, generator),
-                mos if is_clean else math.nan,
-            )
-        else:
-            crops = self._training_crops(image[None], count, generator)
-        return {
-            "img": crops,
-            "mos_label": torch.tensor([mos]),
-            "img_path": path,
-            "is_ladder": is_ladder,
-        }
+        row, seed = key
+        generator = Generator().manual_seed(seed)
+        share = self.options.ladder_share
+        if share > 0 and _happens(share, generator):
+            return self._ladder(row, generator)
+        path, mos = self.paths_mos[row][:2]
+        crops = self._cut(read_image(path)[None], self.options.crops_per_image, generator)
+        return self._training_item(crops, mos, path, is_ladder=False)
 
-    def _training_crops(
-        self, images: Tensor, count: int, generator: torch.Generator | None
-    ) -> Tensor:
-        """(N, 3, H, W) -> (count * N, 3, crop_size, crop_size), ``count`` places, the same of all N."""
-        size = self.opt.get("crop_size", 224)
-        images = to_working_size(
-            images, size, self.opt.get("working_size", max(384, size))
-        ).flatten(0, 1)
-        crops = random_crops(images, count, size, self.opt.get("hflip", True), generator)
+    def _ladder(self, row: int, generator: Generator) -> dict[str, Any]:
+        """One place of the row's image, or of a photo without score, in growing distortion."""
+        path, mos = self.paths_mos[row][:2]
+        if self.ladder_photos and _happens(0.5, generator):
+            path = self.ladder_photos[_randint(len(self.ladder_photos), generator)]
+            mos = math.nan
+        rungs, is_clean = random_ladder(read_image(path), self.options.crops_per_image, generator)
+        crops = self._cut(torch.stack(rungs), 1, generator)
+        return self._training_item(crops, mos if is_clean else math.nan, path, is_ladder=True)
+
+    def _training_item(
+        self, crops: Tensor, mos: float, path: str, is_ladder: bool
+    ) -> dict[str, Any]:
+        label = torch.tensor([mos])
+        return {"img": crops, "mos_label": label, "img_path": path, "is_ladder": is_ladder}
+
+    def _cut(self, images: Tensor, places: int, generator: Generator) -> Tensor:
+        """(N, 3, H, W) -> (places * N, 3, crop_size, crop_size), the same places of all N."""
+        size, working_size = self.options.crop_size, self.options.working_size
+        if size is None or working_size is None:
+            raise ValueError("crop_size and working_size are missing; give the network's")
+        stack = to_working_size(images, size, working_size).flatten(0, 1)  # (3 * N, H, W)
+        crops = random_crops(stack, places, size, self.options.hflip, generator)
         return crops.reshape(-1, 3, size, size)
+
+
+def split_column(index: int | str | None, ratio: str) -> str | None:
+    """Return the csv's column of a split that is given by name, or by number and ratio."""
+    return f"ratio{ratio}_seed123_split_{index:02d}" if isinstance(index, int) else index
 
 
 def check_no_overlap(datasets: dict[str, LifeIQADataset]) -> None:

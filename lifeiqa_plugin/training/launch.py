@@ -1,39 +1,33 @@
-"""Start pyiqa's ``train_pipeline`` on an option file: checks first, processes, resume, several splits, the test set.
-
-Two names of ``pyiqa.train`` are replaced while it runs: ``load_resume_state``, which needs a GPU and looks in another
-folder than the one it is told, and ``EnlargedSampler``, which can only start an epoch at its beginning.
-"""
+"""Start pyiqa's ``train_pipeline`` on an option file: checks first, processes, resume, the test set."""
 
 from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import functools
 import json
-import logging
 import os
-import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from unittest import mock
 
 import pyiqa.train
 import torch
+import yaml
+from pyiqa.archs import build_network
 from pyiqa.data import build_dataset
 from pyiqa.utils import set_random_seed
 from pyiqa.utils.dist_util import get_dist_info
 from pyiqa.utils.options import make_paths
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.correlation import METRICS
-from lifeiqa_plugin.host import forgetful_logger
+from lifeiqa_plugin.host import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
-from lifeiqa_plugin.training.model import STATE_FILE
+from lifeiqa_plugin.training.mixture import Mixture
+from lifeiqa_plugin.training.model import STATE_FILE, as_lifeiqa
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.order import ResumableSampler
 
@@ -41,6 +35,9 @@ Options = dict[str, Any]
 
 TEST_RESULTS = "test_results.json"
 """Written last, below the run's folder: a run that has it is finished."""
+
+RESOLVED_OPTIONS = "options.yml"
+"""The options of the run with all defaults and changes, below the run's folder."""
 
 
 def train(
@@ -54,27 +51,29 @@ def train(
         auto_resume: go on from the run's last state, if it has one; a run that has been tested is left as it is.
 
     Returns:
-        Agreement on the option file's ``test`` set, of the weights that its first validation set chose; empty
+        Correlations on the option file's ``test`` set, of the weights that its first validation set chose; empty
         without a ``test`` set.
 
     Raises:
         OSError, ValueError: whatever can be known before training: keys, csv, scores, splits, files, permissions.
         FloatingPointError, OSError: as :class:`~lifeiqa_plugin.training.model.LifeIQAModel`.
     """
-    return run(read_options(option_file, force_yml), option_file, auto_resume)
+    return run(read_options(option_file, force_yml), auto_resume)
 
 
-def run(options: Options, option_file: str | Path, auto_resume: bool = False) -> dict[str, float]:
+def run(options: Options, auto_resume: bool = False) -> dict[str, float]:
     """Train with options that have been read; everything else as :func:`train`."""
     opt = prepare_options(options)
-    train_set = check_data(opt)["train"]
-    iterations = ResumableSampler.iterations_per_epoch(train_set, opt["world_size"])
-    for section, key in (("val", "val_freq"), ("logger", "save_latest_freq")):
-        if opt.get(section) and opt[section].get(key) is None:
-            opt[section][key] = iterations  # once per epoch
+    take_sizes_from_network(opt)
+    datasets = check_data(opt)
+    iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
+    opt["logger"].setdefault("save_latest_freq", iterations)  # once per epoch
+    if opt["val"]:
+        opt["val"].setdefault("val_freq", iterations)
     test_opt = opt["datasets"].pop("test", None)
     state = load_state(opt, auto_resume)
-    tested = Path(opt["path"]["experiments_root"]) / TEST_RESULTS
+    folder = Path(opt["path"]["experiments_root"])
+    tested = folder / TEST_RESULTS
     if test_opt and auto_resume and state and tested.is_file():
         if state["iter"] >= iterations * opt["train"]["total_epoch"]:
             return cast(dict[str, float], json.loads(tested.read_text(encoding="utf-8")))
@@ -88,15 +87,18 @@ def run(options: Options, option_file: str | Path, auto_resume: bool = False) ->
         start_iter=0 if state is None else state["iter"],
         epochs=opt["train"]["total_epoch"],
     )
-    with (
-        forgetful_logger(),
-        mock.patch.object(pyiqa.train, "load_resume_state", return_value=state),
-        mock.patch.object(pyiqa.train, "EnlargedSampler", sampler),
-    ):
-        pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=str(option_file)))
+    built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
+    replaced = {
+        "load_resume_state": lambda _: state,
+        "EnlargedSampler": sampler,
+        "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
+        "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
+    }
+    with forgetful_logger(), training_loop(replaced):
+        pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
     if test_opt is None:
         return {}
-    return run_test(opt, test_opt)
+    return run_test(opt, datasets["test"])
 
 
 def prepare_options(options: Options) -> Options:
@@ -124,30 +126,61 @@ def prepare_options(options: Options) -> Options:
             f"{os.getcwd()}: no permission to write here, where experiments/ would go; change the folder"
         )
     opt["is_train"], opt["auto_resume"] = True, False
+    if opt["val"]:
+        opt["val"]["save_img"] = False  # pyiqa asks for it, nothing uses it
     for phase, dataset in opt["datasets"].items():
         dataset["phase"] = phase.split("_")[0]
-        if dataset.get("prefetch_mode") == "cpu":
-            raise ValueError(
-                f"datasets:{phase}:prefetch_mode cpu hangs when an image is bad; use cuda, or leave it out"
-            )
+    if opt["datasets"]["train"].get("prefetch_mode") == "cpu":
+        raise ValueError(
+            "datasets:train:prefetch_mode cpu hangs when an image is bad; use cuda, or leave it out"
+        )
     make_paths(opt, os.getcwd())
     set_random_seed(opt["manual_seed"] + opt["rank"])
     return opt
 
 
-def check_data(opt: Options) -> dict[str, LifeIQADataset]:
+def take_sizes_from_network(opt: Options) -> None:
+    """Build the network once, so that what is wrong with it is known first, and let the crops have its sizes.
+
+    Raises:
+        TypeError, OSError, ValueError: of the network, or a size of ``datasets:train`` that is not the network's.
+    """
+    with quiet(), torch.random.fork_rng(devices=[]):
+        network = as_lifeiqa(build_network(opt["network"]))
+    for name in ("crop_size", "working_size"):
+        own = getattr(network, name)
+        given = opt["datasets"]["train"].setdefault(name, own)
+        if given != own:
+            raise ValueError(
+                f"datasets:train:{name} is {given}, but the network's is {own}; leave it out of datasets:train, or "
+                f"change network:{name}"
+            )
+
+
+def check_data(opt: Options) -> dict[str, Any]:
     """Build and return every dataset, open every file, and see that no two share an image or a reference.
 
     Raises:
         OSError, ValueError: as :class:`~lifeiqa_plugin.training.dataset.LifeIQADataset` and its checks.
     """
-    with forgetful_logger():
-        logging.getLogger("pyiqa").setLevel("ERROR")
+    with quiet():
         datasets = {phase: build_dataset(dataset) for phase, dataset in opt["datasets"].items()}
     for dataset in datasets.values():
+        dataset.check_scores()
         dataset.check_files()
     check_no_overlap(datasets)
-    return datasets
+    names = [dataset["name"] for dataset in opt["datasets"].values()]
+    if len(set(names)) < len(names):
+        raise ValueError(f"datasets: each needs a name of its own, got {', '.join(names)}")
+    return datasets | {"train": Mixture([datasets["train"]], opt["datasets"]["train"])}
+
+
+def save_options(options: Options, path: Path) -> None:
+    """Write the options that run, which pyiqa's copy of the file need not be; they can be read as an option file."""
+    if get_dist_info()[0] == 0:
+        plain = json.loads(json.dumps(options))  # without YAML's aliases for what occurs twice
+        with write_whole(path) as file:
+            file.write(yaml.safe_dump(plain, sort_keys=False).encode())
 
 
 def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:
@@ -175,77 +208,20 @@ def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:
     return state
 
 
-def run_test(opt: Options, test_opt: Options) -> dict[str, float]:
+def run_test(opt: Options, dataset: LifeIQADataset) -> dict[str, float]:
     """Score the test set once, with the chosen or else the last weights; writes two files."""
-    folder, label = (
-        Path(opt["path"]["experiments_root"]),
-        "net_best" if opt.get("val") else "net_latest",
-    )
+    folder = Path(opt["path"]["experiments_root"])
+    label = "net_best" if opt["val"] else "net_latest"
     if opt["dist"]:
         torch.distributed.barrier()  # the first process may still be writing them
     network = build_lifeiqa(pretrained_model_path=folder / "models" / f"{label}.safetensors")
     network.to("cuda" if opt["num_gpu"] else "cpu")
-    result = evaluate(
-        network,
-        build_dataset(test_opt),
-        folder / "test_scores.csv",
-        test_opt.get("num_worker_per_gpu", 0),
-    )
+    workers = dataset.opt["num_worker_per_gpu"]
+    result = evaluate(network, dataset, folder / "test_scores.csv", workers)
     if opt["rank"] == 0:
         with write_whole(folder / TEST_RESULTS) as file:
             file.write((json.dumps(result, indent=1) + "\n").encode())
     return result
-
-
-def train_splits(
-    option_file: str | Path, count: int, force_yml: list[str] | None = None
-) -> list[dict[str, float]]:
-    """Train splits 1 .. ``count`` one after the other, each resumed if it was interrupted, none trained twice.
-
-    Writes ``experiments/<name>_splits.csv`` and ``.md``: each split's test results, their median, mean and deviation.
-
-    Raises:
-        ValueError: no ``test`` set, or fewer than one split; else as :func:`train`.
-    """
-    options = read_options(option_file, force_yml)
-    if count < 1 or "test" not in options["datasets"]:
-        raise ValueError(
-            "--splits needs a number of 1 or more, and an option file with datasets: test:"
-        )
-    results = []
-    for split in range(1, count + 1):
-        one = copy.deepcopy(options)
-        one["name"] = f"{options['name']}_split{split:02d}"
-        for dataset in one["datasets"].values():
-            dataset |= {"split_index": split, "split_ratio": dataset.get("split_ratio", "712")}
-        done = Path("experiments") / one["name"] / TEST_RESULTS
-        if done.is_file():
-            results.append(json.loads(done.read_text(encoding="utf-8")))
-        else:
-            results.append(run(one, option_file, auto_resume=True))
-    if get_dist_info()[0] == 0:
-        write_summary(results, Path("experiments") / f"{options['name']}_splits")
-    return results
-
-
-def write_summary(results: list[dict[str, float]], stem: Path) -> None:
-    """Write the table of several splits as ``<stem>.csv`` and ``<stem>.md``."""
-    rows: list[tuple[str, ...]] = [("split", *METRICS)]
-    rows += [
-        (str(i), *(f"{result[m]:.4f}" for m in METRICS)) for i, result in enumerate(results, 1)
-    ]
-    spread = statistics.stdev if len(results) > 1 else lambda _: 0.0
-    for name, combine in (
-        ("median", statistics.median),
-        ("mean", statistics.mean),
-        ("std", spread),
-    ):
-        rows.append((name, *(f"{combine([result[m] for result in results]):.4f}" for m in METRICS)))
-    with open(f"{stem}.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---" * len(rows[0]) + "|")
-    Path(f"{stem}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,3 +24,17 @@ class SmoothL1Loss(nn.SmoothL1Loss):
 def rank_loss(scores: Tensor, margin: float = 0.03) -> Tensor:
     """Hinge on (L, K) scores of L ladders: zero where each rung is at least ``margin`` below the one before."""
     return F.relu(margin + scores.diff(dim=1)).sum() / max(1, scores[:, 1:].numel())
+
+
+def has_label(scores: Tensor, mos: Tensor, is_ladder: Tensor) -> Tensor:
+    """Return which of the scores (B, K) have a label: all crops of an image, the first of a ladder whose mos is one.
+
+    Args:
+        scores: (B, K) of K crops each.
+        mos: (B, 1), NaN where a ladder begins with a distorted crop.
+        is_ladder: (B,).
+    """
+    is_first = torch.arange(scores.shape[1], device=scores.device) == 0
+    first_of_ladder = is_ladder[:, None] & is_first & mos.isfinite()
+    labelled: Tensor = ~is_ladder[:, None] | first_of_ladder
+    return labelled

@@ -7,6 +7,7 @@ counters, and continues bit for bit.
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from pyiqa.losses import build_loss
 from pyiqa.models.general_iqa_model import GeneralIQAModel
+from pyiqa.utils import get_root_logger
 from pyiqa.utils.dist_util import master_only
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -27,8 +29,17 @@ from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, score_dataset
-from lifeiqa_plugin.training.losses import rank_loss
+from lifeiqa_plugin.training.losses import has_label, rank_loss
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
+from lifeiqa_plugin.training.options import (
+    CardOptions,
+    OptimOptions,
+    TrainingSetOptions,
+    TrainOptions,
+    ValidationOptions,
+    differences,
+    view,
+)
 from lifeiqa_plugin.training.order import derive_seed
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,6 +48,19 @@ STATE_FILE = "latest.state"
 
 BARE_SPREAD = (0.0, 1.0)
 """``std_calibration`` of weights in training; the validation that chooses them fits the one they leave with."""
+
+
+def as_lifeiqa(network: nn.Module) -> LifeIQA:
+    """Return the network if it is one that can be trained here.
+
+    Raises:
+        TypeError: it is not a LifeIQA.
+    """
+    if not isinstance(network, LifeIQA):
+        raise TypeError(
+            f"LifeIQAModel trains network.type LifeIQA or a subclass, got {type(network).__name__}"
+        )
+    return network
 
 
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
@@ -53,48 +77,44 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         OSError: a checkpoint that cannot be written; the one before it is untouched.
     """
 
-    # -------------------------------------------------------------------------------------------------------- set-up
-
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Freeze what shall be frozen, move, and wrap for several processes (on GPUs or, with gloo, on CPUs)."""
-        if not isinstance(net, LifeIQA):
-            raise TypeError(f"LifeIQAModel trains network.type LifeIQA, got {type(net).__name__}")
+        network = as_lifeiqa(net)
         if self.is_train:
-            freeze(net, self.opt["train"].get("freeze") or [])
-            if self.opt["train"].get("grad_checkpointing"):
-                net.backbone.set_grad_checkpointing(True)
-        net = net.to(self.device)
+            network.set_trainable(True)
+            self.options = view(TrainOptions, self.opt["train"])
+            freeze(network, self.options.freeze)
+            if self.options.grad_checkpointing:
+                network.backbone.set_grad_checkpointing(True)
+        network = network.to(self.device)
         if not self.opt["dist"]:
-            return net
-        return DistributedDataParallel(
-            net, [torch.cuda.current_device()] if self.device.type == "cuda" else None
-        )
+            return network
+        devices = [torch.cuda.current_device()] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, devices)
 
     def init_training_settings(self) -> None:
         """Build losses, optimiser, schedule, average and counters; pyiqa calls this from its constructor."""
-        train_opt = self.opt["train"]
-        set_train_mode(
-            self.net, train_opt.get("freeze") or [], train_opt.get("freeze_batch_stats", False)
-        )
+        self.train_set = view(TrainingSetOptions, self.opt["datasets"]["train"])
+        set_train_mode(self.net, self.options.freeze, self.options.freeze_batch_stats)
         self.chunk_size = self.network.chunk_size
         self.network.std_calibration = BARE_SPREAD
-        self.steps_per_batch = self._shares_of_crops()
-        self.cri_mos = build_loss(train_opt["mos_loss_opt"])
-        metric_loss = train_opt.get("metric_loss_opt")
+        self._check_steps_per_batch()
+        self.cri_mos = build_loss(self.options.mos_loss_opt)
+        metric_loss = self.options.metric_loss_opt
         self.cri_metric = build_loss(metric_loss) if metric_loss else None
         self.setup_precision()
         self.setup_optimizers()
-        self.schedule = schedule_of(train_opt)
-        self.ema = self._average(train_opt.get("ema_decay", 0.0))
-        val_opt = self.opt.get("val") or {}
-        self.metrics = METRICS
-        self.key_metric: str = val_opt.get("key_metric") or "srcc"
-        if self.key_metric not in self.metrics:
+        self.schedule = schedule_of(self.options, self.opt["train"]["total_iter"])
+        self.ema = self._average(self.options.ema_decay)
+        self.key_metric = view(ValidationOptions, self.opt["val"] or {}).key_metric
+        if self.key_metric not in METRICS:
             raise ValueError(
-                f"val.key_metric must be one of {list(self.metrics)}, got {self.key_metric!r}"
+                f"val.key_metric must be one of {list(METRICS)}, got {self.key_metric!r}"
             )
         self.val_names = [
-            d["name"] for phase, d in self.opt["datasets"].items() if phase.startswith("val")
+            dataset["name"]
+            for phase, dataset in self.opt["datasets"].items()
+            if phase.startswith("val")
         ]
         self.epoch, self.current_iter, self.save_pending = 0, 0, False
         self.validated: dict[str, int] = {}
@@ -103,7 +123,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def setup_precision(self) -> None:
         """Choose the type of the forward pass: ``train.amp`` is fp32, bf16 (CPU and GPU) or fp16 (GPU, with scaler)."""
-        amp = self.opt["train"].get("amp") or "fp32"
+        amp = self.options.amp
         if amp not in PRECISIONS:
             raise ValueError(f"train.amp must be one of {list(PRECISIONS)}, got {amp!r}")
         if amp == "fp16" and self.device.type != "cuda":
@@ -113,32 +133,28 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def setup_optimizers(self) -> None:
         """AdamW, or another optimiser of torch by its name, on the groups of :func:`parameter_groups`."""
-        optim_opt: dict[str, Any] = {"type": "AdamW", "weight_decay": 0.01, "lr_backbone": None}
-        optim_opt |= self.opt["train"]["optim"]
-        kind = getattr(torch.optim, optim_opt.pop("type"))
-        lr, decay, lr_backbone = (
-            optim_opt.pop(name) for name in ("lr", "weight_decay", "lr_backbone")
+        options = view(OptimOptions, self.opt["train"]["optim"])
+        groups = parameter_groups(
+            self.network, options.lr, options.weight_decay, options.lr_backbone
         )
-        self.optimizer = kind(
-            parameter_groups(self.network, lr, decay, lr_backbone), lr=lr, **optim_opt
-        )
+        own = {name: getattr(options, name) for name in ("betas", "eps", "momentum")}
+        given = {name: value for name, value in own.items() if value is not None}
+        kind = getattr(torch.optim, options.type, None)
+        if kind is None:
+            raise ValueError(f"train.optim.type: torch.optim has no {options.type!r}")
+        self.optimizer = kind(groups, lr=options.lr, **given)
         self.optimizers.append(self.optimizer)
 
-    def _shares_of_crops(self) -> int:
-        steps, train_set = (
-            self.opt["train"].get("steps_per_batch", 1),
-            self.opt["datasets"]["train"],
-        )
-        crops = train_set.get("crops_per_image", 1)
+    def _check_steps_per_batch(self) -> None:
+        steps, crops = self.options.steps_per_batch, self.train_set.crops_per_image
         if steps < 1 or crops % steps:
             raise ValueError(
                 f"train.steps_per_batch must divide crops_per_image, got {steps} for {crops} crops"
             )
-        if steps > 1 and train_set.get("ladder_share"):
+        if steps > 1 and self.train_set.ladder_share:
             raise ValueError(
                 "train.steps_per_batch must be 1 with ladder_share, whose rungs belong in one step"
             )
-        return int(steps)
 
     def _average(self, decay: float) -> AveragedModel | None:
         if not 0 <= decay < 1:
@@ -157,17 +173,13 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """The network that validation scores and checkpoints hold: the average where there is one."""
         return self.network if self.ema is None else cast(LifeIQA, self.ema.module)
 
-    # -------------------------------------------------------------------------------------------------- one iteration
-
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``is_ladder`` (B,)."""
         crops: Tensor = data["img"] if data["img"].dim() == 5 else data["img"][:, None]
         size = self.network.crop_size
         if crops.shape[-2:] != (size, size):
             got = "x".join(map(str, crops.shape[-2:]))
-            raise ValueError(
-                f"crops are {got}, but the network's are {size}x{size}; set datasets.train.crop_size: {size}"
-            )
+            raise ValueError(f"crops are {got}, but the network's are {size}x{size}")
         self.img_input = crops.to(self.device, non_blocking=True)
         self.gt_mos = data["mos_label"].to(self.device)
         self.is_ladder: Tensor = data.get(
@@ -182,26 +194,26 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         factor = self.schedule.factor(current_iter)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
+        steps = self.options.steps_per_batch
         losses: dict[str, Tensor] = {}
-        for step in range(self.steps_per_batch):
-            for name, loss in self._one_step(
-                self.img_input[:, step :: self.steps_per_batch]
-            ).items():
-                losses[name] = losses.get(name, 0) + loss / self.steps_per_batch
-        self.log_dict = self.reduce_loss_dict(losses) | {"lr": self.optimizer.param_groups[0]["lr"]}
+        for step in range(steps):
+            crops = self.img_input[:, step::steps]
+            for name, loss in self._one_step(crops).items():
+                losses[name] = losses.get(name, 0) + loss / steps
+        self.log_dict = self.reduce_loss_dict(losses)
+        self.log_dict["lr"] = self.optimizer.param_groups[0]["lr"]
         self._show_progress()
 
     def _one_step(self, images: Tensor) -> dict[str, Tensor]:
         """Fit (B, K, 3, S, S); ``train.accumulate`` computes it in that many parts of whole images, one by one."""
         self.network.chunk_size = images.shape[:2].numel()
         self.optimizer.zero_grad()
-        parts = min(self.opt["train"].get("accumulate", 1), len(images))
-        batch = zip(
-            *(t.tensor_split(parts) for t in (images, self.gt_mos, self.is_ladder)), strict=True
-        )
+        parts = min(self.options.accumulate, len(images))
+        split = [t.tensor_split(parts) for t in (images, self.gt_mos, self.is_ladder)]
         losses: dict[str, Tensor] = {}
-        for i, (crops, mos, is_ladder) in enumerate(batch):
-            with nullcontext() if i == parts - 1 or not self.opt["dist"] else self.net.no_sync():
+        for i, (crops, mos, is_ladder) in enumerate(zip(*split, strict=True)):
+            waits = self.opt["dist"] and i < parts - 1  # gradients are exchanged once, at the end
+            with self.net.no_sync() if waits else nullcontext():
                 for name, loss in self._backward(crops, mos, is_ladder).items():
                     losses[name] = losses.get(name, 0) + loss
         self._step()
@@ -218,38 +230,28 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _losses(self, output: LifeIQAOutput, mos: Tensor, is_ladder: Tensor) -> dict[str, Tensor]:
-        """Losses of the scores of B * K crops; mos (B, 1) is that of all crops of an image, or of a ladder's first.
-
-        It may be NaN, which is none, for ladders only.
-        """
-        train_opt = self.opt["train"]
+        """Losses of B * K crops, where mos (B, 1) is NaN for ladders without a label."""
         scores = output.score.view(len(mos), -1)  # (B, K)
-        is_first = torch.arange(scores.shape[1], device=scores.device) == 0
-        labelled = ~is_ladder[:, None] | (is_first & mos.isfinite())
-        label, score = mos.expand_as(scores)[labelled][:, None], scores[labelled][:, None]
-        nothing = scores.sum() * 0
-        losses = {"l_mos": self.cri_mos(score, label) if len(label) else nothing}
+        labelled = has_label(scores, mos, is_ladder)  # (B, K)
+        score = scores[labelled][:, None]
+        label = mos.expand_as(scores)[labelled][:, None]
+        losses = {"l_mos": self.cri_mos(score, label) if len(label) else score.sum()}
         if self.cri_metric is not None:
-            losses["l_metric"] = self.cri_metric(score, label) if len(label) else nothing
-        if self.opt["datasets"]["train"].get("ladder_share"):
-            losses["l_rank"] = rank_loss(scores[is_ladder]) * train_opt.get("rank_weight", 5.0)
-        losses["l_balance"] = output.load_balancing_loss * train_opt.get(
-            "load_balancing_weight", 0.01
-        )
-        losses["l_router_z"] = output.router_z_loss * train_opt.get("router_z_weight", 0.001)
+            losses["l_metric"] = self.cri_metric(score, label) if len(label) else score.sum()
+        if self.train_set.ladder_share:
+            losses["l_rank"] = self.options.rank_weight * rank_loss(scores[is_ladder])
+        losses["l_balance"] = self.options.load_balancing_weight * output.load_balancing_loss
+        losses["l_router_z"] = self.options.router_z_weight * output.router_z_loss
         losses["l_total"] = torch.stack(list(losses.values())).sum()
         return losses
 
     def _step(self) -> None:
         """Clip, step, average."""
         self.scaler.unscale_(self.optimizer)
-        limit = self.opt["train"].get("clip_grad_norm") or math.inf
-        norm = nn.utils.clip_grad_norm_(
-            [p for g in self.optimizer.param_groups for p in g["params"]], limit
-        )
-        if (
-            not self.scaler.is_enabled()
-        ):  # the scaler skips such a step by itself and goes on with a smaller scale
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = self.options.clip_grad_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        if not self.scaler.is_enabled():  # it skips such a step and goes on with a smaller scale
             self._check_finite(norm, "gradient")
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -288,8 +290,6 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """
         self.epoch = min(current_iter - 1, self.opt["train"]["total_epoch"])
 
-    # ----------------------------------------------------------------------------------------------------- validation
-
     def validation(
         self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False
     ) -> None:
@@ -297,20 +297,22 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         dataset = dataloader.dataset
         name = dataset.opt["name"]
         if self.validated.get(name) != self.current_iter:  # pyiqa asks again at the end of the run
-            self._broadcast_buffers()
-            self.network.chunk_size = self.scored_network.chunk_size = self.chunk_size
-            scores, spreads = score_dataset(
-                self.scored_network, dataset, dataset.opt.get("num_worker_per_gpu", 0)
-            )
-            mos = np.array(dataset.mos, dtype=np.float32)
-            self.metric_results = correlations(scores, mos)
-            if self._update_best(name) and name == self.val_names[0]:
-                self.save_weights("net_best", fit_std_calibration(scores - mos, spreads))
+            self._validate(name, dataset)
             self._log_validation_metric_values(self.current_iter, name, tb_logger)
             self.validated[name] = self.current_iter
         if self.save_pending and not self._validation_due():
             self.save_pending = False
             self.save_training_state(self.epoch, self.current_iter)
+
+    def _validate(self, name: str, dataset: Any) -> None:
+        self._broadcast_buffers()
+        self.network.chunk_size = self.scored_network.chunk_size = self.chunk_size
+        workers = dataset.opt.get("num_worker_per_gpu", 0)
+        scores, spreads = score_dataset(self.scored_network, dataset, workers)
+        mos = np.array(dataset.mos, dtype=np.float32)
+        self.metric_results = correlations(scores, mos)
+        if self._update_best(name) and name == self.val_names[0]:
+            self.save_weights("net_best", fit_std_calibration(scores - mos, spreads))
 
     def _broadcast_buffers(self) -> None:
         """Give all processes the batch statistics of the first, so that their scores are of one network."""
@@ -325,21 +327,21 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             Whether these are the best.
         """
         best = self.best_metric_results.get(name)
-        value, sign = (
-            self.metric_results[self.key_metric],
-            -1 if self._better(self.key_metric) == "lower" else 1,
-        )
-        before = math.nan if best is None else best[self.key_metric]["val"]
-        if not (math.isnan(before) or sign * value > sign * before):
-            return False
+        value = self.metric_results[self.key_metric]
+        if best is not None:
+            before = best[self.key_metric]["val"]
+            is_better = value < before if self.key_metric == "rmse" else value > before
+            if not (is_better or math.isnan(before)):
+                return False
         self.best_metric_results[name] = {
-            metric: {"better": self._better(metric), "val": result, "iter": self.current_iter}
+            metric: {
+                "better": "lower" if metric == "rmse" else "higher",
+                "val": result,
+                "iter": self.current_iter,
+            }
             for metric, result in self.metric_results.items()
         }
         return True
-
-    def _better(self, metric: str) -> str:
-        return "lower" if metric == "rmse" else "higher"
 
     def _validation_due(self) -> bool:
         """Whether pyiqa is going to validate the weights of this iteration and has not yet."""
@@ -352,8 +354,6 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self.current_iter % val_opt["val_freq"] == 0
             or self.current_iter == self.schedule.total_iter
         )
-
-    # ---------------------------------------------------------------------------------------------------- checkpoints
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save the state, after the validation of the same iteration if one is due; weights too where pyiqa names them.
@@ -371,16 +371,12 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
     def save_weights(self, label: str, std_calibration: tuple[float, float] = BARE_SPREAD) -> None:
         """Write ``models/<label>.safetensors``, which ``pyiqa.create_metric`` takes as ``pretrained_model_path``."""
-        train_set, about = self.opt["datasets"]["train"], self.opt.get("card") or {}
-        card = Card(
-            training_data=about.get("training_data")
-            or f"{train_set['name']} ({Path(train_set['meta_info_file']).name})",
-            licence=about.get("licence") or "not stated",
-        )
+        about = view(CardOptions, self.opt["card"])
+        source = f"{self.train_set.name} ({Path(str(self.train_set.meta_info_file)).name})"
+        card = Card(training_data=about.training_data or source, licence=about.licence)
         self.scored_network.config["std_calibration"] = std_calibration
-        save_checkpoint(
-            self.scored_network, Path(self.opt["path"]["models"]) / f"{label}.safetensors", card
-        )
+        path = Path(self.opt["path"]["models"]) / f"{label}.safetensors"
+        save_checkpoint(self.scored_network, path, card)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
     def save_training_state(self, epoch: int, current_iter: int) -> None:
@@ -394,6 +390,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             "scaler": self.scaler.state_dict(),
             "best_metric_results": self.best_metric_results,
             "validated": self.validated,
+            "options": self._own_options(),
         }
         with write_whole(Path(self.opt["path"]["training_states"]) / STATE_FILE) as file:
             torch.save(state, file)
@@ -416,7 +413,15 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
                 f"the saved state does not fit these options, restore them or train afresh: {first}"
             ) from error
         self.epoch, self.current_iter = resume_state["epoch"], resume_state["iter"]
-        self.best_metric_results, self.validated = (
-            resume_state["best_metric_results"],
-            resume_state["validated"],
-        )
+        self.best_metric_results = resume_state["best_metric_results"]
+        self.validated = resume_state["validated"]
+        before = resume_state.get("options", self._own_options())
+        if changes := differences(before, self._own_options()):
+            get_root_logger().warning(f"resumed with other options: {'; '.join(changes)}")
+
+    def _own_options(self) -> dict[str, Any]:
+        """Return the options that decide what the weights become."""
+        own = {name: self.opt[name] for name in ("manual_seed", "datasets", "network", "train")}
+        own = copy.deepcopy(own)
+        del own["train"]["total_iter"]  # pyiqa's
+        return own

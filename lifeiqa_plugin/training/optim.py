@@ -1,4 +1,4 @@
-"""What moves the weights: which parameters decay, how the learning rate runs, which parts stand still, SmoothL1.
+"""What moves the weights: which parameters decay, how the learning rate runs, which parts stand still.
 
 Nothing here keeps a state of its own: the learning rate is a function of the iteration, so a resumed run has nothing
 to restore but the optimiser.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from lifeiqa_plugin.training.options import TrainOptions
 
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
 """Parts of a parameter's own name that exempt it from weight decay, beside every parameter of fewer than two axes."""
@@ -148,14 +150,16 @@ class Schedule:
         return self.min_factor + (1 - self.min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def schedule_of(train_opt: dict[str, Any]) -> Schedule:
-    """Build the schedule that the ``train`` section describes in epochs, where ``total_iter`` is known by then."""
-    per_epoch = train_opt["total_iter"] / train_opt["total_epoch"]
-    scheduler = dict(train_opt.get("scheduler") or {})
+def schedule_of(options: TrainOptions, total_iter: int) -> Schedule:
+    """Build the schedule that the ``train`` section describes in epochs."""
+    per_epoch = total_iter / options.total_epoch
+    shape = options.scheduler
     return Schedule(
-        total_iter=train_opt["total_iter"],
-        warmup_iter=round(train_opt.get("warmup_epochs", 0) * per_epoch),
-        warmup_factor=train_opt.get("warmup_factor", 0.01),
-        step_iter=round(scheduler.pop("every_epochs", 0) * per_epoch),
-        **scheduler,
+        total_iter=total_iter,
+        warmup_iter=round(options.warmup_epochs * per_epoch),
+        warmup_factor=options.warmup_factor,
+        type=shape.type,
+        step_iter=round(shape.every_epochs * per_epoch),
+        gamma=shape.gamma,
+        min_factor=shape.min_factor,
     )

@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from pyiqa.data.data_sampler import EnlargedSampler
 
-if TYPE_CHECKING:
-    from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.training.mixture import Mixture
+
+
+class Visit(NamedTuple):
+    """One image of an epoch: its row, and the seed of all that is random about it."""
+
+    row: int
+    seed: int
 
 
 def derive_seed(*parts: int) -> int:
@@ -23,16 +29,15 @@ def derive_seed(*parts: int) -> int:
 class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not typed
     """Order of the rows: a function of (seed, epoch), in whole batches, to be taken up after any iteration.
 
-    Yields ``row + len(dataset) * s`` with ``s`` a function of (seed, epoch, repetition), from which the dataset draws
-    the crops. The last batch of an epoch is filled up from the start of its order, so that pyiqa's count of iterations
-    holds; the loader would drop it otherwise. Before ``set_epoch`` the order is empty, because pyiqa starts an
-    iterator then that it throws away.
+    The last batch of an epoch is filled up from the start of its order, so that pyiqa's count of iterations holds;
+    the loader would drop it otherwise. Before ``set_epoch`` the order is empty, because pyiqa starts an iterator then
+    that it throws away.
 
     Args:
-        dataset: a :class:`LifeIQADataset`, whose ``batch_size_per_gpu`` is read.
+        dataset: whose weights say how often a row comes, and whose ``batch_size_per_gpu`` is read.
         num_replicas: processes.
         rank: of this process.
-        ratio: times that each row comes in an epoch.
+        ratio: pyiqa's; 1, since ``crops_per_image`` takes several crops of one decode.
         use_shuffle: False for the order of the csv.
         seed: of the run.
         start_iter: iterations that were done before this run was resumed.
@@ -41,7 +46,7 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
 
     def __init__(
         self,
-        dataset: LifeIQADataset,
+        dataset: Mixture,
         num_replicas: int,
         rank: int,
         ratio: int = 1,
@@ -55,32 +60,38 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
         self.batch: int = dataset.opt["batch_size_per_gpu"]
         self.iterations = self.iterations_per_epoch(dataset, num_replicas)
         self.num_samples = self.iterations * self.batch
-        self.ratio, self.seed, self.start_iter, self.epochs = ratio, seed, start_iter, epochs
+        self.seed, self.start_iter, self.epochs = seed, start_iter, epochs
         self.epoch: int | None = None
 
     @staticmethod
-    def iterations_per_epoch(dataset: LifeIQADataset, num_replicas: int) -> int:
+    def iterations_per_epoch(dataset: Mixture, num_replicas: int) -> int:
         """Return the number of batches that each process takes in an epoch, as pyiqa counts them."""
-        opt = dataset.opt
-        rows: int = len(dataset) * opt.get("dataset_enlarge_ratio", 1)
-        batch: int = opt["batch_size_per_gpu"]
-        return math.ceil(rows / (batch * num_replicas))
+        batch: int = dataset.opt["batch_size_per_gpu"]
+        return math.ceil(len(dataset) / (batch * num_replicas))
 
-    def __iter__(self) -> Iterator[int]:
-        """Yield the keys of this process for the epoch that was set."""
+    def __iter__(self) -> Iterator[Visit]:
+        """Yield the visits of this process in the epoch that was set."""
         if self.epoch is None or self.epoch >= self.epochs:
             return iter([])
-        rows, needed = len(self.dataset) * self.ratio, self.num_samples * self.num_replicas
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-        order = (
-            torch.randperm(rows, generator=generator) if self.use_shuffle else torch.arange(rows)
-        )
-        order = order.repeat(math.ceil(needed / rows))[:needed]
+        visits = self._visits(self.epoch)
+        needed = self.num_samples * self.num_replicas
+        visits = (visits * math.ceil(needed / len(visits)))[:needed]
         done = max(0, self.start_iter - self.epoch * self.iterations) * self.batch
-        return iter([self._key(i) for i in order[self.rank :: self.num_replicas].tolist()[done:]])
+        return iter(visits[self.rank :: self.num_replicas][done:])
 
-    def _key(self, position: int) -> int:
-        repetition, row = divmod(position, len(self.dataset))
-        return row + len(self.dataset) * (
-            1 + derive_seed(self.seed, self.epoch or 0, repetition) // 2**31
-        )
+    def _visits(self, epoch: int) -> list[Visit]:
+        """Return all visits of an epoch, in its order; a row that comes again has another seed."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+        rows = self.dataset.rows_of_epoch(generator)
+        if self.use_shuffle:
+            order = torch.randperm(len(rows), generator=generator).tolist()
+            rows = [rows[i] for i in order]
+        visits, times = [], dict.fromkeys(rows, 0)
+        for row in rows:
+            visits.append(Visit(row, self._seed_of(epoch, row, times[row])))
+            times[row] += 1
+        return visits
+
+    def _seed_of(self, epoch: int, row: int, repetition: int) -> int:
+        of_epoch = derive_seed(self.seed, epoch, repetition)
+        return derive_seed(1 + of_epoch // 2**31, row)  # the bits that earlier versions drew

@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {
     "manual_seed": 1,
     "datasets": {
         "train": {
-            "name": "noise-train", "batch_size_per_gpu": 6, "crops_per_image": 2, "crop_size": 32, "working_size": 48,
+            "name": "noise-train", "batch_size_per_gpu": 6, "crops_per_image": 2,
         },
         "val": {"name": "noise-val"},
         "test": {"name": "noise-test"},

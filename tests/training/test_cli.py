@@ -30,10 +30,9 @@ def folder(images, tmp_path, monkeypatch):
     """What the tutorial starts from: ``photos`` and the option file, here with a network that trains in seconds."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(images, tmp_path / "photos", ignore=lambda *_: ["meta.csv"])
-    name = "options/train/LifeIQA/train_LifeIQA_quick.yml"
+    name = "options/train/quick.yml"
     options = yaml.safe_load((ROOT / name).read_text())
     options["network"] = TINY
-    options["datasets"]["train"] |= {"crop_size": 32, "working_size": 48}
     options["train"]["total_epoch"], options["num_gpu"] = 2, 0
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text(yaml.safe_dump(options))
@@ -105,15 +104,15 @@ def test_evaluate_all_rows_of_any_phase(folder, capsys):
         ("prepare livec photos --lower-better", "describe a 'folder'; livec is known"),
         ("evaluate photos/scores.csv photos --model nowhere", "nowhere: no such file"),
         (
-            "train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --force_yml trian:x=1",
+            "train -opt options/train/quick.yml --force_yml trian:x=1",
             "did you mean 'train'",
         ),
         (
-            "train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --splits 0",
+            "train -opt options/train/quick.yml --splits 0",
             "needs a number of 1 or more",
         ),
         (
-            "train -opt options/train/LifeIQA/train_LifeIQA_quick.yml --launcher pytorch",
+            "train -opt options/train/quick.yml --launcher pytorch",
             "needs torchrun",
         ),
     ],
@@ -129,7 +128,7 @@ def test_errors_are_one_line(folder, capsys, command, message):
 
 def test_errors_of_the_data_come_before_training(folder, capsys):
     run(COMMANDS[1], capsys)
-    option_file = "options/train/LifeIQA/train_LifeIQA_quick.yml"
+    option_file = "options/train/quick.yml"
     (folder / "photos" / "017.png").unlink()
     assert cli.main(["train", "-opt", option_file]) == 1
     assert "1 of 8 images cannot be used: photos/017.png: no such file" in capsys.readouterr().err

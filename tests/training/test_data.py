@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap, random_crops
+from lifeiqa_plugin.training.mixture import Mixture
 from lifeiqa_plugin.training.order import ResumableSampler, derive_seed
 
 
@@ -34,6 +35,17 @@ def make_dataset(images):
     return make
 
 
+@pytest.fixture
+def make_mixture(make_dataset):
+    """Training sets with the given changes, one each."""
+
+    def make(*changes, **shared):
+        sources = [make_dataset(**change | shared) for change in changes or [{}]]
+        return Mixture(sources, sources[0].opt)
+
+    return make
+
+
 def load(dataset, sampler, epoch, workers=0):
     sampler.set_epoch(epoch)
     loader = DataLoader(
@@ -43,12 +55,9 @@ def load(dataset, sampler, epoch, workers=0):
     return torch.cat([b["img"] for b in batches]), [path for b in batches for path in b["img_path"]]
 
 
-# ------------------------------------------------------------------------------------------------------------- items
-
-
 def test_training_item(make_dataset):
     dataset = make_dataset()
-    item = dataset[len(dataset) * 5 + 2]
+    item = dataset[2, 5]
     assert item["img"].shape == (3, 3, 32, 32)
     assert 0 <= item["img"].min() < item["img"].max() <= 1
     assert item["mos_label"] == torch.tensor([dataset.mos[2]])
@@ -59,7 +68,7 @@ def test_training_item(make_dataset):
 def test_one_decode_for_all_crops(make_dataset, monkeypatch):
     dataset, decoded = make_dataset(crops_per_image=8), []
     monkeypatch.setattr(data, "read_image", lambda path: decoded.append(path) or read_image(path))
-    assert dataset[len(dataset)]["img"].shape[0] == 8
+    assert dataset[0, 1]["img"].shape[0] == 8
     assert len(decoded) == 1
 
 
@@ -70,7 +79,7 @@ def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatc
 
     monkeypatch.setattr(data, "random_ladder", ladder)
     dataset = make_dataset(ladder_share=1.0)
-    item = dataset[len(dataset)]
+    item = dataset[0, 1]
     assert item["is_ladder"] is True
     assert item["mos_label"].isfinite() == is_clean
     first, *rungs = item["img"]
@@ -80,11 +89,9 @@ def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatc
 
 def test_share_of_ladders(make_dataset):
     dataset = make_dataset(ladder_share=0.5)
-    items = [dataset[key]["is_ladder"] for key in range(len(dataset), 20 * len(dataset))]
+    items = [dataset[seed % 28, seed]["is_ladder"] for seed in range(500)]
     assert 0.4 < sum(items) / len(items) < 0.6
-    assert not any(
-        make_dataset()[key]["is_ladder"] for key in range(len(dataset), 2 * len(dataset))
-    )
+    assert not any(make_dataset()[row, 1]["is_ladder"] for row in range(28))
 
 
 def test_photos_without_scores_stand_in_for_half_of_the_ladders(make_dataset, images, tmp_path):
@@ -92,7 +99,7 @@ def test_photos_without_scores_stand_in_for_half_of_the_ladders(make_dataset, im
     photo = shutil.copy(next(images.rglob("*.png")), tmp_path / "below")
     (tmp_path / "notes.txt").touch()
     dataset = make_dataset(ladder_share=0.5, ladder_folder=str(tmp_path))
-    items = [dataset[key] for key in range(len(dataset), 20 * len(dataset))]
+    items = [dataset[seed % 28, seed] for seed in range(500)]
     added = [item for item in items if item["img_path"] == str(photo)]
     assert all(item["is_ladder"] and item["mos_label"].isnan() for item in added)
     assert 0.4 < len(added) / sum(item["is_ladder"] for item in items) < 0.6
@@ -146,15 +153,12 @@ def test_small_image_is_enlarged_to_a_crop(make_dataset, tmp_path):
         "split_index": None,
     }
     dataset = make_dataset(**changes, batch_size_per_gpu=1)
-    assert dataset[0]["img"].shape == (3, 3, 32, 32)
+    assert dataset[0, 1]["img"].shape == (3, 3, 32, 32)
 
 
-# ------------------------------------------------------------------------------------------------ random numbers, order
-
-
-def test_crops_depend_on_seed_epoch_and_image_alone(make_dataset):
+def test_crops_depend_on_seed_epoch_and_image_alone(make_mixture):
     """Neither workers, nor other users of random numbers, nor what came before change a crop."""
-    dataset = make_dataset()
+    dataset = make_mixture()
     crops, paths = load(dataset, ResumableSampler(dataset, 1, 0, seed=1), 3)
     random.seed(9), np.random.seed(9), torch.manual_seed(9)
     again, paths_again = load(dataset, ResumableSampler(dataset, 1, 0, seed=1), 3, workers=2)
@@ -168,33 +172,33 @@ def test_crops_depend_on_seed_epoch_and_image_alone(make_dataset):
         assert not torch.equal(other[0], crops)
 
 
-def test_each_epoch_has_each_image_and_fills_its_last_batch(make_dataset):
-    dataset = make_dataset(dataset_enlarge_ratio=2)
-    assert len(dataset) == 28
-    sampler = ResumableSampler(dataset, 1, 0, ratio=2, seed=1)
+def test_each_epoch_has_each_image_and_fills_its_last_batch(make_mixture):
+    dataset = make_mixture(weight=2)
+    assert len(dataset) == 56
+    sampler = ResumableSampler(dataset, 1, 0, seed=1)
     assert list(sampler) == []  # before set_epoch
     sampler.set_epoch(0)
     keys = list(sampler)
-    rows = [key % 28 for key in keys]
+    rows = [visit.row for visit in keys]
     assert len(keys) == len(sampler) == 60  # 10 batches of 6 hold 56
     assert all(rows.count(row) >= 2 for row in range(28))
     assert len(set(keys[:56])) == 56  # the two visits to an image have seeds of their own
     assert ResumableSampler.iterations_per_epoch(dataset, 1) == 10
 
 
-def test_a_image_has_other_crops_in_each_epoch_and_repetition(make_dataset):
-    dataset = make_dataset(dataset_enlarge_ratio=2)
-    sampler, keys = ResumableSampler(dataset, 1, 0, ratio=2, seed=1), []
+def test_a_image_has_other_crops_in_each_epoch_and_repetition(make_mixture):
+    dataset = make_mixture(weight=2)
+    sampler, keys = ResumableSampler(dataset, 1, 0, seed=1), []
     for epoch in range(3):
         sampler.set_epoch(epoch)
-        keys += [key for key in set(sampler) if key % 28 == 5]
+        keys += [key for key in set(sampler) if key.row == 5]
     assert len(keys) == len(set(keys)) == 6
     crops = [dataset[key]["img"] for key in keys]
     assert not any(torch.equal(a, b) for i, a in enumerate(crops) for b in crops[:i])
 
 
-def test_order_is_taken_up_after_any_iteration(make_dataset):
-    dataset = make_dataset()
+def test_order_is_taken_up_after_any_iteration(make_mixture):
+    dataset = make_mixture()
     whole = ResumableSampler(dataset, 1, 0, seed=1)
     per_epoch = len(whole) // 6
     orders = []
@@ -209,8 +213,8 @@ def test_order_is_taken_up_after_any_iteration(make_dataset):
         assert rest == orders[done * 6 :]
 
 
-def test_processes_share_the_batches_of_one(make_dataset):
-    one, halves = make_dataset(batch_size_per_gpu=6), make_dataset(batch_size_per_gpu=3)
+def test_processes_share_the_batches_of_one(make_mixture):
+    one, halves = make_mixture(batch_size_per_gpu=6), make_mixture(batch_size_per_gpu=3)
     single = ResumableSampler(one, 1, 0, seed=1)
     pair = [ResumableSampler(halves, 2, rank, seed=1) for rank in (0, 1)]
     for sampler in (single, *pair):
@@ -222,20 +226,17 @@ def test_processes_share_the_batches_of_one(make_dataset):
         )
 
 
-def test_unshuffled_order(make_dataset):
-    dataset = make_dataset()
+def test_unshuffled_order(make_mixture):
+    dataset = make_mixture()
     sampler = ResumableSampler(dataset, 1, 0, use_shuffle=False)
     sampler.set_epoch(0)
-    assert [key % 28 for key in sampler] == [*range(28), 0, 1]
+    assert [visit.row for visit in sampler] == [*range(28), 0, 1]
 
 
 def test_seeds_of_different_parts_differ():
     seeds = {derive_seed(*parts) for parts in [(0, 1), (1, 0), (0, 11), (1,), (0, 1, 0)]}
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-# ---------------------------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
@@ -282,9 +283,9 @@ def test_missing_and_empty_splits(make_dataset, tmp_path, images):
         make_dataset("val", meta_info_file=str(tmp_path / "m.csv"), split_index="my_split")
 
 
-def test_fewer_images_than_a_batch(make_dataset):
+def test_fewer_images_than_a_batch(make_mixture):
     with pytest.raises(ValueError, match="28 images to train on, fewer than one batch of 29"):
-        make_dataset(batch_size_per_gpu=29)
+        make_mixture(batch_size_per_gpu=29)
 
 
 @pytest.fixture
@@ -313,6 +314,25 @@ def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged):
     row = [path.rsplit("/")[-1] for path, *_ in dataset.paths_mos].index("002.png")
     with pytest.raises(OSError, match=r"002\.png: damaged image"):
         list(DataLoader(dataset, sampler=[row], num_workers=1))
+
+
+def test_bits_of_the_order_are_those_of_earlier_versions(make_mixture):
+    """Rows and crops of a seed are what version 0.1 drew, so that its runs can be repeated."""
+    sampler = ResumableSampler(make_mixture(), 1, 0, seed=1)
+    sampler.set_epoch(3)
+    order = torch.randperm(28, generator=torch.Generator().manual_seed(derive_seed(1, 3)))
+    of_epoch = 1 + derive_seed(1, 3, 0) // 2**31
+    expected = [(row, derive_seed(of_epoch, row)) for row in order.tolist()]
+    assert list(sampler)[:28] == expected
+
+
+def test_constant_scores(make_dataset, tmp_path):
+    (tmp_path / "m.csv").write_text("name,mos\na.png,0.5\nb.png,0.5\n")
+    dataset = make_dataset(meta_info_file=str(tmp_path / "m.csv"), split_index=None)
+    with pytest.raises(
+        ValueError, match=r"train: all 2 scores are 0\.5; expected scores that diff"
+    ):
+        dataset.check_scores()
 
 
 def test_overlap(make_dataset, images, tmp_path):

@@ -21,7 +21,7 @@ from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration, score_dataset
+from lifeiqa_plugin.scoring.evaluation import METRICS, evaluate, fit_std_calibration, score_dataset
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training import launch
 from lifeiqa_plugin.training.dataset import LifeIQADataset
@@ -30,6 +30,7 @@ from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.optim import Schedule, decays, freeze, parameter_groups, set_train_mode
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.order import ResumableSampler
+from lifeiqa_plugin.training.splits import train_splits
 
 SMALL = {
     "backbone": "test_convnext",
@@ -64,6 +65,7 @@ def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
 def build_model(option_file: Path, total_iter: int = 10) -> LifeIQAModel:
     """The model alone, ready for ``feed_data``."""
     opt = launch.prepare_options(read_options(option_file))
+    launch.take_sizes_from_network(opt)
     opt["train"]["total_iter"] = total_iter
     with launch.forgetful_logger():
         return LifeIQAModel(opt)
@@ -84,9 +86,6 @@ def assert_same(first: dict, second: dict) -> None:
     assert first.keys() == second.keys()
     for key, value in first.items():
         torch.testing.assert_close(second[key], value, rtol=0, atol=0, equal_nan=True, msg=key)
-
-
-# ---------------------------------------------------------------------------------------------------------- the pieces
 
 
 def test_smooth_l1_is_torchs():
@@ -163,9 +162,6 @@ def test_freeze():
     freeze(network, ["decoder"])
     with pytest.raises(ValueError, match="leaves no parameter to train"):
         parameter_groups(network, 1.0, 0.0)
-
-
-# ------------------------------------------------------------------------------------------------------- one iteration
 
 
 def test_losses_are_weighted_and_logged(write_options):
@@ -393,15 +389,31 @@ def test_ladders_stay_in_one_step(write_options):
 
 
 def test_another_network_is_refused(write_options):
-    with pytest.raises(TypeError, match=r"trains network\.type LifeIQA, got Entropy"):
+    with pytest.raises(TypeError, match=r"trains network\.type LifeIQA or a subclass, got Entropy"):
         build_model(write_options("network={type: Entropy}"))
 
 
 def test_crops_of_another_size_are_refused(write_options):
     model = build_model(write_options())
     batch = one_batch()
-    with pytest.raises(ValueError, match=r"crops are 16x16.*set datasets\.train\.crop_size: 32"):
+    with pytest.raises(ValueError, match="crops are 16x16, but the network's are 32x32"):
         model.feed_data(batch | {"img": batch["img"][..., :16, :16]})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ("network:num_expert=4", TypeError, "no option 'num_expert'; did you mean 'num_experts'"),
+        ("datasets:train:crop_size=16", ValueError, "crop_size is 16, but the network's is 32; le"),
+        ("datasets:train:working_size=64", ValueError, "size is 64, but the network's is 48"),
+        ("datasets:val:name=noise-test", ValueError, "a name of its own, got noise-train, noise-t"),
+        ("datasets:train:prefetch_mode=cpu", ValueError, "prefetch_mode cpu hangs"),
+    ],
+)
+def test_errors_before_training(write_options, change, error, message):
+    with pytest.raises(error, match=message):
+        launch.train(write_options(change))
+    assert not Path("experiments").exists()
 
 
 @pytest.mark.parametrize("cause", ["loss", "gradient"])
@@ -418,9 +430,6 @@ def test_not_finite_stops_with_names_and_good_weights(write_options, cause):
     ):
         model.optimize_parameters(1)
     assert_same(before, model.network.state_dict())
-
-
-# -------------------------------------------------------------------------------------------------------- whole runs
 
 
 @pytest.mark.slow
@@ -584,6 +593,9 @@ def test_a_finished_run_is_left_as_it_is(write_options, monkeypatch):
     launch.train(write_options("train:total_epoch=2"), auto_resume=True)
     assert read_state()["iter"] == 10
     assert (FOLDER / "test_results.json").exists()
+    assert "resumed with other options: train:total_epoch 1 -> 2\n" in newest_log()
+    saved = read_options(FOLDER / "options.yml")
+    assert saved == read_options(write_options("train:total_epoch=2"))
 
 
 def test_a_run_killed_before_its_test_is_tested_and_not_trained(write_options, monkeypatch):
@@ -612,7 +624,7 @@ def test_nan_never_wins_but_a_first_result_counts(write_options):
     model = build_model(write_options())
     kept = []
     for iteration, value in enumerate([math.nan, 0.1, math.nan, 0.3, 0.2], 1):
-        model.current_iter, model.metric_results = iteration, dict.fromkeys(model.metrics, value)
+        model.current_iter, model.metric_results = iteration, dict.fromkeys(METRICS, value)
         is_best = model._update_best("noise-val")
         kept.append((is_best, model.best_metric_results["noise-val"]["srcc"]["iter"]))
     assert kept == [(True, 1), (True, 2), (False, 2), (True, 4), (False, 4)]
@@ -705,7 +717,7 @@ def test_full_disk_leaves_the_last_state(tmp_path):
 def test_splits(write_options):
     """Each split is trained once, on its own rows, and the table is their median, mean and deviation."""
     option_file = write_options("train:total_epoch=1")
-    results = launch.train_splits(option_file, 2)
+    results = train_splits(read_options(option_file), 2)
     tested = [Path(f"experiments/tiny_split0{i}/test_scores.csv").read_text() for i in (1, 2)]
     assert tested[0] != tested[1]
     rows = [line.split(",") for line in Path("experiments/tiny_splits.csv").read_text().split()]
@@ -721,7 +733,7 @@ def test_splits(write_options):
     )
     before = [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
     assert len(before) == 4
-    assert launch.train_splits(option_file, 2) == results
+    assert train_splits(read_options(option_file), 2) == results
     assert before == [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
 
 
@@ -808,9 +820,10 @@ def test_batch_statistics_of_two_processes_are_those_of_the_first(write_options,
         "datasets:train:batch_size_per_gpu=7",
     )  # fmt: skip
     finish(start_two("-opt", option_file))
-    state, dataset_opt = read_state(), dict(read_options(option_file)["datasets"]["train"])
+    state, opt = read_state(), launch.prepare_options(read_options(option_file))
     assert state["iter"] == 2
-    dataset = LifeIQADataset(dataset_opt | {"phase": "train"})
+    launch.take_sizes_from_network(opt)
+    dataset = launch.check_data(opt)["train"]
     averages = []
     for rank in (0, 1):
         network = build_model(option_file).network
@@ -820,9 +833,9 @@ def test_batch_statistics_of_two_processes_are_those_of_the_first(write_options,
             norm.reset_running_stats()
         sampler = ResumableSampler(dataset, 2, rank, seed=1)
         sampler.set_epoch(0)
-        keys = list(sampler)
-        for batch in (keys[:7], keys[7:]):
-            network(torch.cat([dataset[key]["img"] for key in batch]))
+        visits = list(sampler)
+        for batch in (visits[:7], visits[7:]):
+            network(torch.cat([dataset[visit]["img"] for visit in batch]))
         averages.append(
             {name: value for name, value in network.state_dict().items() if "running" in name}
         )

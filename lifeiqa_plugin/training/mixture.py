@@ -1,0 +1,57 @@
+"""The training sets of a run as one, each with its weight."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from lifeiqa_plugin.training.dataset import LifeIQADataset
+
+
+class Mixture(Dataset[dict[str, Any]]):
+    """One or several training sets; their rows are counted on from set to set.
+
+    Args:
+        sources: the sets.
+        opt: keys of the batch, which all of them share.
+
+    Raises:
+        ValueError: fewer images in an epoch than in a batch.
+    """
+
+    def __init__(self, sources: list[LifeIQADataset], opt: dict[str, Any]) -> None:
+        self.sources, self.opt = sources, opt
+        self.starts = [0, *accumulate(len(source) for source in sources)]
+        self.visits = [round(source.options.weight * len(source)) for source in sources]
+        batch = opt["batch_size_per_gpu"]
+        if len(self) < batch:
+            raise ValueError(
+                f"{opt['name']}: {len(self)} images to train on, fewer than one batch of {batch}"
+            )
+
+    def __len__(self) -> int:
+        """Return the images of an epoch."""
+        return sum(self.visits)
+
+    def rows_of_epoch(self, generator: torch.Generator) -> list[int]:
+        """Return each set's rows ``weight`` times; of a broken number, another random part in each epoch."""
+        rows: list[int] = []
+        for start, source, visits in zip(self.starts, self.sources, self.visits, strict=False):
+            whole, rest = divmod(visits, len(source))
+            own = list(range(start, start + len(source)))
+            rows += own * whole
+            if rest:
+                chosen = torch.randperm(len(source), generator=generator)[:rest]
+                rows += [start + i for i in chosen.tolist()]
+        return rows
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return the item of a (row, seed), and as ``source`` the number of its set."""
+        row, seed = key
+        number = bisect_right(self.starts, row) - 1
+        source = self.sources[number]
+        return source[row - self.starts[number], seed] | {"source": number}
