@@ -98,13 +98,21 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Keep the rows of this phase, and their references for :func:`check_no_overlap`."""
         references = self.meta_info.get(REFERENCE, pd.Series([""] * len(self.meta_info)))
         self.paths_mos = [[*row, ref] for row, ref in zip(self.paths_mos, references, strict=True)]
+        if self.options.split_file is not None:
+            self.get_split_with_file(opt)
+            return
         column = split_column(self.options.split_index, self.options.split_ratio)
-        if self.options.split_file is None and column not in {None, *self.meta_info}:
+        if column is None:
+            return
+        if column not in self.meta_info:
             splits = [name for name in self.meta_info if "split" in name]
             raise ValueError(
                 f"{opt['meta_info_file']}: no column {column!r}; its split columns are {splits}"
             )
-        super().get_split(opt)
+        phases = self.meta_info[column]
+        self.paths_mos = [
+            row for row, phase in zip(self.paths_mos, phases, strict=True) if phase == self.phase
+        ]
 
     def get_transforms(self, opt: dict[str, Any]) -> None:
         """Replace pyiqa's transforms, which draw from NumPy and ``random``."""

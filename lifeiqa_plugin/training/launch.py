@@ -16,11 +16,12 @@ import pyiqa.train
 import torch
 import yaml
 from pyiqa.data import build_dataset
-from pyiqa.utils import set_random_seed
+from pyiqa.utils import get_root_logger, set_random_seed
 from pyiqa.utils.dist_util import get_dist_info
 from pyiqa.utils.options import make_paths
 
 from lifeiqa_plugin.checkpoints.factory import build_network
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.host import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.scoring.evaluation import evaluate
@@ -99,6 +100,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     }
     with forgetful_logger(), training_loop(replaced):
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
+        tell_of_std(folder / "models" / "net_best.safetensors")
     return run_test(opt, test_sets) if test_sets else {}
 
 
@@ -227,6 +229,12 @@ def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:
             f"{path}: not a training state of lifeiqa_plugin, or damaged ({error})"
         ) from error
     return state
+
+
+def tell_of_std(path: Path) -> None:
+    """Say at the end of a run what ``return_std`` of its weights is worth."""
+    if path.is_file() and (card := read_checkpoint(path).card) is not None:
+        get_root_logger().info(f"return_std of {path.name}: {card.std}")
 
 
 def run_test(opt: Options, datasets: dict[str, LifeIQADataset]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class FidelityLoss(nn.Module):
         p = torch.special.ndtr(gap.float()).clamp(1e-6, 1 - 1e-6)
         q = (target[first] - target[second]).sign() / 2 + 0.5
         fidelity = p.sqrt() * q.sqrt() + (1 - p).sqrt() * (1 - q).sqrt()
-        return self.loss_weight * (1 - fidelity).mean()
+        loss: Tensor = self.loss_weight * (1 - fidelity).mean()
+        return loss
 
 
 class Labels(NamedTuple):
@@ -90,14 +91,14 @@ class OwnScales(nn.Module):
 
     def __init__(self, own: list[bool]) -> None:
         super().__init__()
-        self.any = any(own)
+        self.is_needed = any(own)
         self.offset = nn.Parameter(torch.zeros(len(own)))
         self.log_slope = nn.Parameter(torch.zeros(len(own)))
         self.register_buffer("own", torch.tensor(own), persistent=False)
 
     def forward(self, scores: Tensor, source: Tensor) -> Tensor:
         """Map (L, 1) scores of images of the sets ``source`` (L,)."""
-        if not self.any:
+        if not self.is_needed:
             return scores
         slope = (self.log_slope * self.own).exp()[source, None]
         offset = (self.offset * self.own)[source, None]

@@ -59,8 +59,9 @@ class Mixture(Dataset[dict[str, Any]]):
         row, seed = key
         number = bisect_right(self.starts, row) - 1
         item = self.sources[number][row - self.starts[number], seed]
-        if self.lines[number] is not None:
-            slope, offset = self.lines[number]
+        line = self.lines[number]
+        if line is not None:
+            slope, offset = line
             item["mos_label"] = item["mos_label"] * slope + offset
         return item | {"source": number}
 

@@ -29,7 +29,7 @@ from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
-from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, score_dataset
+from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
 from lifeiqa_plugin.training.losses import Labels, OwnScales, has_label, rank_loss, within_sets
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
 from lifeiqa_plugin.training.options import (
@@ -80,7 +80,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super(GeneralIQAModel, self).__init__(opt)  # whose own would build the network for scoring
-        self.net = self.model_to_device(build_network(opt["network"]))
+        self.net: Any = self.model_to_device(build_network(opt["network"]))
         self.print_network(self.net)
         if self.is_train:
             self.init_training_settings()
@@ -150,7 +150,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         )
         own = {name: getattr(options, name) for name in ("betas", "eps", "momentum")}
         given = {name: value for name, value in own.items() if value is not None}
-        if self.own_scales.any:
+        if self.own_scales.is_needed:
             line = {"params": list(self.own_scales.parameters()), "weight_decay": 0.0}
             groups.append(line | {"lr": options.lr, "initial_lr": options.lr})
         kind = getattr(torch.optim, options.type, None)
@@ -263,7 +263,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def _step(self) -> None:
         """Exchange what DDP does not, clip, step, average."""
-        if self.own_scales.any and self.opt["dist"]:
+        if self.own_scales.is_needed and self.opt["dist"]:
             for line in self.own_scales.parameters():
                 line.grad = torch.zeros_like(line) if line.grad is None else line.grad
                 torch.distributed.all_reduce(line.grad)
@@ -333,7 +333,18 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         mos = np.array(dataset.mos, dtype=np.float32)
         self.metric_results = correlations(scores, mos)
         if self._update_best(name) and name == self.val_names[0]:
-            self.save_weights("net_best", fit_std_calibration(scores - mos, spreads))
+            self._save_best(scores - mos, spreads)
+
+    def _save_best(self, errors: np.ndarray, spreads: np.ndarray) -> None:
+        """Save the weights with what ``return_std`` needs; where the spread tells nothing about the error, with none."""
+        srcc, is_real = rank_of_spread(errors, spreads)
+        calibration = fit_std_calibration(errors, spreads)
+        found = f"rank correlation with the error of {len(errors)} validation images {srcc:.3f}"
+        if is_real and calibration[1] > 0:
+            self.save_weights("net_best", calibration, f"fitted: {found}")
+        else:
+            note = f"carries nothing and is NaN: {found}, slope {calibration[1]:.3g}"
+            self.save_weights("net_best", None, note)
 
     def _broadcast_buffers(self) -> None:
         """Give all processes the batch statistics of the first, so that their scores are of one network."""
@@ -390,7 +401,12 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self.save_training_state(self.epoch, self.current_iter)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
-    def save_weights(self, label: str, std_calibration: tuple[float, float] = BARE_SPREAD) -> None:
+    def save_weights(
+        self,
+        label: str,
+        std_calibration: tuple[float, float] | None = BARE_SPREAD,
+        std: str = "not fitted, the bare spread of the scores",
+    ) -> None:
         """Write ``models/<label>.safetensors``, which ``pyiqa.create_metric`` takes as ``pretrained_model_path``."""
         about = view(CardOptions, self.opt["card"])
         origins = [
@@ -398,7 +414,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             for source in self.sources
         ]
         training_data = about.training_data or ", ".join(origins)
-        card = Card(training_data=training_data, licence=about.licence)
+        card = Card(training_data=training_data, licence=about.licence, std=std)
         self.scored_network.config["std_calibration"] = std_calibration
         path = Path(self.opt["path"]["models"]) / f"{label}.safetensors"
         save_checkpoint(self.scored_network, path, card)
@@ -431,7 +447,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self.network.load_state_dict(resume_state["network"])
             if self.ema is not None:
                 self.ema.load_state_dict(resume_state["ema"])
-            if self.own_scales.any:
+            if self.own_scales.is_needed:
                 self.own_scales.load_state_dict(resume_state["own_scales"])
             self.optimizer.load_state_dict(resume_state["optimizer"])
             self.scaler.load_state_dict(resume_state["scaler"])

@@ -55,7 +55,7 @@ class DatasetOptions:
     type: str = "LifeIQADataset"
     """class of the dataset"""
     meta_info_file: str | None = None
-    """csv that `lifeiqa prepare` writes; in `train` it may be missing, and all images of the folder are shown as ladders"""
+    """csv that `lifeiqa prepare` writes; without it, all images of the folder are training ladders"""
     dataroot_target: str
     """the folder that the names in the csv are below"""
     split_index: int | str | None = None
