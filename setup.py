@@ -26,10 +26,12 @@ REQUIRED = [
     "PyYAML>=6.0.1",
     "tqdm>=4.66.0",
 ]
-TEST = ["pytest>=8", "setuptools>=64", "wheel"]
+EXPLAIN = ["matplotlib"]  # figures of explanations
+TEST = [*EXPLAIN, "pytest>=8", "setuptools>=64", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
+    "explain": EXPLAIN,
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],

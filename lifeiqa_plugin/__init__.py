@@ -18,15 +18,17 @@ from lifeiqa_plugin.register import register
 
 if TYPE_CHECKING:
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+    from lifeiqa_plugin.explanation.explain import explain
     from lifeiqa_plugin.images.reading import read_image
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 __version__ = "0.1.0"
-__all__ = ["LifeIQA", "__version__", "build_lifeiqa", "read_image", "register"]
+__all__ = ["LifeIQA", "__version__", "build_lifeiqa", "explain", "read_image", "register"]
 
 _HOME = {
     "LifeIQA": "lifeiqa_plugin.network.lifeiqa",
     "build_lifeiqa": "lifeiqa_plugin.checkpoints.factory",
+    "explain": "lifeiqa_plugin.explanation.explain",
     "read_image": "lifeiqa_plugin.images.reading",
 }
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "prepare": ("datasets.command", "write the csv of a dataset, with splits, and check its files"),
     "train": ("training.command", "train as an option file says"),
     "evaluate": ("scoring.evaluate_command", "correlation of checkpoints with opinion scores"),
+    "explain": ("explanation.command", "why images got their scores: maps, words, figures"),
     "benchmark": ("benchmark.command", "accuracy and cost of metrics of pyiqa, side by side"),
 }
 """Name -> its module, below this package, and one line for ``--help``."""

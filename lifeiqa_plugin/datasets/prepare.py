@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from lifeiqa_plugin.datasets.readers import SETS, Row, Source, read_folder
 from lifeiqa_plugin.datasets.table import REFERENCE
+from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
+from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode, read_image
 
 SPLIT_SEED = 123
@@ -29,9 +32,6 @@ VAL_SHARE = 0.1
 
 PHASES = ("train", "val", "test", "near_duplicate")
 """What a split column may say; no phase reads the ``near_duplicate`` images."""
-
-NEAR_DUPLICATE = 0.97
-"""Correlation of two images at 32 x 32 gray values from which on they count as near-duplicates."""
 
 
 def prepare(
@@ -169,17 +169,8 @@ def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list
     ]
 
 
-def _fingerprint(path: Path) -> np.ndarray:
-    """Return an image as 32 x 32 gray values of zero mean and unit length, (1024,)."""
-    image = Image.fromarray(_as_bytes(decode(path, at_least=64).pixels)).convert("L")
-    small = np.asarray(image.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
-    centred: np.ndarray = small - small.mean()
-    centred /= max(float(np.linalg.norm(centred)), 1e-6)
-    return centred
-
-
-def _as_bytes(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.dtype == np.uint8 else (pixels * 255).round().astype(np.uint8)
+def _fingerprint(path: Path) -> NDArray[np.float32]:
+    return fingerprint(Image.fromarray(as_bytes(decode(path, at_least=64).pixels)))
 
 
 def random_split(rows: list[Row], index: int) -> list[str]:

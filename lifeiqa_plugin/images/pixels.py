@@ -214,3 +214,11 @@ def from_array(array: Any) -> Pixels:
             alpha /= 255
         return _on_white(values[..., :3], alpha)
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
+
+
+def as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Round float pixels in [0, 1] to 8 bits; those that have 8 bits already are returned as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    rounded: NDArray[np.uint8] = (pixels * 255).round().astype(np.uint8)
+    return rounded

@@ -1,0 +1,156 @@
+"""One explanation as one figure for a paper: PNG or SVG, colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
+    from lifeiqa_plugin.explanation.explain import Explanation
+
+SEQUENTIAL = "cividis"
+DIVERGING = "PuOr"
+ATTENTION = "viridis"
+WIDTH = 10.0
+"""Of the figure, in inches."""
+
+
+def draw(explanation: Explanation, kind: str) -> bytes:
+    """Return the figure as the bytes of a ``png`` or ``svg`` file.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    matplotlib, figure_class = load_matplotlib()
+    height, width = explanation.image.shape[:2]
+    panels = 2 if explanation.attribution is None else 3
+    top = WIDTH / panels * height / width * 0.9 + 0.7
+    layers, queries = explanation.attention.shape[:2]
+    bottom = WIDTH * 0.62 / queries * layers * height / width + 0.8
+    with matplotlib.rc_context({"svg.hashsalt": "lifeiqa", "font.size": 8.5}):
+        figure = figure_class(figsize=(WIDTH, top + bottom), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=[top, bottom])
+        _draw_maps(upper, explanation)
+        left, right = lower.subfigures(1, 2, width_ratios=[0.64, 0.36])
+        _draw_attention(left, explanation)
+        _draw_experts(right, explanation)
+        file = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # of a file's name
+            figure.savefig(file, format=kind, dpi=160, metadata=without_date(kind))
+    return file.getvalue()
+
+
+def load_matplotlib() -> tuple[Any, Any]:
+    """Import matplotlib, without ``pyplot`` and what it opens, and its ``Figure``.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib: pip install 'lifeiqa_plugin[explain]'"
+        ) from error
+    return matplotlib, Figure
+
+
+def without_date(kind: str) -> dict[str, Any]:
+    """Return what makes the same explanation the same file."""
+    return {"Date": None} if kind == "svg" else {"Software": None}
+
+
+def _draw_maps(figure: SubFigure, explanation: Explanation) -> None:
+    figure.suptitle(
+        f"{explanation.name}: {explanation.score:.3f} ± {explanation.std:.3f}\n{explanation.sentence}",
+        fontsize=11,
+        parse_math=False,
+    )
+    has_attribution = explanation.attribution is not None
+    axes = figure.subplots(1, 3 if has_attribution else 2)
+    _show(axes[0], "image at its working size", explanation.image)
+    low, high = quality_limits(explanation)
+    shown = _show(axes[1], "quality", explanation.quality_map, cmap=SEQUENTIAL, vmin=low, vmax=high)
+    figure.colorbar(shown, ax=axes[1], shrink=0.75, label="score")
+    if has_attribution:
+        smooth = _smooth(explanation.attribution, 8)
+        limit = float(np.abs(smooth).max()) or 1.0
+        shown = _show(
+            axes[2],
+            "what detail adds to the score",
+            smooth,
+            cmap=DIVERGING,
+            vmin=-limit,
+            vmax=limit,
+        )
+        bar = figure.colorbar(shown, ax=axes[2], shrink=0.75, ticks=[-limit, 0, limit])
+        bar.ax.set_yticklabels(["lowers", "0", "raises"])
+
+
+def quality_limits(explanation: Explanation) -> tuple[float, float]:
+    """Return the scores that the darkest and the lightest colour of a quality map stand for.
+
+    At least four standard deviations apart, so that differences within the uncertainty look as small as they are.
+    """
+    low, high = float(explanation.quality_map.min()), float(explanation.quality_map.max())
+    missing = max(0.0, 4 * explanation.std - (high - low), 1e-3 - (high - low))
+    return low - missing / 2, high + missing / 2
+
+
+def _draw_attention(figure: SubFigure, explanation: Explanation) -> None:
+    layers, queries = explanation.attention.shape[:2]
+    figure.suptitle("attention of each layer and query, 1 = even", fontsize=9)
+    grid = figure.subplots(layers, queries, squeeze=False)
+    highest = max(2.0, float(np.quantile(explanation.attention, 0.999)))
+    for layer, row in enumerate(grid):
+        for query, axis in enumerate(row):
+            small = explanation.attention[layer, query, ::4, ::4]
+            shown = _show(axis, "", small, cmap=ATTENTION, vmin=0, vmax=highest)
+            if layer == 0:
+                axis.set_title(f"query {query + 1}", fontsize=8)
+            if query == 0:
+                axis.set_ylabel(f"layer {layer + 1}", fontsize=8)
+    figure.colorbar(shown, ax=grid, shrink=0.75, aspect=30)
+
+
+def _draw_experts(figure: SubFigure, explanation: Explanation) -> None:
+    queries, experts = explanation.expert_share.shape
+    upper, lower = figure.subplots(2, 1)
+    shown = upper.imshow(explanation.expert_share, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
+    upper.set_title("share of each expert, by query", fontsize=9)
+    upper.set_xticks(range(experts), range(1, experts + 1))
+    upper.set_yticks(range(queries), range(1, queries + 1))
+    upper.set_ylabel("query")
+    figure.colorbar(shown, ax=upper)
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm
+
+    first = explanation.expert_map[:, ::4, ::4].argmax(0) + 1
+    edges = np.arange(experts + 1) + 0.5
+    colours = colormaps["viridis"].resampled(experts)
+    shown = _show(
+        lower, "expert with the largest share, by region", first, cmap=colours,
+        norm=BoundaryNorm(edges, experts), interpolation="nearest",
+    )  # fmt: skip
+    figure.colorbar(shown, ax=lower, ticks=range(1, experts + 1))
+
+
+def _show(axis: Any, title: str, values: Any, **options: Any) -> Any:
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    return axis.imshow(values, **options)
+
+
+def _smooth(values: Any, side: int) -> Any:
+    """Return means over squares of that side: single pixels say nothing to the eye."""
+    height, width = (length // side * side for length in values.shape)
+    blocks = values[:height, :width].reshape(height // side, side, width // side, side)
+    return blocks.mean((1, 3))

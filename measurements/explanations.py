@@ -1,0 +1,260 @@
+"""Measure whether the parts of an explanation are true, not only pretty.
+
+    python measurements/explanations.py                              the clean photos of examples/photos
+    python measurements/explanations.py FOLDER                       photos of a folder, clean ones
+    python measurements/explanations.py FOLDER --varied FOLDER2      and photos of all qualities for the map's mean
+
+- quarters: a quarter of the area, anywhere in the photo, is spoilt; is the lowest value of the map inside of it?
+- deletion: 32 x 32 cells are replaced by blurred ones, those first that the attribution names; how far does the score
+  move, on average over the way, against a plain gradient and a random order? Farther is better.
+- mean: rank correlation of the map's mean with the score.
+- sanity: rank correlation of the attribution with that of a network whose weights are random, in the decoder or
+  everywhere (Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018). Near 0 is right.
+- time: of map and attention, and of the attribution, as a multiple of one score, measured in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from measuring import ROOT, conditions, markdown_table, median_ratio, time_in_turn
+from scipy.stats import spearmanr
+from torch import Tensor
+from tqdm import tqdm
+
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
+from lifeiqa_plugin.explanation.dense import score_windows, spread
+from lifeiqa_plugin.explanation.explain import explain
+from lifeiqa_plugin.images.distortions import blur, darken, jpeg, noise
+from lifeiqa_plugin.images.reading import find_images, read_image
+from lifeiqa_plugin.network.crops import to_working_size
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+
+KINDS = (blur, noise, jpeg, darken)
+CELL = 32
+WAY = 10
+"""Steps in which all cells are deleted."""
+
+
+class Quarter(NamedTuple):
+    """A rectangle of half the height and half the width."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def holds(self, row: int, column: int) -> bool:
+        """Whether a pixel is inside."""
+        return (
+            self.top <= row < self.top + self.height
+            and self.left <= column < self.left + self.width
+        )
+
+
+def find_photos(folder: Path, count: int) -> list[Path]:
+    """Return the clean photos ``*_0_clean.*`` of a folder, or all where there are none; of many, evenly spaced ones."""
+    found = sorted(folder.glob("*_0_clean.*")) or [Path(name) for name in find_images(folder)]
+    count = min(count, len(found))
+    return [found[i * len(found) // count] for i in range(count)]
+
+
+def read_working(network: LifeIQA, path: Path) -> Tensor:
+    """Return a photo (1, 3, H, W) at the size at which it is scored."""
+    return to_working_size(read_image(path)[None], network.crop_size, network.working_size)
+
+
+def quality_map(network: LifeIQA, x: Tensor) -> np.ndarray:
+    """Return the map (H, W) of ``explain``, and nothing else of it."""
+    windows = score_windows(network, x)
+    return spread(windows, windows.scores, x.shape[-2], x.shape[-1])
+
+
+def spoil_a_quarter(x: Tensor, case: int, severity: float) -> tuple[Tensor, Quarter, str]:
+    """Spoil a quarter of (1, 3, H, W) somewhere, with the kind and at the place that belong to a case's number."""
+    generator = torch.Generator().manual_seed(case)
+    height, width = x.shape[-2] // 2, x.shape[-1] // 2
+    top = int(torch.randint(x.shape[-2] - height + 1, (), generator=generator))
+    left = int(torch.randint(x.shape[-1] - width + 1, (), generator=generator))
+    distort = KINDS[case % len(KINDS)]
+    place = np.s_[0, :, top : top + height, left : left + width]
+    spoilt = x.clone()
+    spoilt[place] = distort(x[place], severity, generator)
+    return spoilt, Quarter(top, left, height, width), distort.__name__
+
+
+def find_quarters(
+    network: LifeIQA, photos: list[Path], cases: int, severity: float
+) -> dict[str, list[bool]]:
+    """Return for each kind in which cases the lowest value of the map is inside of the spoilt quarter."""
+    hits: dict[str, list[bool]] = {distort.__name__: [] for distort in KINDS}
+    for case in tqdm(range(cases), desc="quarters"):
+        # Photos and kinds in turn, so that each photo meets each kind.
+        x = read_working(network, photos[case // len(KINDS) % len(photos)])
+        spoilt, quarter, kind = spoil_a_quarter(x, case, severity)
+        values = quality_map(network, spoilt)
+        row, column = divmod(int(values.argmin()), values.shape[1])
+        hits[kind].append(quarter.holds(row, column))
+    return hits
+
+
+def cells(values: Tensor) -> Tensor:
+    """Sum (H, W) over cells; what does not fill one is left out."""
+    return F.avg_pool2d(values[None], CELL)[0] * CELL**2
+
+
+def deletion_area(network: LifeIQA, x: Tensor, importance: Tensor) -> float:
+    """Return how far the score moves, on average, while cells are deleted in the order of their importance."""
+    rows, columns = importance.shape
+    order = importance.flatten().argsort(descending=True, stable=True)
+    soft = blurred(x)
+    scores = []
+    for step in range(WAY + 1):
+        deleted = torch.zeros(rows * columns)
+        deleted[order[: round(step * len(order) / WAY)]] = 1
+        mask = deleted.view(1, 1, rows, columns)
+        mask = mask.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
+        mask = F.pad(
+            mask, (0, x.shape[-1] - mask.shape[-1], 0, x.shape[-2] - mask.shape[-2]), "replicate"
+        )
+        with torch.no_grad():
+            scores.append(network(torch.lerp(x, soft, mask)).item())
+    return float(np.mean(np.abs(np.array(scores) - scores[0])))
+
+
+def compare_deletion(network: LifeIQA, photos: list[Path]) -> dict[str, list[float]]:
+    """Return the area of each photo for each order."""
+    areas: dict[str, list[float]] = {
+        "integrated gradients": [],
+        "plain gradient": [],
+        "random, mean of 3": [],
+    }
+    generator = torch.Generator().manual_seed(0)
+    for path in tqdm(photos, desc="deletion"):
+        x = read_working(network, path)
+        attribution = cells(integrated_gradients(network, x).abs())
+        gradient = cells(input_gradient(network, x).abs().sum((0, 1)))
+        random = [torch.rand(gradient.shape, generator=generator) for _ in range(3)]
+        areas["integrated gradients"].append(deletion_area(network, x, attribution))
+        areas["plain gradient"].append(deletion_area(network, x, gradient))
+        areas["random, mean of 3"].append(
+            float(np.mean([deletion_area(network, x, order) for order in random]))
+        )
+    return areas
+
+
+def map_mean_correlation(network: LifeIQA, photos: list[Path]) -> float:
+    """Return the rank correlation of the map's mean with the score."""
+    scores, means = [], []
+    for path in tqdm(photos, desc="mean"):
+        x = read_working(network, path)
+        with torch.no_grad():
+            scores.append(network(x).item())
+        means.append(quality_map(network, x).mean())
+    return float(spearmanr(scores, means).statistic)
+
+
+def randomised(network: LifeIQA, everywhere: bool) -> LifeIQA:
+    """Return a copy with random weights in the decoder, or everywhere."""
+    torch.manual_seed(0)
+    fresh = LifeIQA(**(network.config | {"backbone_pretrained": False})).eval()
+    if not everywhere:
+        fresh.backbone.load_state_dict(network.backbone.state_dict())
+    return fresh
+
+
+def sanity_check(network: LifeIQA, photos: list[Path]) -> dict[str, list[float]]:
+    """Return for each photo how much the attribution resembles that of random weights."""
+    others = {
+        "random decoder": randomised(network, everywhere=False),
+        "random weights everywhere": randomised(network, everywhere=True),
+    }
+    found: dict[str, list[float]] = {name: [] for name in others}
+    for path in tqdm(photos, desc="sanity"):
+        x = read_working(network, path)
+        own = cells(integrated_gradients(network, x)).flatten()
+        for name, other in others.items():
+            values = cells(integrated_gradients(other, x)).flatten()
+            found[name].append(float(spearmanr(own, values).statistic))
+    return found
+
+
+def measure_time(network: LifeIQA, photo: Path, rounds: int) -> dict[str, float]:
+    """Return how many times as long as a score other parts of an explanation take."""
+    image = read_image(photo)
+
+    def score() -> None:
+        with torch.no_grad():
+            network(image[None])
+
+    seconds = time_in_turn(
+        {
+            "score": score,
+            "map, attention, experts": lambda: explain(image, network, attribution_steps=0),
+            "with attribution": lambda: explain(image, network),
+        },
+        rounds,
+    )
+    return {name: median_ratio(times, seconds["score"]) for name, times in seconds.items()}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "examples" / "photos")
+    parser.add_argument("--varied", type=Path, default=ROOT / "examples" / "photos")
+    parser.add_argument("--checkpoint", type=Path, help="default: the weights that ship")
+    parser.add_argument("--photos", type=int, default=100, help="at most (default 100)")
+    parser.add_argument("--cases", type=int, default=100, help="quarters (default 100)")
+    parser.add_argument("--severity", type=float, default=0.6, help="of the quarters (default 0.6)")
+    parser.add_argument("--deletions", type=int, default=20, help="photos (default 20)")
+    parser.add_argument("--sanity", type=int, default=10, help="photos (default 10)")
+    parser.add_argument("--rounds", type=int, default=5, help="timings (default 5)")
+    args = parser.parse_args()
+    network = build_lifeiqa(pretrained_model_path=args.checkpoint).eval()
+    photos = find_photos(args.folder, args.photos)
+    print(conditions(), f"\n{len(photos)} photos\n")
+
+    hits = find_quarters(network, photos, args.cases, args.severity)
+    rows = [[kind, f"{np.mean(found):.0%}", str(len(found))] for kind, found in hits.items()]
+    total = [hit for found in hits.values() for hit in found]
+    rows.append(["all", f"{np.mean(total):.0%}", str(len(total))])
+    print(markdown_table(["spoilt quarter", "lowest value inside", "cases"], rows), "\n")
+
+    areas = compare_deletion(network, find_photos(args.folder, args.deletions))
+    best = np.array(areas["integrated gradients"])
+    rows = [
+        [
+            name,
+            f"{np.mean(area):.3f}",
+            f"{np.mean(best > area):.0%}" if name in list(areas)[1:] else "",
+        ]
+        for name, area in areas.items()
+    ]
+    header = ["cells deleted in the order of", "mean change of the score", "photos it is worse on"]
+    print(markdown_table(header, rows), "\n")
+
+    varied = [Path(name) for name in find_images(args.varied)]
+    print(
+        f"mean of the map, {len(varied)} photos: SRCC {map_mean_correlation(network, varied):.3f}\n"
+    )
+
+    sanity = sanity_check(network, find_photos(args.folder, args.sanity))
+    rows = [
+        [name, f"{np.mean(found):.3f}", f"{np.max(found):.3f}"] for name, found in sanity.items()
+    ]
+    print(markdown_table(["attribution with", "SRCC with ours, mean", "highest"], rows), "\n")
+
+    ratios = measure_time(network, photos[0], args.rounds)
+    rows = [[name, f"{ratio:.1f}"] for name, ratio in ratios.items()]
+    print(markdown_table(["what", "times one score"], rows))
+
+
+if __name__ == "__main__":
+    main()

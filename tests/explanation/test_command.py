@@ -1,0 +1,68 @@
+"""``lifeiqa explain`` from end to end, with the tiny network in place of the bundled one."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from lifeiqa_plugin.checkpoints import factory
+from lifeiqa_plugin.cli import main
+from lifeiqa_plugin.explanation.command import folder_names
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(factory, "build_lifeiqa", lambda **options: whole)
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a.png", "b.png"):
+        pixels = (torch.rand(70, 90, 3, generator=generator) * 255).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
+    return tmp_path
+
+
+def run(*arguments):
+    return main(["explain", *map(str, arguments), "--no-attribution"])
+
+
+def test_each_image_has_a_folder_and_the_manifest_names_all(photos, capsys):
+    out = photos / "out"
+    assert run(photos / "a.png", photos / "broken.jpg", photos / "b.png", "-o", out) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert f"{photos / 'a.png'}: 0." in printed.out
+    assert len(printed.err.splitlines()) == 1
+    assert "broken.jpg" in printed.err
+    entries = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert [entry.get("folder") for entry in entries] == ["a.png", None, "b.png"]
+    assert "broken.jpg" in entries[1]["error"]
+    assert (out / "a.png" / "manifest.json").is_file()
+    assert (out / "b.png" / "figure.svg").is_file()
+
+
+def test_all_well_is_exit_status_0(photos):
+    assert run(photos / "a.png", "-o", photos / "out") == 0
+
+
+def test_an_existing_folder_is_refused_unless_asked(photos, capsys):
+    out = photos / "out"
+    out.mkdir()
+    assert run(photos / "a.png", "-o", out) == 1
+    assert "exists; choose another folder, or pass overwrite" in capsys.readouterr().err
+    assert run(photos / "a.png", "-o", out, "--overwrite") == 0
+    assert run(photos / "a.png", "-o", out, "--overwrite") == 0
+
+
+def test_nothing_that_can_be_read_is_an_error_without_a_manifest(photos, capsys):
+    out = photos / "out"
+    assert run(photos / "broken.jpg", photos / "missing.jpg", "-o", out) == 1
+    assert "none of the 2 images could be explained" in capsys.readouterr().err
+    assert not (out / "manifest.json").exists()
+
+
+def test_folders_of_files_of_the_same_name_differ(tmp_path):
+    paths = [tmp_path / "a" / "x.jpg", tmp_path / "b" / "X.jpg", tmp_path / "x.jpg"]
+    assert folder_names(paths) == ["x.jpg", "X.jpg-2", "x.jpg-3"]

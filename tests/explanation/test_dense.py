@@ -1,0 +1,99 @@
+"""The map against a slow loop, closed forms, and backbones of both kinds."""
+
+import numpy as np
+import pytest
+import torch
+
+from lifeiqa_plugin.explanation import dense
+from lifeiqa_plugin.explanation.dense import (
+    Windows,
+    attention_to_pixels,
+    score_windows,
+    spread,
+)
+
+
+def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
+    x = torch.rand(1, 3, 128, 192)
+    windows = score_windows(whole, x, window=2)
+    stage3, stage4 = whole.backbone((x - whole.mean) / whole.std)
+    assert stage4.shape[-2:] == (4, 6)
+    assert stage3.shape[-2:] == (8, 12)
+    assert windows.scores.shape == (3, 5)
+    assert windows.gates.shape == (3, 5, 4)
+    assert windows.tops == [0, 32, 64]
+    assert windows.lefts == [0, 32, 64, 96, 128]
+    assert windows.shape == (64, 64)
+    for i, j in [(0, 0), (1, 3), (2, 4)]:
+        output = whole.decoder(
+            stage3[..., 2 * i : 2 * i + 4, 2 * j : 2 * j + 4], stage4[..., i : i + 2, j : j + 2]
+        )
+        expected = output.query_scores.mean().sigmoid().item()
+        assert windows.scores[i, j] == pytest.approx(expected, abs=1e-5)
+        gates = output.routing.gates.mean((0, 1)).detach().numpy()
+        np.testing.assert_allclose(windows.gates[i, j], gates, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(110, 110), (64, 64), (65, 200), (96, 81)])
+def test_windows_cover_images_whose_cells_are_odd_or_few(whole, height, width):
+    windows = score_windows(whole, torch.rand(1, 3, height, width))
+    values = spread(windows, windows.scores, height, width)
+    assert values.shape == (height, width)
+    assert np.isfinite(values).all()
+    assert windows.scores.min() - 1e-6 <= values.min()
+    assert values.max() <= windows.scores.max() + 1e-6
+
+
+def test_a_backbone_of_fixed_size_sees_overlapping_crops(whole, monkeypatch):
+    fixed = dense.preprocessing_of("test_efficientnet")._replace(is_fixed=True)
+    monkeypatch.setattr(dense, "preprocessing_of", lambda name: fixed)
+    x = torch.rand(1, 3, 64, 100)
+    windows = score_windows(whole, x)
+    assert windows.tops == [0]
+    assert windows.lefts == [0, 12, 24, 36]
+    assert windows.shape == (64, 64)
+    crops = torch.cat([x[..., left : left + 64] for left in windows.lefts])
+    expected = whole.forward_crops(crops).query_scores.mean(1).sigmoid()
+    np.testing.assert_allclose(windows.scores[0], expected.detach().numpy(), atol=1e-5)
+
+
+def test_spread_of_one_value_is_that_value_everywhere():
+    windows = Windows(
+        np.full((2, 3), 0.25, np.float32), np.zeros((2, 3, 1)), [0, 20], [0, 20, 37], (40, 50)
+    )
+    values = spread(windows, windows.scores, 60, 87)
+    np.testing.assert_allclose(values, 0.25, rtol=1e-6)
+
+
+def test_spread_puts_a_low_window_where_it_is():
+    scores = np.ones((3, 3), np.float32)
+    scores[2, 0] = 0
+    windows = Windows(scores, np.zeros((3, 3, 1)), [0, 20, 40], [0, 20, 40], (40, 40))
+    values = spread(windows, scores, 80, 80)
+    row, column = divmod(int(values.argmin()), 80)
+    assert row >= 60
+    assert column < 20
+
+
+def test_spread_of_several_channels_is_each_of_them():
+    gates = np.random.default_rng(0).random((2, 2, 3)).astype(np.float32)
+    windows = Windows(np.zeros((2, 2), np.float32), gates, [0, 8], [0, 8], (16, 16))
+    together = spread(windows, gates, 24, 24)
+    for i in range(3):
+        np.testing.assert_allclose(together[i], spread(windows, gates[..., i], 24, 24), rtol=1e-6)
+
+
+def test_even_attention_is_one_everywhere():
+    attention = torch.full((2, 3, 4, 49), 1 / 49)
+    pixels = attention_to_pixels(attention, [(0, 0), (0, 30)], (64, 64), (64, 94))
+    assert pixels.shape == (3, 4, 64, 94)
+    np.testing.assert_allclose(pixels, 1, rtol=1e-5)
+
+
+def test_attention_on_one_token_is_brightest_on_its_cell():
+    attention = torch.zeros(1, 1, 2, 16)
+    attention[0, 0, 0, 4 * 1 + 3] = 1  # second row, last column
+    attention[0, 0, 1, 4 * 3 + 0] = 1  # last row, first column
+    first, second = attention_to_pixels(attention, [(0, 0)], (40, 80), (40, 80))[0]
+    assert first[10:20, 60:].mean() > 3 * first.mean()
+    assert second[30:, :20].mean() > 3 * second.mean()
