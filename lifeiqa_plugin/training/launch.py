@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +29,7 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
 from lifeiqa_plugin.training.mixture import Mixture
-from lifeiqa_plugin.training.model import STATE_FILE, as_lifeiqa
+from lifeiqa_plugin.training.model import STATE_FILE
 from lifeiqa_plugin.training.options import BATCH, read_options
 from lifeiqa_plugin.training.order import ResumableSampler
 
@@ -111,6 +113,7 @@ def prepare_options(options: Options) -> Options:
         ValueError: several GPUs without torchrun, a loader that hangs on errors, no rights to write here.
     """
     opt = copy.deepcopy(options)
+    import_modules(opt["import"])
     opt["dist"] = torch.distributed.is_initialized()
     opt["rank"], opt["world_size"] = get_dist_info()
     if opt["num_gpu"] == "auto":
@@ -143,6 +146,21 @@ def prepare_options(options: Options) -> Options:
     return opt
 
 
+def import_modules(names: list[str]) -> None:
+    """Import modules of the user's, of the current folder or installed, that define networks, datasets or losses.
+
+    Raises:
+        ImportError: names the module and what is wrong with it.
+    """
+    if names and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # anything may happen in there
+            raise ImportError(f"import: {name}: {type(error).__name__}: {error}") from error
+
+
 def as_one(train: Options | list[Options]) -> Options:
     """Return the training sets as pyiqa takes them: one section with the keys of the batch, and all in ``sources``."""
     sources = train if isinstance(train, list) else [train]
@@ -159,7 +177,7 @@ def take_sizes_from_network(opt: Options) -> None:
         TypeError, OSError, ValueError: of the network, or a size of ``datasets:train`` that is not the network's.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
-        network = as_lifeiqa(build_network(opt["network"]))
+        network = build_network(opt["network"])
     train_opt = opt["datasets"]["train"]
     for name in ("crop_size", "working_size"):
         own = getattr(network, name)

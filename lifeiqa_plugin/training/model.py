@@ -51,19 +51,6 @@ BARE_SPREAD = (0.0, 1.0)
 """``std_calibration`` of weights in training; the validation that chooses them fits the one they leave with."""
 
 
-def as_lifeiqa(network: nn.Module) -> LifeIQA:
-    """Return the network if it is one that can be trained here.
-
-    Raises:
-        TypeError: it is not a LifeIQA.
-    """
-    if not isinstance(network, LifeIQA):
-        raise TypeError(
-            f"LifeIQAModel trains network.type LifeIQA or a subclass, got {type(network).__name__}"
-        )
-    return network
-
-
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     """Train a :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA` with pyiqa's loop.
 
@@ -72,8 +59,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     One iteration is one batch of the loader: ``steps_per_batch`` steps of the optimiser, 1 unless given.
 
     Raises:
-        TypeError: the network is not a LifeIQA.
-        ValueError: an option out of its range, a crop that has not the network's size.
+        ValueError: an option out of its range, a crop that has not the network's size; as ``build_network``.
         FloatingPointError: a loss or gradient that is not finite; the weights are those from before the batch.
         OSError: a checkpoint that cannot be written; the one before it is untouched.
     """
@@ -85,9 +71,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         if self.is_train:
             self.init_training_settings()
 
-    def model_to_device(self, net: nn.Module) -> nn.Module:
+    def model_to_device(self, network: LifeIQA) -> nn.Module:
         """Freeze what shall be frozen, move, and wrap for several processes (on GPUs or, with gloo, on CPUs)."""
-        network = as_lifeiqa(net)
         if self.is_train:
             network.set_trainable(True)
             self.options = view(TrainOptions, self.opt["train"])
@@ -337,7 +322,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self._save_best(scores - mos, spreads)
 
     def _save_best(self, errors: np.ndarray, spreads: np.ndarray) -> None:
-        """Save the weights with what ``return_std`` needs; where the spread tells nothing about the error, with none."""
+        """Save the weights with the line of ``return_std``, or none where the spread does not rank the errors."""
         srcc, is_real = rank_of_spread(errors, spreads)
         calibration = fit_std_calibration(errors, spreads)
         found = f"rank correlation with the error of {len(errors)} validation images {srcc:.3f}"

@@ -237,10 +237,12 @@ class Options:
     """0, 1, or `auto` for a GPU if there is one; for more, torchrun"""
     manual_seed: int = 123
     """order, crops, dropout and new weights are functions of it"""
+    import_: list[str] = field(default_factory=list)
+    """modules of your own, in the current folder or installed, that define networks, datasets or losses"""
     datasets: dict[str, Any]
     """`train`, one or a list; `val`, `test`, and further ones called `val_<something>` or `test_<something>`"""
     network: dict[str, Any] = field(default_factory=dict)
-    """`type` [LifeIQA] and the arguments of `lifeiqa_plugin.build_lifeiqa` and `lifeiqa_plugin.LifeIQA`"""
+    """`type` [LifeIQA], or a subclass of yours, and its arguments; with those of `lifeiqa_plugin.build_lifeiqa`"""
     path: PathOptions = field(default_factory=PathOptions)
     """where to go on from"""
     train: TrainOptions
@@ -437,8 +439,8 @@ def _named(dataset: dict[str, Any], phase: str) -> dict[str, Any]:
 
 def _fill(section: type, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Check the keys and values of a section and add defaults; None is the default of every key."""
-    fields = {f.name: f for f in dataclasses.fields(section)}
-    kinds = get_type_hints(section)
+    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(section)}  # import_ is a key, too
+    kinds = {name.rstrip("_"): kind for name, kind in get_type_hints(section).items()}
     for name in given:
         if name not in fields:
             raise _unknown_key(_join(where, name), list(fields))

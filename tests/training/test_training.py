@@ -394,8 +394,10 @@ def test_ladders_stay_in_one_step(write_options):
 
 
 def test_another_network_is_refused(write_options):
-    with pytest.raises(TypeError, match=r"trains network\.type LifeIQA or a subclass, got Entropy"):
-        build_model(write_options("network={type: Entropy}"))
+    with pytest.raises(
+        ValueError, match="LifeIQA or a subclass of it that has been imported, got 'Entropy'"
+    ):
+        launch.train(write_options("network={type: Entropy}"))
 
 
 def test_crops_of_another_size_are_refused(write_options):
@@ -411,7 +413,11 @@ def test_crops_of_another_size_are_refused(write_options):
         ("network:num_expert=4", TypeError, "no option 'num_expert'; did you mean 'num_experts'"),
         ("datasets:train:crop_size=16", ValueError, "crop_size is 16, but the network's is 32; le"),
         ("datasets:train:working_size=64", ValueError, "size is 64, but the network's is 48"),
-        ("datasets:val:name=noise-test", ValueError, "a name of its own, got noise-train, noise-t"),
+        (
+            "datasets:val:name=noise-test",
+            ValueError,
+            "a name of its own, got noise-test, noise-test, noise-train",
+        ),
         ("datasets:train:prefetch_mode=cpu", ValueError, "prefetch_mode cpu hangs"),
     ],
 )
@@ -419,6 +425,59 @@ def test_errors_before_training(write_options, change, error, message):
     with pytest.raises(error, match=message):
         launch.train(write_options(change))
     assert not Path("experiments").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "import: my_part: ModuleNotFoundError: No module named 'my_part'"),
+        ("1 / 0", "import: my_part: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_import_that_fails(write_options, tmp_path, code, message):
+    if code:
+        (tmp_path / "my_part.py").write_text(code)
+    with pytest.raises(ImportError, match=message):
+        launch.train(write_options("import=[my_part]"))
+
+
+class UpsideDown(LifeIQA):
+    """A subclass whose scores have the other sign."""
+
+    def __init__(self, *, shift: float = 0.0, **options) -> None:
+        super().__init__(**options)
+        self.config["shift"] = self.shift = shift
+
+    def _to_range(self, raw: torch.Tensor) -> torch.Tensor:
+        return self.shift - super()._to_range(raw)
+
+
+def test_a_subclass_is_trained_validated_tested_and_read_as_itself(write_options, images):
+    """Its final test has the sign that its validation had."""
+    changes = ["network:type=UpsideDown", "network:shift=1.5", "train:total_epoch=1"]
+    columns = {"val": "everything", "test": "everything_else"}
+    meta = pd.read_csv(images / "meta.csv").assign(everything="train", everything_else="train")
+    meta.loc[20:29, "everything"], meta.loc[30:, "everything_else"] = "val", "test"
+    meta.loc[20:, "train_split"], meta.loc[:19, "train_split"] = "", "train"
+    meta.to_csv("m.csv", index=False)
+    changes += [f"datasets:{phase}:meta_info_file=m.csv" for phase in ("train", "val", "test")]
+    changes += [f"datasets:{phase}:split_index={column}" for phase, column in columns.items()]
+    result = launch.train(write_options(*changes, "datasets:train:split_index=train_split"))
+    path = FOLDER / "models/net_best.safetensors"
+    network = build_lifeiqa(pretrained_model_path=path)
+    assert isinstance(network, UpsideDown)
+    assert network.shift == 1.5
+    test = LifeIQADataset(
+        dict(read_options(FOLDER / "options.yml")["datasets"]["test"], phase="test")
+    )
+    assert evaluate(network, test) == pytest.approx(result)
+    val = LifeIQADataset(dict(read_options(FOLDER / "options.yml")["datasets"]["val"], phase="val"))
+    validated = read_state()["best_metric_results"]["noise-val"]
+    assert evaluate(network, val)["rmse"] == pytest.approx(validated["rmse"]["val"], abs=1e-6)
+    plain = LifeIQA(**{k: v for k, v in network.config.items() if k != "shift"}).eval()
+    plain.load_state_dict(network.state_dict())
+    image = test[0]["img"][None]
+    torch.testing.assert_close(network.eval()(image), 1.5 - plain(image))
 
 
 @pytest.mark.parametrize("cause", ["loss", "gradient"])
@@ -510,7 +569,7 @@ def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, images):
     assert "return_std of net_best.safetensors: " in newest_log()
 
 
-@pytest.mark.parametrize("kind", ["carries", "noise", "flat"])
+@pytest.mark.parametrize("kind", ["carries", "noise", "falls", "flat"])
 def test_return_std_is_fitted_or_nothing(write_options, kind):
     """Where the spread does not rank the errors, the checkpoint says so and gives NaN with one warning."""
     model, rng = build_model(write_options()), np.random.default_rng(0)
@@ -518,7 +577,8 @@ def test_return_std_is_fitted_or_nothing(write_options, kind):
     errors = rng.normal(0, 0.1, 200)
     spread_of = {
         "carries": np.abs(errors) + rng.uniform(0, 0.1, 200),
-        "noise": rng.uniform(0, 0.2, 200),
+        "noise": np.random.default_rng(3).uniform(0, 0.2, 200),
+        "falls": 1 - np.abs(errors),
         "flat": np.full(200, 0.1),
     }
     model._save_best(errors, spread_of[kind])
