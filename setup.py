@@ -25,6 +25,7 @@ REQUIRED = [
     "pillow>=10.1.0",
     "PyYAML>=6.0.1",
     "tqdm>=4.66.0",
+    "tabulate>=0.9.0",
 ]
 LIGHT = ["onnxruntime>=1.20", "pyarrow"]  # `lifeiqa score` without torch, see docs/scoring.md
 EXPLAIN = ["matplotlib"]  # figures of explanations
@@ -36,6 +37,7 @@ EXTRAS = {
     "light": LIGHT,
     "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"],
     "openvino": ["onnx>=1.18", "onnxscript>=0.5", "openvino>=2024.4"],
+    "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],

@@ -10,6 +10,7 @@ Letters in shapes: B images, N crops of each, Q queries, D distortions.
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class ScoringGraph(nn.Module):
         output = self.network.forward_crops(crops)
         query_scores = self.per_image(output.query_scores, images)  # (B, N, Q)
         spread = self.network.to_range(query_scores).std((1, 2), correction=0)  # (B,)
-        offset, slope = self.network.std_calibration
+        offset, slope = self.network.std_calibration or (math.nan, math.nan)
         values = {
             "score": self.network.to_range(query_scores.mean(2)).mean(1),
             "std": offset + slope * spread,
