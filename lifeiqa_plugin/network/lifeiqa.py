@@ -15,6 +15,7 @@ D distortions.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -155,7 +156,7 @@ class LifeIQA(nn.Module):
         crop_size: int | None = None,
         working_size: int | None = None,
         whole_image: bool = False,
-        std_calibration: tuple[float, float] = (0.0, 1.0),
+        std_calibration: tuple[float, float] | None = (0.0, 1.0),
         test_sample: int | None = None,
         chunk_size: int = 16,
         **decoder: Any,
@@ -181,7 +182,9 @@ class LifeIQA(nn.Module):
         self.crop_size = expected.size if crop_size is None else crop_size
         self.working_size = round(self.crop_size * 12 / 7) if working_size is None else working_size
         self.whole_image = whole_image
-        self.std_calibration = _pair("std_calibration", std_calibration)
+        self.std_calibration = (
+            None if std_calibration is None else _pair("std_calibration", std_calibration)
+        )
         self.test_sample = test_sample
         self.chunk_size = chunk_size
         self._check_scoring()
@@ -218,12 +221,12 @@ class LifeIQA(nn.Module):
         ]
         query_scores = torch.cat([output.query_scores for output in outputs]).float()
         query_scores = query_scores.unflatten(0, (-1, len(offsets)))  # (B, N, Q)
-        crop_scores = self._to_range(query_scores.mean(2))  # (B, N)
+        crop_scores = self.to_range(query_scores.mean(2))  # (B, N)
         score = crop_scores.mean(1, keepdim=True)
         if not (return_details or return_std):
             return score
-        spread = self._to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
-        std = self.std_calibration[0] + self.std_calibration[1] * spread
+        spread = self.to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
+        std = self._to_std(spread)
         if not return_details:
             return score, std
 
@@ -269,7 +272,18 @@ class LifeIQA(nn.Module):
         output: DecoderOutput = self.decoder(stage3, stage4, need_weights)
         return output
 
-    def _to_range(self, raw: Tensor) -> Tensor:
+    def _to_std(self, spread: Tensor) -> Tensor:
+        if self.std_calibration is None:
+            warnings.warn(
+                "return_std gives NaN: on the validation images of these weights the spread of the scores told nothing "
+                "about their errors",
+                stacklevel=3,
+            )
+            return torch.full_like(spread, torch.nan)
+        return self.std_calibration[0] + self.std_calibration[1] * spread
+
+    def to_range(self, raw: Tensor) -> Tensor:
+        """Bring raw scores into ``score_range``, if there is one."""
         if self.score_range is None:
             return raw
         low, high = self.score_range
