@@ -14,7 +14,8 @@ def working_shape(height: int, width: int, crop_size: int, working_size: int) ->
     The shorter side is brought into ``crop_size .. working_size`` by the smallest change that does it, the longer one
     follows in proportion; an image that fits already keeps its size.
     """
-    short, long = sorted((height, width))
+    short = min(height, width)
+    long = max(height, width)
     new_short = min(max(short, crop_size), working_size)
     in_proportion = round(long * new_short / short)
     longest = MAX_ASPECT * new_short
