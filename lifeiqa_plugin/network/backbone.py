@@ -35,6 +35,8 @@ def preprocessing_of(name: str) -> Preprocessing:
     Raises:
         ValueError: timm has no model of that name, or does not know its input size.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"backbone must be the name of a timm model, got {name!r}")
     if ":" in name or "/" in name:  # timm would ask a model hub or read a folder
         raise ValueError(
             f"backbone must be the name of a timm model, got {name!r}; for weights of your own give "
@@ -141,7 +143,7 @@ def read_weights(path: Path) -> StateDict:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
+            f"{str(path)!r}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
         )
     try:
         if path.suffix == ".safetensors":
