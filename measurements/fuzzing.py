@@ -160,14 +160,32 @@ def fuzz_tables(rng: random.Random, folder: Path) -> Iterator[Callable[[], Outco
                 return Outcome("not finite", f"mos {mos}")
         return outcome
 
-    ranges = [(), ("--mos-range", "0", "100"), ("--mos-range", "0", "50"), ("--mos-range", "9", "1")]
+    ranges = [
+        (),
+        ("--mos-range", "0", "100"),
+        ("--mos-range", "0", "50"),
+        ("--mos-range", "9", "1"),
+    ]
     while True:
         content, options = table.encode(), rng.choice(ranges)
         if rng.random() < 0.5:
             content = mutate(content, rng)
         else:
             cells = [line.split(",") for line in table.splitlines()]
-            wrong = ["", "nan", "inf", "-5", "1e400", "x", '"', "é", "../0.png", "0.png", "90", " 3 "]
+            wrong = [
+                "",
+                "nan",
+                "inf",
+                "-5",
+                "1e400",
+                "x",
+                '"',
+                "é",
+                "../0.png",
+                "0.png",
+                "90",
+                " 3 ",
+            ]
             rng.choice(cells)[rng.randrange(2)] = rng.choice(wrong)
             content = "\n".join(",".join(cell) for cell in cells).encode()
         yield lambda content=content, options=options: prepare(content, options)

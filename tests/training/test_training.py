@@ -19,9 +19,10 @@ from torch import nn
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.correlation import METRICS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.evaluation import METRICS, evaluate, fit_std_calibration, score_dataset
+from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration, score_dataset
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training import launch
 from lifeiqa_plugin.training.dataset import LifeIQADataset
