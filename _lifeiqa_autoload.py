@@ -40,7 +40,10 @@ REGISTRIES = {
     "ARCH_REGISTRY": {"LifeIQA": "lifeiqa_plugin.checkpoints.factory:build_lifeiqa"},
     "MODEL_REGISTRY": {"LifeIQAModel": "lifeiqa_plugin.training.model:LifeIQAModel"},
     "DATASET_REGISTRY": {"LifeIQADataset": "lifeiqa_plugin.training.dataset:LifeIQADataset"},
-    "LOSS_REGISTRY": {"SmoothL1Loss": "lifeiqa_plugin.training.losses:SmoothL1Loss"},
+    "LOSS_REGISTRY": {
+        "SmoothL1Loss": "lifeiqa_plugin.training.losses:SmoothL1Loss",
+        "FidelityLoss": "lifeiqa_plugin.training.losses:FidelityLoss",
+    },
 }
 """What ``type:`` in an option file looks up: pyiqa registry -> {name: where to import it from when it is asked for}."""
 

@@ -30,7 +30,8 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 7, 10**9, 2**63, -(2**63), 0.5, -0.5, 1e300, float("nan"), float("inf"), "", "x",
-    "torch", "fixed", "hf-hub:x/y", "é" * 40, "\n", [], [0], [1, 0], [0.0, 1.0], [0, 1, 2], {}, {"a": 1}, (), ["a", "a"],
+    "torch", "fixed", "hf-hub:x/y", "é" * 40, "\n", [], [0], [1, 0], [0.0, 1.0], [0, 1, 2], {}, {"a": 1}, (),
+    ["a", "a"],
 ]  # fmt: skip
 """What an option may be given by mistake."""
 
@@ -71,7 +72,7 @@ def image_files() -> list[bytes]:
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
     kinds = [
-        (image, "JPEG"), (image, "PNG"), (image, "WEBP"), (image, "TIFF"), (image, "BMP"), (image, "PPM"), (image, "GIF"),
+        *((image, kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")),
         (image.convert("RGBA"), "PNG"), (image.convert("P"), "PNG"), (image.convert("CMYK"), "JPEG"),
         (image.convert("CMYK"), "TIFF"), (image.convert("L"), "JPEG2000"),
         (Image.fromarray(rng.integers(0, 65536, (40, 48), dtype=np.uint16)), "PNG"),
