@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 7, 10**9, 2**63, -(2**63), 0.5, -0.5, 1e300, float("nan"), float("inf"), "", "x",
-    "torch", "fixed", "hf-hub:x/y", "é" * 40, "\n", [], [0], [1, 0], [0.0, 1.0], [0, 1, 2], {}, {"a": 1}, (),
+    "torch", "fixed", "hf-hub:x/y", "é" * 40, [], [0], [1, 0], [0.0, 1.0], [0, 1, 2], {}, {"a": 1}, (),
     ["a", "a"],
 ]  # fmt: skip
 """What an option may be given by mistake."""

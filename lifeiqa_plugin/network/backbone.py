@@ -143,7 +143,7 @@ def read_weights(path: Path) -> StateDict:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{str(path)!r}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
+            f"{path}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
         )
     try:
         if path.suffix == ".safetensors":
