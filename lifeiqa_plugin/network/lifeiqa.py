@@ -15,6 +15,7 @@ D distortions.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
@@ -194,6 +195,11 @@ class LifeIQA(nn.Module):
                 f"which takes {self.crop_size}x{self.crop_size} only"
             )
         self.backbone = create_backbone(backbone, backbone_pretrained, self.crop_size)
+        smallest = self.backbone.feature_info.reduction()[-1]
+        if self.crop_size < smallest:
+            raise ValueError(
+                f"crop_size must be at least {smallest} for {backbone!r}, got {self.crop_size}"
+            )
         stage3_channels, stage4_channels = self.backbone.feature_info.channels()
         self.decoder = Decoder(stage3_channels, stage4_channels, decoder_config)
         for name, values in {"mean": expected.mean, "std": expected.std}.items():
@@ -222,6 +228,8 @@ class LifeIQA(nn.Module):
         query_scores = _per_image((output.query_scores for output in outputs), len(offsets)).float()
         crop_scores = self.to_range(query_scores.mean(2))  # (B, N)
         score = crop_scores.mean(1, keepdim=True)
+        if not self.training:
+            _check_score(score)
         if not (return_details or return_std):
             return score
         in_range = self.to_range(query_scores).flatten(1)  # (B, N * Q)
@@ -331,9 +339,20 @@ def _per_image(parts: Iterable[Tensor | None], num_crops: int) -> Tensor:
 def _pair(name: str, value: Sequence[float]) -> tuple[float, float]:
     try:
         first, second = map(float, value)
+        is_finite = math.isfinite(first) and math.isfinite(second)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be two numbers, got {value!r}") from error
+    if not is_finite:
+        raise ValueError(f"{name} must be two finite numbers, got {value!r}")
     return first, second
+
+
+def _check_score(score: Tensor) -> None:
+    """Refuse to give NaN or infinity as a score; the images have been checked."""
+    if not torch.compiler.is_compiling() and not score.isfinite().all():
+        raise FloatingPointError(
+            "the score is not finite: the weights are damaged, or too large for their data type"
+        )
 
 
 def _checked_images(x: Tensor) -> Tensor:
