@@ -370,8 +370,8 @@ def _images(
         )
     groups: dict[str, dict[str, str]] = {}
     for column in meta.columns[1::-1]:  # names in the first column win over those in the second
-        for name, values in zip(meta[column], meta[columns].to_dict("records"), strict=True):
-            groups[str(name)] = {key: str(value) for key, value in values.items()}
+        for row, name in enumerate(meta[column]):
+            groups[str(name)] = {key: str(meta[key].iloc[row]) for key in columns}
     images = []
     for path, mos, reference in rows:
         name = Path(os.path.relpath(path, root)).as_posix()
