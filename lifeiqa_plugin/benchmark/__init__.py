@@ -2,5 +2,6 @@
 
 In the order of the data: ``metrics``, ``datasets`` and ``photos`` say what is compared, ``scores`` computes and keeps a
 score for each image, ``accuracy`` says what they are worth, ``protocol``, ``timing``, ``speed`` and ``memory`` measure
-cost, ``report``, ``page`` and ``figures`` show all of it; ``run`` puts it together for ``command``.
+cost; ``tables`` puts all of it into words, which ``report``, ``page`` and ``figures`` write; ``run`` is the whole, which
+``command`` starts.
 """
