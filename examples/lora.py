@@ -1,4 +1,7 @@
-"""A network of one's own: Life-IQA whose backbone learns low-rank changes of its matrices only (LoRA, arXiv 2106.09685).
+"""A network of one's own: Life-IQA whose backbone learns low-rank changes of its matrices only (LoRA).
+
+Hu et al., arXiv 2106.09685.
+
 
 lifeiqa train -opt options/train/koniq10k.yml --import lora \
         --force_yml network:type=LoRALifeIQA network:rank=8 train:optim:lr=2e-4
