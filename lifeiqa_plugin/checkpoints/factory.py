@@ -43,7 +43,11 @@ DEFAULT = "default"
 
 BUNDLED = {
     DEFAULT: Bundled(
-        "lifeiqa.safetensors", "91b98b533621b391441d16ad2643ee9a63f93e12d2cf3714268972e84aba66a4"
+        "lifeiqa.safetensors", "abf5567b2cdf53fac22977692dab62ab9d70ac73329a59847198e555ceb8c328"
+    ),
+    "biq2021": Bundled(
+        "lifeiqa-biq2021.safetensors",
+        "f7fdfa91a4d0bb3f16a44e7291646983386c0c3ad651034d7941e0a2ff894b75",
     ),
 }
 """What ``pretrained`` may name; True is the default one."""
