@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("training.command", "train as an option file says"),
     "evaluate": ("scoring.evaluate_command", "correlation of checkpoints with opinion scores"),
     "explain": ("explanation.command", "why images got their scores: maps, words, figures"),
+    "export": ("export.command", "one file for ONNX Runtime, OpenVINO or torch.export"),
     "benchmark": ("benchmark.command", "accuracy and cost of metrics of pyiqa, side by side"),
 }
 """Name -> its module, below this package, and one line for ``--help``."""
