@@ -108,8 +108,9 @@ def create_lifeiqa(args: argparse.Namespace) -> pyiqa.InferenceModel:
         )
     if args.checkpoint is not None:
         return pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=args.checkpoint)
-    if not weights.BUNDLED.is_file():
+    bundled = weights.BUNDLED[weights.DEFAULT].path
+    if not bundled.is_file():
         raise SystemExit(
-            f"{weights.BUNDLED}: missing; give --checkpoint FILE, or --untrained where only time matters"
+            f"{bundled}: missing; give --checkpoint FILE, or --untrained where only time matters"
         )
     return pyiqa.create_metric("lifeiqa", device="cpu")

@@ -255,10 +255,12 @@ def test_without_pyiqas_check_the_network_still_looks():
 # -------------------------------------------------------------------------------------------------------- bundled model
 
 
-def test_bundled_file():
-    path = weights.BUNDLED
+@pytest.mark.parametrize("name", weights.BUNDLED)
+def test_bundled_file(name):
+    bundled = weights.BUNDLED[name]
+    path = bundled.path
     assert path.stat().st_size <= 16 * 2**20
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == weights.BUNDLED_SHA256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == bundled.sha256
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["lifeiqa"])
     assert "efficientnet_lite" in about["config"]["backbone"]

@@ -16,7 +16,7 @@ import yaml
 from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.factory import BUNDLED_SHA256
+from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.host import listed_metric, quiet, without_downloads
 from lifeiqa_plugin.nearest import nearest
 
@@ -48,7 +48,10 @@ class Candidate:
         """Return what makes two runs comparable, as JSON knows it."""
         versions = {"pyiqa": str(getattr(pyiqa, "__version__", "unknown"))}
         if self.options.get("type") == "LifeIQA":
-            versions |= {"lifeiqa_plugin": lifeiqa_plugin.__version__, "bundled": BUNDLED_SHA256}
+            versions |= {
+                "lifeiqa_plugin": lifeiqa_plugin.__version__,
+                "bundled": BUNDLED[DEFAULT].sha256,
+            }
         return asdict(self) | {"versions": versions}
 
 

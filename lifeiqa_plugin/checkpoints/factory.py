@@ -1,62 +1,150 @@
-"""``build_lifeiqa``: from a checkpoint or from options to a network; the factory that pyiqa calls."""
+"""From a checkpoint or from options to a network: one factory for scoring, training, testing, export and reload."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from lifeiqa_plugin.checkpoints.files import MACHINE_OPTIONS, read_checkpoint
+from lifeiqa_plugin.checkpoints.files import MACHINE_OPTIONS, Checkpoint, read_checkpoint
+from lifeiqa_plugin.checkpoints.rebuilding import (
+    build,
+    network_class,
+    network_type,
+    rebuild,
+    shapes_of,
+)
 from lifeiqa_plugin.checkpoints.released import StateDict
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA, check_option_names
 
-BUNDLED = Path(__file__).with_name("lifeiqa.safetensors")
 
-BUNDLED_SHA256 = "91b98b533621b391441d16ad2643ee9a63f93e12d2cf3714268972e84aba66a4"
+class Bundled(NamedTuple):
+    """A checkpoint that is part of the package."""
+
+    file: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(__file__).parent / self.file
+
+
+DEFAULT = "default"
+
+BUNDLED = {
+    DEFAULT: Bundled(
+        "lifeiqa.safetensors", "91b98b533621b391441d16ad2643ee9a63f93e12d2cf3714268972e84aba66a4"
+    ),
+}
+"""What ``pretrained`` may name; True is the default one."""
 
 RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_calibration"}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
+FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset")
+
 
 def build_lifeiqa(
-    pretrained: bool = True,
+    pretrained: bool | str = True,
     pretrained_model_path: str | Path | None = None,
     preset: str | None = None,
     **options: Any,
 ) -> LifeIQA:
-    """Build the network; registered with pyiqa as architecture ``LifeIQA``.
+    """Build a network for scoring; registered with pyiqa as architecture ``LifeIQA``.
+
+    It gives the same scores whatever is trained around it, until ``network.set_trainable(True)``.
 
     Args:
-        pretrained: load the bundled checkpoint; False gives random weights and touches neither disk nor network.
+        pretrained: load a bundled checkpoint, True for the default one or a name in :data:`BUNDLED`; False gives
+            random weights and touches neither disk nor network.
         pretrained_model_path: file or URL of another checkpoint, see :func:`read_checkpoint`; wins over ``pretrained``.
-        preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.arch.PRESETS`.
-        **options: arguments of :class:`~lifeiqa_plugin.arch.LifeIQA`.
+        preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.lifeiqa.PRESETS`.
+        **options: arguments of :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA`.
 
     Raises:
-        TypeError: an unknown option, or ``pretrained`` neither True nor False.
-        ValueError: an unknown preset, or options that contradict the checkpoint.
+        TypeError: an unknown option, or ``pretrained`` neither True, False nor a name.
+        ValueError: an unknown preset or name, or options that contradict the checkpoint.
         OSError, ValueError: as :func:`read_checkpoint`.
     """
-    if not isinstance(pretrained, bool):
+    given = {"pretrained": pretrained, "pretrained_model_path": pretrained_model_path}
+    network = build_network(given | {"preset": preset} | options)
+    return network.set_trainable(False)
+
+
+def build_network(options: Mapping[str, Any]) -> LifeIQA:
+    """Build what the ``network`` section of an option file describes, for training or for scoring.
+
+    Args:
+        options: those of :func:`build_lifeiqa`, and ``type``, ``LifeIQA`` or the name of a subclass that has been
+            imported, with the arguments of its own. Subclasses have random weights unless ``pretrained_model_path``
+            names a checkpoint.
+
+    Raises:
+        ValueError: an unknown type, one that is not the checkpoint's, or as :func:`build_lifeiqa`.
+        TypeError, OSError: as :func:`build_lifeiqa`.
+    """
+    options = dict(options)
+    type_name = options.pop("type", None)
+    kind = LifeIQA if type_name is None else network_class(type_name)
+    pretrained = options.pop("pretrained", kind is LifeIQA)
+    path = options.pop("pretrained_model_path", None)
+    preset = options.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
+    options = PRESETS.get(preset, {}) | options
+    bundled = _find_bundled(pretrained)
+    source: str | Path
+    if path is not None:
+        source, checkpoint = path, read_checkpoint(path)
+    elif bundled is not None:
+        source, checkpoint = bundled.path, read_checkpoint(bundled.path, bundled.sha256)
+    else:
+        check_option_names(options, kind, FACTORY_OPTIONS)
+        return build(kind, options)
+    kind = _agreed_class(checkpoint, type_name, source)
+    check_option_names(options, kind, FACTORY_OPTIONS)
+    options = _merge_options(checkpoint.config, options, source)
+    try:
+        return _load(kind, options, checkpoint.state_dict)
+    except TypeError as error:
+        raise TypeError(f"{source}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _find_bundled(pretrained: object) -> Bundled | None:
+    if isinstance(pretrained, bool):
+        return BUNDLED[DEFAULT] if pretrained else None
+    if not isinstance(pretrained, str):
         raise TypeError(
-            f"pretrained must be True or False, got {pretrained!r}; pretrained_model_path names a file"
+            f"pretrained must be True, False or one of {sorted(BUNDLED)}, got {pretrained!r}; "
+            "pretrained_model_path names a file"
         )
-    check_option_names(options, more=("pretrained", "pretrained_model_path", "preset"))
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-        options = PRESETS[preset] | options
-    if pretrained_model_path is None and not pretrained:
-        return LifeIQA(**options)
-    source = BUNDLED if pretrained_model_path is None else pretrained_model_path
-    checkpoint = read_checkpoint(source, BUNDLED_SHA256 if source is BUNDLED else None)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # initial weights are overwritten, so nobody should notice their dice
-        network = LifeIQA(**_merge_options(checkpoint.config, options, source))
-    _load_strictly(network, checkpoint.state_dict, source)
-    return network
+    if pretrained not in BUNDLED:
+        raise ValueError(
+            f"pretrained must be True, False or one of {sorted(BUNDLED)}, got {pretrained!r}; "
+            "pretrained_model_path names a file"
+        )
+    return BUNDLED[pretrained]
+
+
+def _agreed_class(checkpoint: Checkpoint, asked: str | None, source: str | Path) -> type[LifeIQA]:
+    """Return the class that the checkpoint names, or that was asked for where it names none."""
+    if checkpoint.type is None:
+        return network_class(asked or "LifeIQA")
+    try:
+        kind = network_class(checkpoint.type)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    if asked is not None and network_class(asked) is not kind:
+        raise ValueError(
+            f"{source}: the checkpoint is of network type {network_type(kind)}, but {asked} was asked for"
+        )
+    return kind
 
 
 def _merge_options(
@@ -64,38 +152,51 @@ def _merge_options(
 ) -> dict[str, Any]:
     """Combine what the checkpoint says with what the caller asks for; a contradiction is an error."""
     if config is None:
-        return options | {"backbone_pretrained": False}
+        return options
     for name, value in options.items():
-        if name not in RUNTIME_OPTIONS and name in config and _plain(value) != _plain(config[name]):
+        is_bound = name in config and name not in RUNTIME_OPTIONS
+        if is_bound and _plain(value) != _plain(config[name]):
             raise ValueError(
                 f"{source}: the checkpoint has {name}={config[name]!r}, but {name}={value!r} was asked for; "
                 "leave the option out, or pass pretrained=False for a new network"
             )
-    return config | options | {"backbone_pretrained": False}
+    return config | options
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """A value as a checkpoint would give it back, where tuples are lists."""
+    return json.loads(json.dumps(value, default=str))
 
 
-def _load_strictly(network: LifeIQA, state_dict: StateDict, source: str | Path) -> None:
-    own = network.state_dict()
-    missing, foreign = (
-        sorted(own.keys() - state_dict.keys()),
-        sorted(state_dict.keys() - own.keys()),
-    )
-    shapes = [
-        f"{key} {tuple(state_dict[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own.keys() & state_dict.keys()
-        if own[key].shape != state_dict[key].shape
-    ]
-    problems = {"missing": missing, "not known": foreign, "of another shape": sorted(shapes)}
+def _load(kind: type[LifeIQA], options: dict[str, Any], state_dict: StateDict) -> LifeIQA:
+    """Build and fill a network, after a look at shapes, so that no file can ask for more memory than it holds."""
+    if kind is LifeIQA:
+        with torch.device("meta"):
+            _check_fit(LifeIQA(**options | {"backbone_pretrained": False}), state_dict)
+    network = rebuild(kind, options)
+    _check_fit(network, state_dict)
+    network.load_state_dict(state_dict, strict=True)
+    return network
+
+
+def _check_fit(network: LifeIQA, state_dict: StateDict) -> None:
+    own = shapes_of(network)
+    given = {key: tuple(value.shape) for key, value in state_dict.items()}
+    shared = own.keys() & given.keys()
+    problems = {
+        "missing": own.keys() - given.keys(),
+        "not known": given.keys() - own.keys(),
+        "of another shape": {
+            f"{key} {given[key]} instead of {own[key]}" for key in shared if given[key] != own[key]
+        },
+    }
     if any(problems.values()):
-        found = "; ".join(
-            f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys
-        )
+        found = [
+            f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])})"
+            for what, keys in problems.items()
+            if keys
+        ]
         raise ValueError(
-            f"{source}: the weights do not fit a LifeIQA with {len(own)} tensors: {found}. Give the options with "
+            f"the weights do not fit a LifeIQA with {len(own)} tensors: {'; '.join(found)}. Give the options with "
             "which the checkpoint was trained (backbone, embed_dim, depth, num_experts, ...)"
         )
-    network.load_state_dict(state_dict, strict=True)

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lifeiqa_plugin.checkpoints.downloads import read_url
+from lifeiqa_plugin.checkpoints.rebuilding import check_rebuildable, network_type
 from lifeiqa_plugin.checkpoints.released import (
     StateDict,
     convert_released_state_dict,
@@ -48,11 +50,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that has been read: weights under our names, constructor arguments and card where the file has them."""
+    """A file that has been read: weights under our names; constructor arguments, card and class where it says them."""
 
     state_dict: StateDict
     config: dict[str, Any] | None
     card: Card | None
+    type: str | None = None
 
 
 def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint:
@@ -64,15 +67,20 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
         sha256: hex digest that the file must have.
 
     Raises:
-        FileNotFoundError: no such file.
+        TypeError: the source is neither a text nor a path.
+        FileNotFoundError, IsADirectoryError: no such file, a folder.
         OSError: the file cannot be read or downloaded.
         ValueError: wrong digest, truncated file, or a file that holds no LifeIQA weights.
     """
-    path = (
-        _download(str(source))
-        if urlparse(str(source)).scheme in ("http", "https")
-        else Path(source)
-    )
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"pretrained_model_path must be a path or URL, got {source!r}")
+    if isinstance(source, str) and not source.strip():
+        raise ValueError("pretrained_model_path is empty; leave it out for the bundled weights")
+    if urlparse(str(source)).scheme in ("http", "https"):
+        return read_url(str(source), _read_file)
+    path = Path(source)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; expected a .safetensors or .pth file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a .safetensors or .pth file")
     if sha256:
@@ -81,29 +89,15 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
             raise ValueError(
                 f"{path}: sha256 is {found}, expected {sha256}; the file is damaged, install it again"
             )
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> Checkpoint:
     with open(path, "rb") as file:
         head = file.read(9)
     is_torch = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
-    if (
-        is_torch and head[8:] != b"{"
-    ):  # safetensors: a length of 8 bytes, which may look like those, then JSON
-        return _read_torch(path)
-    return _read_safetensors(path)
-
-
-def _download(url: str) -> Path:
-    """Fetch a URL into torch's hub folder, once; the folder is named after the whole URL, as file names repeat."""
-    folder = f"lifeiqa-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
-    path = Path(torch.hub.get_dir()) / "checkpoints" / folder / Path(urlparse(url).path).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), progress=False)
-        except OSError as error:
-            raise OSError(
-                f"{url}: cannot be downloaded ({error}); download it by hand and give its path"
-            ) from error
-    return path
+    # safetensors: a length of 8 bytes, which may look like those, then JSON
+    return _read_torch(path) if is_torch and head[8:] != b"{" else _read_safetensors(path)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -128,17 +122,20 @@ def _read_safetensors(path: Path) -> Checkpoint:
                 f"format {about['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
             )
         card = Card(**about["card"])
+        kind = str(about.get("type", "LifeIQA"))
         if card.lower_better:
             raise ValueError(
                 "scores are lower-better, expected higher-better; train on labels turned round"
             )
         config = {RENAMED.get(name, name): value for name, value in about["config"].items()}
-        check_option_names(config)
-    except (KeyError, TypeError, ValueError) as error:
+        config = {name: value for name, value in config.items() if name not in MACHINE_OPTIONS}
+        if kind == "LifeIQA":  # a subclass may not have been imported by those who only look
+            check_option_names(config)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: the metadata do not describe a LifeIQA that can be used ({error})"
         ) from error
-    return Checkpoint(state_dict, config, card)
+    return Checkpoint(state_dict, config, card, kind)
 
 
 def _read_torch(path: Path) -> Checkpoint:
@@ -195,16 +192,17 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
         half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
 
     Raises:
+        ValueError: the network differs from what its options give, and so could not be read again.
         OSError: as :func:`write_whole`.
     """
-    tensors = {
-        key: (value.half() if half and value.is_floating_point() and value.dim() > 1 else value)
-        .cpu()
-        .contiguous()
-        for key, value in network.state_dict().items()
-    }
+    check_rebuildable(network)
+    tensors = {}
+    for key, value in network.state_dict().items():
+        is_halved = half and value.is_floating_point() and value.dim() > 1
+        tensors[key] = (value.half() if is_halved else value).cpu().contiguous()
     about = {
         "format": FORMAT,
+        "type": network_type(network),
         "config": {key: value for key, value in network.config.items() if key not in MACHINE_OPTIONS},
         "preprocessing": {
             "mean": network.mean.flatten().tolist(),
@@ -215,7 +213,6 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
         "score_range": network.score_range,
         "card": asdict(card),
     }  # fmt: skip
-    with write_whole(path) as file:
-        file.write(
-            save(tensors, {"lifeiqa": json.dumps(about)})
-        )  # save_file would make it private (0600)
+    content = save(tensors, {"lifeiqa": json.dumps(about)})
+    with write_whole(path) as file:  # save_file of safetensors would make it private (0600)
+        file.write(content)

@@ -19,11 +19,11 @@ from lifeiqa_plugin.network.moe import Routing, SparseMoE
 LIMITS = {
     "embed_dim": 16_384,
     "num_heads": 1024,
-    "num_queries": 1024,
-    "depth": 256,
+    "num_queries": 256,
+    "depth": 64,
     "num_experts": 4096,
     "top_k": 4096,
-    "memory_grid": 256,
+    "memory_grid": 64,
 }
 """Far above any use: a damaged or hostile checkpoint must not ask for all the memory there is."""
 

@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 LIMITS = {
-    "crop_size": 4096,
+    "crop_size": 2048,
     "working_size": 1_000_000,
     "test_sample": 10_000,
     "chunk_size": 1_000_000,

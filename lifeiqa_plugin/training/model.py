@@ -81,6 +81,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Freeze what shall be frozen, move, and wrap for several processes (on GPUs or, with gloo, on CPUs)."""
         network = as_lifeiqa(net)
         if self.is_train:
+            network.set_trainable(True)
             self.options = view(TrainOptions, self.opt["train"])
             freeze(network, self.options.freeze)
             if self.options.grad_checkpointing:

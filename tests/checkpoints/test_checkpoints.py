@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lifeiqa_plugin.checkpoints import factory as weights
+from lifeiqa_plugin.checkpoints import files
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
@@ -99,7 +100,8 @@ def test_round_trip_in_half_precision(network, tmp_path):
     torch.testing.assert_close(loaded(x), network(x), atol=2e-3, rtol=0)  # float16 has 11 bits
 
 
-def test_half_precision_keeps_whole_numbers(network, tmp_path):
+def test_half_precision_keeps_whole_numbers(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "check_rebuildable", lambda network: None)
     network.register_buffer("table", torch.tensor([[4097, 4099]]))
     save_checkpoint(network, tmp_path / "half.safetensors", CARD, half=True)
     table = load_file(tmp_path / "half.safetensors")["table"]
@@ -109,7 +111,7 @@ def test_half_precision_keeps_whole_numbers(network, tmp_path):
 def test_metadata(saved):
     assert metadata(saved).keys() == {"lifeiqa"}
     about = json.loads(metadata(saved)["lifeiqa"])
-    assert about["format"] == 1
+    assert (about["format"], about["type"]) == (1, "LifeIQA")
     assert about["card"] == {
         "training_data": "noise, seed 0",
         "licence": "CC0-1.0",
@@ -307,10 +309,24 @@ def test_failed_download_names_the_url(web):
 
 
 def test_missing_file(tmp_path):
-    for path in (tmp_path / "none.pth", tmp_path):
-        message = re.escape(f"{path}: no such file; expected a .safetensors or .pth file")
-        with pytest.raises(FileNotFoundError, match=message):
-            build_lifeiqa(pretrained_model_path=path)
+    expected = "expected a .safetensors or .pth file"
+    path = tmp_path / "none.pth"
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{path}: no such file; {expected}")):
+        build_lifeiqa(pretrained_model_path=path)
+    with pytest.raises(IsADirectoryError, match=re.escape(f"{tmp_path}: is a folder; {expected}")):
+        build_lifeiqa(pretrained_model_path=tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_empty_path(path):
+    message = "pretrained_model_path is empty; leave it out for the bundled weights"
+    with pytest.raises(ValueError, match=message):
+        build_lifeiqa(pretrained_model_path=path)
+
+
+def test_path_that_is_none():
+    with pytest.raises(TypeError, match="pretrained_model_path must be a path or URL, got 3"):
+        build_lifeiqa(pretrained_model_path=3)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -399,6 +415,7 @@ def test_code_in_a_file_is_not_run(network, tmp_path, save):
             {"card": {"training_data": "", "licence": "", "lower_better": True}},
             r"\(scores are lower-better, expected",
         ),
+        ({"config": [1, 2]}, r"\('list' object has no attribute 'items'\)"),
     ],
 )
 def test_wrong_metadata(saved, changes, message):
@@ -426,9 +443,10 @@ def test_sha256(saved):
 
 
 def test_the_bundled_file_is_checked(network, saved, monkeypatch):
-    monkeypatch.setattr(weights, "BUNDLED", saved)
-    monkeypatch.setattr(weights, "BUNDLED_SHA256", hashlib.sha256(saved.read_bytes()).hexdigest())
+    digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+    monkeypatch.setitem(weights.BUNDLED, "default", weights.Bundled(str(saved), digest))
     assert_same_weights(build_lifeiqa(), network)
+    assert_same_weights(build_lifeiqa(pretrained="default"), network)
     with_metadata(saved, more="changed")
     with pytest.raises(ValueError, match="sha256 is"):
         build_lifeiqa()
@@ -489,9 +507,10 @@ def test_unknown_options_name_the_nearest(name, hint):
         build_lifeiqa(pretrained=False, **{name: 3})
 
 
-@pytest.mark.parametrize("value", ["koniq", 1, None])
-def test_pretrained_is_a_switch(value):
-    with pytest.raises(
-        TypeError, match=f"pretrained must be True or False, got {value!r}; pretrained_model_path"
-    ):
+@pytest.mark.parametrize(
+    ("value", "error"), [("koniq", ValueError), (1, TypeError), (None, TypeError)]
+)
+def test_pretrained_is_a_switch_or_a_name(value, error):
+    message = rf"pretrained must be True, False or one of \[.*'default'\], got {value!r}; pretrained_model_path"
+    with pytest.raises(error, match=message):
         build_lifeiqa(pretrained=value)

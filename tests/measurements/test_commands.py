@@ -22,7 +22,7 @@ from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.host import forgetful_logger
 
 ROOT = Path(__file__).parents[2]
-TESTED_ELSEWHERE = {"released_protocol", "scatter", "make_distorted"}
+TESTED_ELSEWHERE = {"quote_results", "released_protocol", "scatter", "make_distorted"}
 
 
 def test_every_script_is_run_by_a_test():

@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 
-from lifeiqa_plugin.checkpoints.factory import BUNDLED
+from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,8 @@ def test_medians_and_tables(load):
 
 def test_missing_weights_are_named(load, monkeypatch, tmp_path):
     measuring = load("measuring")
-    monkeypatch.setattr(measuring.weights, "BUNDLED", tmp_path / "none.safetensors")
+    missing = measuring.weights.Bundled(str(tmp_path / "none.safetensors"), "")
+    monkeypatch.setitem(measuring.weights.BUNDLED, measuring.weights.DEFAULT, missing)
     with pytest.raises(
         SystemExit, match=r"none\.safetensors: missing; give --checkpoint FILE, or --untrained"
     ):
@@ -81,7 +82,7 @@ def test_one_megapixel_keeps_the_proportions(load):
 
 
 def test_the_bundled_network_is_the_one_that_training_starts_from(load):
-    start, bundled = load("imagenet_start"), read_checkpoint(BUNDLED)
+    start, bundled = load("imagenet_start"), read_checkpoint(BUNDLED[DEFAULT].path)
     expected = {"backbone": start.BACKBONE, **start.DECODER}
     assert {name: bundled.config[name] for name in expected} == {
         **expected,

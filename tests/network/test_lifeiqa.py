@@ -600,7 +600,7 @@ def test_pixels_a_little_outside_count_as_the_nearest_inside(network):
         ({"depth": 0}, "depth must be at least 1, got 0"),
         ({"memory_grid": 0}, "memory_grid must be at least 1, got 0"),
         ({"num_experts": 0}, "num_experts must be at least 1, got 0"),
-        ({"depth": 257}, "depth must be at most 256, got 257"),
+        ({"depth": 65}, "depth must be at most 64, got 65"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         ({"graph": "wheel"}, "graph must be 'complete', 'ring', 'star', 'none' or a list of"),
         (
