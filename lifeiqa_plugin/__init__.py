@@ -21,15 +21,28 @@ if TYPE_CHECKING:
     from lifeiqa_plugin.explanation.explain import explain
     from lifeiqa_plugin.images.reading import read_image
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
+    from lifeiqa_plugin.scoring.rows import ScoredImage
+    from lifeiqa_plugin.scoring.score import score
 
 __version__ = "0.1.0"
-__all__ = ["LifeIQA", "__version__", "build_lifeiqa", "explain", "read_image", "register"]
+__all__ = [
+    "LifeIQA",
+    "ScoredImage",
+    "__version__",
+    "build_lifeiqa",
+    "explain",
+    "read_image",
+    "register",
+    "score",
+]
 
 _HOME = {
     "LifeIQA": "lifeiqa_plugin.network.lifeiqa",
     "build_lifeiqa": "lifeiqa_plugin.checkpoints.factory",
+    "ScoredImage": "lifeiqa_plugin.scoring.rows",
     "explain": "lifeiqa_plugin.explanation.explain",
     "read_image": "lifeiqa_plugin.images.reading",
+    "score": "lifeiqa_plugin.scoring.score",
 }
 
 register()

@@ -20,6 +20,7 @@ from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError
 
 COMMANDS = {
+    "score": ("scoring.command", "score files, folders and archives of images"),
     "prepare": ("datasets.command", "write the csv of a dataset, with splits, and check its files"),
     "train": ("training.command", "train as an option file says"),
     "evaluate": ("scoring.evaluate_command", "correlation of checkpoints with opinion scores"),

@@ -155,3 +155,15 @@ def test_neighbours_of_neighbours_are_one_group():
 
 def test_small_copies_shrink_as_they_become_many():
     assert [copy_side(count) for count in (1, 1000, 5000, 20000, 10**7)] == [400, 335, 150, 75, 64]
+
+
+def test_a_folder_is_scored_and_what_cannot_be_read_is_named(photos, capsys):
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    out = photos / "report.html"
+    assert main(["report", str(photos), "-o", str(out), "--maps", "0"]) == 1
+    assert "broken.jpg" in capsys.readouterr().err
+    data = data_of(out)
+    assert [image["name"].split("/")[-1] for image in data["images"]] == ["a.png", "b.png"]
+    assert data["images"][0]["link"] == "a.png"
+    assert data["kinds"] == ["blur", "noise", "dark"]
+    assert "view" not in data["images"][0]

@@ -31,7 +31,7 @@ class Engine(Protocol):
     """The D distortions that the network knows; empty for a network without that task."""
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) to which an image has to be resized."""
+        """Return the (height, width) to which an image has to be resized; sent to processes that decode."""
 
     def score(self, batch: Floats) -> EngineOutput:
         """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""

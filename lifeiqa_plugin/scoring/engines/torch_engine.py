@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,9 @@ class TorchEngine:
     def __init__(self, network: LifeIQA) -> None:
         self.network = network.eval()
         self.device = next(network.parameters()).device
-        self.names: tuple[str, ...] = getattr(network, "distortion_names", ())
-
-    def working_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) to which an image has to be resized."""
-        return working_shape(height, width, self.network.crop_size, self.network.working_size)
+        self.names: tuple[str, ...] = network.distortion_names
+        sizes = {"crop_size": network.crop_size, "working_size": network.working_size}
+        self.working_shape = functools.partial(working_shape, **sizes)
 
     @torch.inference_mode()
     def score(self, batch: Floats) -> EngineOutput:

@@ -1,0 +1,85 @@
+"""What a run has found, in a few lines; grows with each row and takes no memory with it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+
+from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row
+
+BINS = 10
+EXTREMES = 5
+BAR = 40
+
+
+class Summary:
+    """Counts of rows, scores, verdicts and failures."""
+
+    def __init__(self, distortions: tuple[str, ...] = ()) -> None:
+        self.rows = 0
+        self.failures: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()
+        self.bins = [0] * BINS
+        self.shares = dict.fromkeys(distortions, 0)
+        self.best: list[tuple[float, str]] = []
+        self.worst: list[tuple[float, str]] = []
+
+    @property
+    def failed(self) -> int:
+        """How many images have no score."""
+        return self.failures.total()
+
+    def add(self, row: Row) -> None:
+        """Take in one row."""
+        self.rows += 1
+        if row.get("error") is not None:
+            self.failures[row["error"].partition(" (")[0]] += 1
+            return
+        score, path = row["score"], row["path"]
+        self.verdicts[row["verdict"]] += 1
+        self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
+        for name in self.shares:
+            self.shares[name] += (row.get(name) or 0) >= 0.5
+        _keep(self.best, (score, path))
+        _keep(self.worst, (-score, path))
+
+    def as_dict(self) -> Row:
+        """Return the counts, for a manifest."""
+        return {
+            "rows": self.rows,
+            "failed": self.failed,
+            "failures": dict(self.failures.most_common()),
+            "verdicts": {name: self.verdicts[name] for name in (KEEP, CHECK, DROP)},
+            "histogram": self.bins,
+            "distortions": self.shares,
+        }
+
+    def describe(self) -> str:
+        """Return the closing lines."""
+        scored = self.rows - self.failed
+        lines = [f"{self.rows} images, {scored} scored, {self.failed} failed"]
+        lines += [f"  {number:8d}  {reason}" for reason, number in self.failures.most_common(10)]
+        if not scored:
+            return "\n".join(lines)
+        verdicts = (f"{name} {self.verdicts[name]}" for name in (KEEP, CHECK, DROP))
+        lines.append(f"verdicts: {', '.join(verdicts)}")
+        most = max(self.bins)
+        for i, number in enumerate(self.bins):
+            bar = "#" * round(BAR * number / most)
+            lines.append(f"  {i / BINS:.1f} - {(i + 1) / BINS:.1f} {number:8d}  {bar}".rstrip())
+        for name, extremes, sign in (("best", self.best, 1), ("worst", self.worst, -1)):
+            lines.append(f"{name}:")
+            lines += [f"  {sign * s:.3f}  {path}" for s, path in sorted(extremes, reverse=True)]
+        found = sorted(self.shares.items(), key=lambda item: -item[1])
+        if found:
+            shares = (f"{name} {number / scored:.0%}" for name, number in found if number)
+            lines.append(f"distortions seen: {', '.join(shares) or 'none'}")
+        return "\n".join(lines)
+
+
+def _keep(heap: list[tuple[float, str]], item: tuple[float, str]) -> None:
+    """Keep the largest few."""
+    if len(heap) < EXTREMES:
+        heapq.heappush(heap, item)
+    else:
+        heapq.heappushpop(heap, item)

@@ -1,0 +1,105 @@
+"""Many images in order, in this process or in others that crash, hang and are replaced."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lifeiqa_plugin.images.reading import ImageError
+from lifeiqa_plugin.images.stream import Named, Recipe, prepare_images
+from lifeiqa_plugin.network.geometry import working_shape
+
+RECIPE = Recipe(functools.partial(working_shape, crop_size=8, working_size=16))
+
+
+class WhenSent:
+    """Calls a function in the process that receives it."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def gray(level: int) -> np.ndarray:
+    return np.full((20, 30), level, np.uint8)
+
+
+def levels(prepared) -> list[float | str]:
+    return [item.error or round(float(item.image.mean()) * 255) for item in prepared]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_errors_and_every_kind_of_source(tmp_path, workers):
+    Image.fromarray(gray(1)).save(tmp_path / "1.png")
+    content = (tmp_path / "1.png").read_bytes()
+    known = ImageError("x: known to be bad", "known to be bad")
+    sources = [str(tmp_path / "1.png"), tmp_path / "no.png", content, content[:50], known, gray(2)]
+    with open(tmp_path / "1.png", "rb") as file, Image.open(tmp_path / "1.png") as image:
+        sources += [file, image, torch.full((1, 20, 30), 3 / 255), 7, gray(4)]
+        images = [Named(str(i), source) for i, source in enumerate(sources)]
+        prepared = list(prepare_images(images, RECIPE, workers))
+    assert [item.name for item in prepared] == [str(i) for i in range(len(sources))]
+    found = levels(prepared)
+    assert "damaged image" in found.pop(3) or "cannot be read" in found[3]
+    expected = [1, "no such file", 1, "known to be bad", 2, 1, 1, 3]
+    assert found[:8] == expected
+    assert found[8].startswith("an image must be a path")
+    assert found[9] == 4
+    assert prepared[0].image.shape == (3, 16, 24)
+    assert (prepared[0].width, prepared[0].height) == (30, 20)
+
+
+def test_a_crash_or_a_hang_costs_one_image():
+    sources = [gray(1), WhenSent(os._exit, 3), gray(2), WhenSent(os.abort), gray(3)]
+    sources += [WhenSent(time.sleep, 600), gray(4)]
+    images = [Named(str(i), source) for i, source in enumerate(sources)]
+    found = levels(prepare_images(images, RECIPE, workers=2, time_limit=2))
+    died = "the process that decoded it died"
+    assert found == [
+        1, f"{died} (exit status 3)", 2, f"{died} (signal 6)", 3, "took longer than 2 s", 4,
+    ]  # fmt: skip
+
+
+def test_images_are_taken_as_they_are_needed():
+    taken = []
+
+    def images():
+        for i in range(100):
+            taken.append(i)
+            yield Named(str(i), gray(i))
+
+    stream = prepare_images(images(), RECIPE, workers=1)
+    assert levels([next(stream), next(stream)]) == [0, 1]
+    assert len(taken) < 12
+    stream.close()
+
+
+def test_nothing_is_nothing():
+    assert list(prepare_images([], RECIPE, workers=1)) == []
+
+
+def test_a_process_that_cannot_start():
+    recipe = Recipe(WhenSent(os._exit, 7))
+    with pytest.raises(
+        RuntimeError, match=r"ended as it began \(exit status 7\); in a script, put"
+    ):
+        list(prepare_images([Named("a", gray(1))], recipe, workers=1))
+
+
+def test_large_jpegs_may_shrink_while_they_are_decoded(tmp_path):
+    Image.effect_noise((640, 480), 80).convert("RGB").save(tmp_path / "a.jpg", quality=95)
+    image = [Named("a", tmp_path / "a.jpg")]
+    exact, fast = (
+        next(prepare_images(image, Recipe(RECIPE.working_shape, exact))) for exact in (True, False)
+    )
+    assert (fast.width, fast.height) == (exact.width, exact.height) == (640, 480)
+    assert fast.image.shape == exact.image.shape
+    assert 0 < np.abs(fast.image - exact.image).max() < 0.2

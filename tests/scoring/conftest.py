@@ -1,0 +1,45 @@
+"""An engine whose score is the mean brightness, so that tests know every number."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.scoring.engines import EngineOutput
+
+
+class Brightness:
+    """Scores by the mean; ``batches`` are the shapes that it was given."""
+
+    names = ("dark", "bright")
+
+    def __init__(self) -> None:
+        self.working_shape = functools.partial(working_shape, crop_size=8, working_size=16)
+        self.batches: list[tuple[int, ...]] = []
+
+    def score(self, batch: np.ndarray) -> EngineOutput:
+        self.batches.append(batch.shape)
+        mean = batch.mean((1, 2, 3))
+        return EngineOutput(mean, mean / 10, np.stack([1 - mean, mean], axis=1))
+
+
+@pytest.fixture
+def engine() -> Brightness:
+    return Brightness()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder of ten gray images of several sizes; number i has brightness 0.102 i; two are in a folder below."""
+    root = tmp_path / "photos"
+    (root / "below").mkdir(parents=True)
+    for i in range(10):
+        size = ((20, 20), (40, 20), (20, 30))[i % 3]
+        name = f"below/{i}.png" if i > 7 else f"{i}.png"
+        Image.new("L", size, 26 * i).save(root / name)
+    return root

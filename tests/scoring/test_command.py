@@ -1,0 +1,367 @@
+"""``lifeiqa score``: what goes in, what comes out, and that nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lifeiqa_plugin import cli
+from lifeiqa_plugin.scoring import command as score_command
+from lifeiqa_plugin.scoring.output import Output
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def score(engine, photos, tmp_path, monkeypatch, capsys):
+    """Run ``lifeiqa score`` in the folder that holds ``photos``; returns exit status, stdout, last line of stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(score_command, "create_engine", lambda *arguments: engine)
+    monkeypatch.setattr("lifeiqa_plugin.allocator.keep_freed_memory", lambda: False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["score", *arguments, "--workers", "0"])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err.strip().splitlines()[-1] if printed.err else ""
+
+    return run
+
+
+def read(path: str) -> pd.DataFrame:
+    if path.endswith(".csv"):
+        return pd.read_csv(path)
+    if path.endswith(".jsonl"):
+        return pd.read_json(path, lines=True)
+    return pd.read_parquet(path)
+
+
+@pytest.mark.parametrize("out", ["s.csv", "s.jsonl", "s.parquet"])
+def test_a_folder_becomes_a_table(score, out):
+    code, printed, _ = score("photos", "-o", out)
+    assert code == 0
+    table = read(out)
+    assert list(table) == [
+        "path", "width", "height", "score", "std", "dark", "bright", "verdict", "error",
+    ]  # fmt: skip
+    assert list(table["path"]) == [f"photos/{i}.png" for i in range(8)] + [
+        "photos/below/8.png", "photos/below/9.png",
+    ]  # fmt: skip
+    assert table["score"].tolist() == pytest.approx([i / 10 for i in range(10)], abs=0.02)
+    assert table["verdict"].tolist() == ["drop"] * 3 + ["check"] * 3 + ["keep"] * 4
+    assert table["error"].isna().all()
+    assert (table["width"][1], table["height"][1]) == (40, 20)
+    assert "10 images, 10 scored, 0 failed" in printed
+    assert "verdicts: keep 4, check 3, drop 3" in printed
+    assert "best:\n  0.918  photos/below/9.png" in printed
+    assert "worst:\n  0.000  photos/0.png" in printed
+    assert "distortions seen: dark 50%, bright 50%" in printed
+    assert len(re.findall(r"^  0\.\d - [01]\.\d +\d", printed, re.MULTILINE)) == 10
+    assert sorted(os.listdir(".")) == ["photos", out, f"{out}.json"]
+    assert json.loads(Path(f"{out}.json").read_text())["rows"] == 10
+
+
+def test_without_a_file_scores_are_printed(score):
+    code, printed, _ = score("photos/3.png", "photos/below")
+    assert code == 0
+    assert (
+        printed == "0.3059\tphotos/3.png\n0.8157\tphotos/below/8.png\n0.9176\tphotos/below/9.png\n"
+    )
+
+
+def test_bad_images_are_rows_with_an_error_and_exit_status_1(score):
+    Path("photos/1.png").write_bytes(b"")
+    os.mkfifo("photos/fifo.jpg")
+    Path("photos/folder.jpg").mkdir()
+    Path("photos/two\nlines.png").symlink_to("gone")
+    shutil.copy("photos/2.png", b"photos/caf\xe9.png")
+    code, printed, _ = score("photos", "-o", "s.csv")
+    assert code == 1
+    rows = list(csv.DictReader(Path("s.csv").read_text().splitlines()))
+    errors = {row["path"]: row["error"] for row in rows if row["error"]}
+    assert errors == {
+        "photos/1.png": "empty file",
+        "photos/fifo.jpg": "not a regular file, but a pipe, socket or device",
+        "photos/two\\nlines.png": "link to a file that is not there",
+    }
+    assert "photos/caf\\xe9.png" in {row["path"] for row in rows}
+    assert "13 images, 10 scored, 3 failed\n" in printed
+    assert "         1  empty file" in printed
+
+
+def test_every_kind_of_input(score, monkeypatch):
+    with tarfile.open("shard.tar", "w") as archive:
+        archive.add("photos/3.png", "000.png")
+        archive.add("photos/3.png", "000.txt")
+        archive.add("photos/4.png", "001.png")
+    content = [Path(f"photos/{i}.png").read_bytes() for i in (5, 6)]
+    pd.DataFrame({"__key__": ["a", "b"], "jpg": content}).to_parquet("bytes.parquet")
+    pd.DataFrame({"path": ["photos/7.png"]}).to_parquet("paths.parquet")
+    nested = [{"bytes": content[0], "path": None}, {"bytes": None, "path": "photos/1.png"}]
+    pd.DataFrame({"image": [*nested, None], "n": 0}).to_parquet("nested.parquet")
+    Path("list.txt").write_text("photos/0.png\r\n\nphotos/1.png\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos/2.png\n")))
+    code, printed, _ = score(
+        "photos/below", "photos/[45].png", "list.txt", "-", "shard.tar", "bytes.parquet",
+        "paths.parquet", "nested.parquet",
+    )  # fmt: skip
+    assert code == 1
+    rows = [line.split("\t") for line in printed.splitlines()]
+    assert [(name, text if "error" in text else round(float(text), 1)) for text, name in rows] == [
+        ("photos/below/8.png", 0.8), ("photos/below/9.png", 0.9),
+        ("photos/4.png", 0.4), ("photos/5.png", 0.5),
+        ("photos/0.png", 0.0), ("photos/1.png", 0.1),
+        ("photos/2.png", 0.2),
+        ("shard.tar/000.png", 0.3), ("shard.tar/001.png", 0.4),
+        ("bytes.parquet/a", 0.5), ("bytes.parquet/b", 0.6),
+        ("photos/7.png", 0.7),
+        ("nested.parquet/0", 0.5), ("photos/1.png", 0.1),
+        ("nested.parquet/2", "error: no image in this row"),
+    ]  # fmt: skip
+
+
+def test_a_broken_archive_is_an_error_after_what_could_be_read(score):
+    with tarfile.open("a.tar", "w") as archive:
+        for i in range(10):
+            archive.add(f"photos/{i % 8}.png", f"{i}.png")
+    Path("a.tar").write_bytes(Path("a.tar").read_bytes()[: 5 * 1024 + 600])
+    code, printed, _ = score("a.tar")
+    assert code == 1
+    assert "0.1020\ta.tar/1.png" in printed
+    assert re.search(r"error: archive cannot be read further .*\ta\.tar$", printed)
+
+
+BAD_USAGE = [
+    ("photos -o s.txt", r"-o s\.txt: the name must end in \.parquet, \.csv, \.jsonl"),
+    ("nowhere.png", r"nowhere\.png: no such file or folder"),
+    ("empty", "empty: no images in this folder or those below it"),
+    ("photos/*.gif", r"photos/\*\.gif: no file matches"),
+    ("photos -o there.csv", r"there\.csv exists; give --overwrite, or another name"),
+    ("photos --drop 0.7", r"--drop 0\.7 must not be above --keep 0\.6"),
+    ("photos --batch-size 0", "--batch-size must be more than 0, got 0"),
+    ("photos --model nowhere", "--model nowhere: no such file"),
+    ("photos --overwrite", "--shard-rows and --overwrite need -o"),
+    ("photos -o s.csv --shard-rows 5", r"shards are Parquet; the name must end in \.parquet"),
+    ("table.parquet --column x", r"table\.parquet: no column 'x'; it has n"),
+    ("table.parquet", r"which column holds the images .* there are n \(int64\)"),
+    ("there.csv.parquet", "cannot be read as Parquet"),
+    ("photos --column x", "--column x names a column of a .parquet file, and there is none"),
+    ("table.parquet --column n --copy-to d", "--copy-to and --link-to take files"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_USAGE)
+def test_bad_usage(score, arguments, message):
+    Path("empty").mkdir()
+    Path("there.csv").write_text("mine")
+    Path("there.csv.parquet").write_text("mine")
+    pd.DataFrame({"n": [1]}).to_parquet("table.parquet")
+    before = sorted(os.listdir("."))
+    code, printed, error = score(*arguments.split())
+    assert code == 2
+    assert re.search(f"^lifeiqa: UsageError: .*{message}", error)
+    assert printed == ""
+    assert sorted(os.listdir(".")) == before
+    assert Path("there.csv").read_text() == "mine"
+
+
+def test_an_engine_that_is_not_installed(score, monkeypatch):
+    def missing(*arguments):
+        raise ImportError("engine openvino needs pip install openvino")
+
+    monkeypatch.setattr(score_command, "create_engine", missing)
+    code, _, error = score("photos")
+    assert code == 2
+    assert error == "lifeiqa: UsageError: engine openvino needs pip install openvino"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission_to_write(score):
+    Path("closed").mkdir(mode=0o555)
+    assert score("photos", "-o", "closed/s.csv")[2].endswith("no permission to write in closed")
+
+
+@pytest.fixture
+def stop_after(engine, monkeypatch):
+    """Let the engine raise an error at the image of a number."""
+    plain = engine.score
+
+    def stop(number: int, error: BaseException) -> None:
+        calls = iter(range(10**6))
+
+        def score(batch):
+            if next(calls) == number:
+                raise error
+            return plain(batch)
+
+        monkeypatch.setattr(engine, "score", score)
+
+    return stop
+
+
+@pytest.mark.parametrize("shards", [[], ["--shard-rows", "3"]])
+@pytest.mark.parametrize("number", [0, 1, 5, 6, 9])
+def test_an_interrupted_run_goes_on_and_scores_nothing_twice(
+    score, engine, stop_after, shards, number
+):
+    score("photos", "-o", "whole.parquet", *shards)
+    engine.batches.clear()
+    stop_after(number, KeyboardInterrupt())
+    code, _, error = score("photos", "-o", "s.parquet", *shards)
+    assert code == 130
+    assert error.startswith(f"{number} rows are kept in s.parquet")
+    assert not Path("s.parquet").is_file()
+    stop_after(-1, KeyboardInterrupt())
+    code, printed, _ = score("photos", "-o", "s.parquet", *shards)
+    assert code == 0
+    assert "10 images, 10 scored, 0 failed" in printed
+    assert len(engine.batches) == 10
+    pd.testing.assert_frame_equal(pd.read_parquet("s.parquet"), pd.read_parquet("whole.parquet"))
+
+
+def test_a_finished_run_does_nothing(score, engine):
+    Path("photos/1.png").write_bytes(b"")
+    assert score("photos", "-o", "s.csv")[0] == 1
+    engine.batches.clear()
+    code, printed, _ = score("photos", "-o", "s.csv")
+    assert code == 1
+    assert printed.startswith("s.csv: finished before, 10 images, 1 failed; --overwrite scores")
+    assert engine.batches == []
+    assert score("photos", "-o", "s.csv", "--overwrite")[0] == 1
+    assert len(engine.batches) == 9
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_other_options_are_refused(score, stop_after, begun):
+    stop_after(3 if begun else -1, KeyboardInterrupt())
+    assert score("photos", "-o", "s.csv")[0] == (130 if begun else 0)
+    code, _, error = score("photos", "-o", "s.csv", "--exact", "--keep", "0.7")
+    assert code == 2
+    what = "begun" if begun else "made"
+    assert f"s.csv was {what} with other options (exact False, keep 0.6); give --overwrite" in error
+
+
+def test_a_full_disk_keeps_what_is_there(score, monkeypatch):
+    add, count = Output.add, iter(range(100))
+
+    def fail(self, rows):
+        if next(count) == 4:
+            raise OSError(28, "No space left on device")
+        add(self, rows)
+
+    monkeypatch.setattr(Output, "add", fail)
+    code, _, error = score("photos", "-o", "s.csv")
+    assert code == 1
+    assert "No space left on device. 4 rows are kept in s.csv.partial" in error
+    monkeypatch.setattr(Output, "add", add)
+    assert score("photos", "-o", "s.csv")[0] == 0
+    assert len(read("s.csv")) == 10
+
+
+def test_a_row_that_was_cut_off_is_scored_again(score, engine, stop_after):
+    stop_after(6, KeyboardInterrupt())
+    score("photos", "-o", "s.csv")
+    whole = Path("s.csv.partial").read_bytes()
+    stop_after(-1, KeyboardInterrupt())
+    last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
+    for cut in (last, last + 1, len(whole) - 1):
+        Path("s.csv").unlink(missing_ok=True)
+        Path("s.csv.json").unlink(missing_ok=True)
+        Path("s.csv.partial").write_bytes(whole[:cut])
+        engine.batches.clear()
+        assert score("photos", "-o", "s.csv")[0] == 0
+        assert len(engine.batches) == 5
+        assert read("s.csv")["path"].is_unique
+        assert len(read("s.csv")) == 10
+
+
+def test_two_processes_do_not_write_one_result(score):
+    Path("s.csv.partial").write_text("")
+    fcntl = pytest.importorskip("fcntl")
+    with open("s.csv.partial", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, error = score("photos", "-o", "s.csv")
+    assert code == 1
+    assert error == "lifeiqa: OSError: s.csv.partial: another process is writing it"
+
+
+def test_shards(score):
+    code, _, _ = score("photos", "-o", "s.parquet", "--shard-rows", "4")
+    assert code == 0
+    assert sorted(os.listdir("s.parquet")) == [
+        "_manifest.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet",
+    ]  # fmt: skip
+    sizes = [len(pd.read_parquet(f"s.parquet/part-0000{i}.parquet")) for i in range(3)]
+    assert sizes == [4, 4, 2]
+    assert len(pd.read_parquet("s.parquet")) == 10
+    assert json.loads(Path("s.parquet/_manifest.json").read_text())["rows"] == 10
+
+
+@pytest.mark.parametrize("how", ["--copy-to", "--link-to"])
+def test_images_are_sorted_and_stay_where_they_are(score, how):
+    Path("photos/4.png").write_bytes(b"")
+    before = {path: path.stat().st_size for path in Path("photos").rglob("*.png")}
+    assert score("photos", "-o", "s.csv", how, "sorted")[0] == 1
+    placed = sorted(str(path) for path in Path("sorted").rglob("*.png"))
+    assert placed == sorted(
+        [f"sorted/drop/photos/{i}.png" for i in (0, 1, 2)]
+        + [f"sorted/check/photos/{i}.png" for i in (3, 5)]
+        + [f"sorted/keep/photos/{i}.png" for i in ("6", "7", "below/8", "below/9")]
+    )
+    assert Path(placed[0]).is_symlink() == (how == "--link-to")
+    assert {path: path.stat().st_size for path in Path("photos").rglob("*.png")} == before
+    Path("sorted/drop/photos/1.png").unlink()
+    Path("sorted/drop/photos/1.png").write_text("another")
+    assert score("photos", "-o", "s.csv", how, "sorted", "--overwrite")[0] == 1
+    again = sorted(str(path) for path in Path("sorted").rglob("*.png"))
+    assert again == sorted([*placed, "sorted/drop/photos/1-1.png"])
+    assert Path("sorted/drop/photos/1.png").read_text() == "another"
+
+
+@pytest.mark.slow
+def test_sigkill_loses_nothing(tmp_path):
+    """The real command, with processes that decode, killed as soon as it has written a few rows."""
+    for i in range(40):
+        Image.effect_noise((224, 224), 3 * i).save(tmp_path / f"{i:02d}.png")
+    arguments = [
+        sys.executable,
+        "-m",
+        "lifeiqa_plugin",
+        "score",
+        ".",
+        "-o",
+        "s.csv",
+        "--workers",
+        "1",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    journal = tmp_path / "s.csv.partial"
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            if journal.is_file() and journal.read_bytes().count(b"\n") > 3:
+                break
+            assert process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    kept = [json.loads(line)["path"] for line in journal.read_text().splitlines()[1:]]
+    assert 2 < len(kept) < 40
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "images are scored already; going on" in done.stderr
+    assert list(read(str(tmp_path / "s.csv"))["path"]) == [f"./{i:02d}.png" for i in range(40)]
+    assert not journal.exists()
