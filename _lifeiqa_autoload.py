@@ -20,13 +20,19 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-METRICS: "dict[str, dict[str, Any]]" = {
-    "lifeiqa": {
-        "metric_opts": {"type": "LifeIQA"},
+
+def describe(**options: "Any") -> "dict[str, Any]":
+    """Describe a metric to pyiqa; ``options`` go to ``build_lifeiqa``."""
+    return {
+        "metric_opts": {"type": "LifeIQA", **options},
         "metric_mode": "NR",
         "lower_better": False,
         "score_range": "0, 1",
-    },
+    }
+
+
+METRICS: "dict[str, dict[str, Any]]" = {
+    "lifeiqa": describe(),
 }
 """What ``pyiqa.create_metric`` and ``pyiqa -ls`` look up: metric name -> pyiqa's description of it."""
 
@@ -34,7 +40,10 @@ REGISTRIES = {
     "ARCH_REGISTRY": {"LifeIQA": "lifeiqa_plugin.checkpoints.factory:build_lifeiqa"},
     "MODEL_REGISTRY": {"LifeIQAModel": "lifeiqa_plugin.training.model:LifeIQAModel"},
     "DATASET_REGISTRY": {"LifeIQADataset": "lifeiqa_plugin.training.dataset:LifeIQADataset"},
-    "LOSS_REGISTRY": {"SmoothL1Loss": "lifeiqa_plugin.training.losses:SmoothL1Loss"},
+    "LOSS_REGISTRY": {
+        "SmoothL1Loss": "lifeiqa_plugin.training.losses:SmoothL1Loss",
+        "FidelityLoss": "lifeiqa_plugin.training.losses:FidelityLoss",
+    },
 }
 """What ``type:`` in an option file looks up: pyiqa registry -> {name: where to import it from when it is asked for}."""
 

@@ -25,6 +25,7 @@ REQUIRED = [
     "pillow>=10.1.0",
     "PyYAML>=6.0.1",
     "tqdm>=4.66.0",
+    "tabulate>=0.9.0",
 ]
 EXPLAIN = ["matplotlib"]  # figures of explanations
 TEST = [*EXPLAIN, "pytest>=8", "setuptools>=64", "websocket-client", "wheel"]
@@ -32,6 +33,7 @@ EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
     "explain": EXPLAIN,
+    "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],

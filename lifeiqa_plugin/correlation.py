@@ -271,6 +271,37 @@ def measure(
     }
 
 
+def interval_of_mean(values: Floats, samples: int = 1000) -> Interval:
+    """Return the mean of (N,) and its percentile interval over bootstrap samples."""
+    if not len(values):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    drawn = values[resamples(len(values), samples)].mean(axis=1)
+    return Interval(float(values.mean()), *interval(drawn))
+
+
+def srcc_within(groups: list[tuple[Floats, Floats]], samples: int = 1000) -> Interval:
+    """Return the mean of the SRCC within each group, and its interval over samples of the images of each.
+
+    Args:
+        groups: scores and opinion scores (N,) of each group, higher is better.
+        samples: bootstrap samples.
+    """
+    values = [_srcc(scores, mos) for scores, mos in groups]
+    drawn = np.zeros((len(groups), samples))
+    for i, (scores, mos) in enumerate(groups):
+        picked = resamples(len(mos), samples, seed=i)
+        drawn[i] = [_srcc(scores[rows], mos[rows]) for rows in picked]
+    if not groups:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return Interval(float(np.mean(values)), *interval(drawn.mean(axis=0)))
+
+
+def _srcc(scores: Floats, mos: Floats) -> float:
+    if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(mos) == 0:
+        return float("nan")
+    return _pearson(rankdata(scores), rankdata(mos))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """SRCC of one metric minus another's on ``n`` images, with paired bootstrap interval, and p of Williams' test."""
@@ -299,19 +330,11 @@ def williams(n: int, r_a: float, r_b: float, r_ab: float) -> tuple[float, float]
 
 def compare(a: Floats, b: Floats, mos: Floats, samples: int = 1000) -> Comparison:
     """Compare two metrics on the same images, (N,) each and higher is better; Williams' test is of the ranks."""
-
-    def srcc(x: Floats, y: Floats) -> float:
-        if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-            return float("nan")
-        return _pearson(rankdata(x), rankdata(y))
-
-    drawn = np.array(
-        [srcc(a[i], mos[i]) - srcc(b[i], mos[i]) for i in resamples(len(mos), samples)]
-    )
-    r_a, r_b, r_ab = srcc(a, mos), srcc(b, mos), srcc(a, b)
-    return Comparison(
-        len(mos), Interval(r_a - r_b, *interval(drawn)), williams(len(mos), r_a, r_b, r_ab)[1]
-    )
+    picked = resamples(len(mos), samples)
+    drawn = np.array([_srcc(a[rows], mos[rows]) - _srcc(b[rows], mos[rows]) for rows in picked])
+    r_a, r_b, r_ab = _srcc(a, mos), _srcc(b, mos), _srcc(a, b)
+    difference = Interval(r_a - r_b, *interval(drawn))
+    return Comparison(len(mos), difference, williams(len(mos), r_a, r_b, r_ab)[1])
 
 
 def holm(p: Floats) -> Floats:

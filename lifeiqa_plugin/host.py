@@ -6,10 +6,12 @@ The host is imported where it is operated on, so that reading an image does not 
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile
@@ -149,3 +151,48 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def dataset_table() -> Path:
+    """Return the option file in which pyiqa describes the datasets that it knows."""
+    import pyiqa
+
+    return Path(pyiqa.__file__).with_name("default_dataset_configs.yml")
+
+
+def build_dataset(options: dict[str, Any]) -> Any:
+    """Build a dataset of pyiqa."""
+    from pyiqa import data
+
+    return data.build_dataset(options)
+
+
+def metric_table() -> dict[str, Mapping[str, Any]]:
+    """Return what pyiqa knows of metrics: name -> options, mode, direction."""
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+    return dict(DEFAULT_CONFIGS)
+
+
+def arguments_of(network: str) -> set[str]:
+    """Return the names of the arguments that a network of pyiqa takes; none if there is no such network."""
+    from pyiqa.utils.registry import ARCH_REGISTRY
+
+    if network not in ARCH_REGISTRY:
+        return set()
+    return set(inspect.signature(ARCH_REGISTRY.get(network)).parameters)
+
+
+def create_metric(name: str, device: str, options: Mapping[str, Any]) -> Any:
+    """Create a metric of pyiqa, without its notices."""
+    import pyiqa
+
+    with quiet():
+        return pyiqa.create_metric(name, device=device, **options)
+
+
+def host_version() -> str:
+    """Return the version of pyiqa."""
+    import pyiqa
+
+    return str(getattr(pyiqa, "__version__", "unknown"))

@@ -11,8 +11,9 @@ import argparse
 import statistics
 
 import torch
-from measuring import conditions, markdown_table, median_and_quartiles, time_in_turn
+from measuring import conditions, markdown_table, median_and_quartiles
 
+from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.network.lifeiqa import PRESETS, SWIN_B, LifeIQA
 
 

@@ -22,11 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measuring import ROOT, conditions, markdown_table, median_ratio, time_in_turn
+from measuring import ROOT, conditions, markdown_table, median_ratio
 from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
+from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
 from lifeiqa_plugin.explanation.dense import score_windows, spread

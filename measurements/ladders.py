@@ -17,7 +17,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from measuring import (
     ROOT,
     add_metric_arguments,
@@ -26,32 +25,12 @@ from measuring import (
     load_pyplot,
     markdown_table,
 )
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from lifeiqa_plugin.benchmark.photos import SEVERITIES, falls, find_photos, read_reduced
 from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, build_ladder
-from lifeiqa_plugin.images.reading import find_images
 from lifeiqa_plugin.training.dataset import LifeIQADataset
-
-SEVERITIES = [0.2, 0.4, 0.6, 0.8, 1.0]
-
-
-def falls(scores: np.ndarray) -> np.ndarray:
-    """Return for (..., steps) scores whether each step is below the one before, (...)."""
-    return (np.diff(scores, axis=-1) < 0).all(-1)
-
-
-def find_photos(folder: Path) -> list[Path]:
-    """Return the clean photos ``*_0_clean.*`` of a folder, or all of its images where none is named so.
-
-    Raises:
-        SystemExit: a folder without images.
-    """
-    try:
-        return sorted(folder.glob("*_0_clean.*")) or [Path(name) for name in find_images(folder)]
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
 
 
 def find_best(folder: Path, meta: Path, count: int, phase: str) -> list[Path]:
@@ -59,18 +38,6 @@ def find_best(folder: Path, meta: Path, count: int, phase: str) -> list[Path]:
     opt = {"phase": phase, "meta_info_file": str(meta), "dataroot_target": str(folder)}
     rows = LifeIQADataset(opt | {"split_index": "official_split"}).paths_mos
     return [Path(path) for path, *_ in sorted(rows, key=lambda row: -row[1])[:count]]
-
-
-def read_reduced(path: Path, side: int) -> Tensor:
-    """Return (3, H, W) in [0, 1] with a shorter side of at most ``side``."""
-    with Image.open(path) as file:
-        image = file.convert("RGB")
-    factor = side / min(image.size)
-    if factor < 1:
-        image = image.resize(
-            [round(length * factor) for length in image.size], Image.Resampling.LANCZOS
-        )
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def draw(path: Path, scores: dict[str, np.ndarray]) -> None:
@@ -144,7 +111,7 @@ def main() -> None:
         if args.meta is None
         else find_best(args.folder, args.meta, args.count, args.phase)
     )
-    images = [read_reduced(path, args.side) for path in photos]
+    images = [read_reduced(str(path), args.side) for path in photos]
     rows, kept = [], {}
     for use, kinds in {"trained": TRAINED, "held out": HELD_OUT}.items():
         shares = []

@@ -1,4 +1,4 @@
-"""What the benchmark scripts beside this file share: timing in turn, tables, and the metric under test."""
+"""What the benchmark scripts beside this file share: tables and the metric under test."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import argparse
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyiqa
 import torch
+from tabulate import tabulate
 
 from lifeiqa_plugin import register
-from lifeiqa_plugin.benchmark.speed import cpu_name
+from lifeiqa_plugin.benchmark.protocol import cpu_name
 from lifeiqa_plugin.checkpoints import factory as weights
 
 ROOT = Path(__file__).parents[1]
@@ -40,31 +40,6 @@ def load_pyplot() -> Any:
     return pyplot
 
 
-def time_in_turn(
-    functions: dict[str, Callable[[], Any]], rounds: int, repeats: int = 1
-) -> dict[str, list[float]]:
-    """Time functions in interleaved rounds, so that whatever else the machine does slows all alike.
-
-    Args:
-        functions: name -> function without arguments; each is called once beforehand, untimed.
-        rounds: how often each is timed.
-        repeats: calls per timing, for functions too short for the clock.
-
-    Returns:
-        Name -> seconds per call, one for each round.
-    """
-    for function in functions.values():
-        function()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            for _ in range(repeats):
-                function()
-            seconds[name].append((time.perf_counter() - start) / repeats)
-    return seconds
-
-
 def median_and_quartiles(values: Sequence[float], digits: int = 3) -> str:
     """Return ``median (lower quartile - upper quartile)``; a single value stands alone."""
     if len(values) == 1:
@@ -80,8 +55,7 @@ def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
 def add_metric_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,13 +24,13 @@ from measuring import (
     markdown_table,
     median_and_quartiles,
     median_ratio,
-    time_in_turn,
 )
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
 from lifeiqa_plugin import LifeIQA, build_lifeiqa
+from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.crops import cut_crops, to_working_size
 from lifeiqa_plugin.network.lifeiqa import SWIN_B

@@ -11,9 +11,10 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from measuring import conditions, markdown_table, median_and_quartiles, median_ratio, time_in_turn
+from measuring import conditions, markdown_table, median_and_quartiles, median_ratio
 from torch import Tensor
 
+from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.network.graph import edges_of, load_torch_scatter, scatter_sum
 
 
@@ -66,7 +67,9 @@ def main() -> None:
         name: lambda way=way: torch.autograd.grad(way(tracked), tracked, grad)
         for name, way in ways.items()
     }
-    columns = [time_in_turn(functions, args.rounds, args.repeats) for functions in (forward, both)]
+    columns = [
+        time_in_turn(functions, args.rounds, repeats=args.repeats) for functions in (forward, both)
+    ]
     rows = [[name, *(cell for times in columns for cell in cells(times, name))] for name in ways]
     print(
         f"{conditions()}; {args.nodes} nodes, {len(index)} edges, {args.channels} channels, batch {args.batch}, "

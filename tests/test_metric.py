@@ -162,6 +162,32 @@ def test_options_reach_the_network():
     assert (net.test_sample, net.chunk_size, net.decoder.moe.router.top_k) == (3, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"test_sample": "4"}, TypeError, "test_sample must be a whole number, got '4'"),
+        ({"test_sample": 1.5}, TypeError, "test_sample must be a whole number, got 1.5"),
+        ({"chunk_size": True}, TypeError, "chunk_size must be a whole number, got True"),
+        ({"embed_dim": "24"}, TypeError, "embed_dim must be a whole number, got '24'"),
+        ({"score_range": 5}, ValueError, "score_range must be two numbers, got 5"),
+        ({"score_range": ["a", "b"]}, ValueError, "score_range must be two numbers, got "),
+        ({"std_calibration": (1, 2, 3)}, ValueError, "std_calibration must be two numbers, got "),
+    ],
+)
+def test_wrong_options_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        small_metric(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_of_the_metric(dtype):
+    metric, x = small_metric(), torch.rand(2, 3, 70, 90)
+    expected = metric(x)
+    score = metric.to(dtype)(x)
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, expected, atol=0.01, rtol=0)  # bfloat16 has 8 bits
+
+
 def test_unknown_option_is_an_error():
     with pytest.raises(TypeError, match="LifeIQA has no option 'num_crop'; "):
         pyiqa.create_metric("lifeiqa", device="cpu", num_crop=5)
@@ -244,10 +270,26 @@ def test_bad_tensors(x, error, message):
         small_metric()(x)
 
 
+@pytest.mark.parametrize("options", [{"as_loss": True}, {"check_input_range": False}])
+def test_images_a_little_outside_the_range(options):
+    """One rule wherever pyiqa does not look itself: the score is that of the image as it would be saved."""
+    torch.manual_seed(0)
+    checked, unchecked = small_metric(), small_metric(**options)
+    unchecked.net.load_state_dict(checked.net.state_dict())
+    x = 1.6 * torch.rand(1, 3, 70, 90) - 0.3
+    expected = checked(x.clamp(0, 1))
+    for image in (x, x.clone().requires_grad_()):
+        torch.testing.assert_close(unchecked(image).view(1, 1), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(unchecked(x).view(1, 1), expected)
+    with pytest.raises(AssertionError, match="Input must be normalized"):
+        checked(x)
+
+
 def test_without_pyiqas_check_the_network_still_looks():
     metric = small_metric(as_loss=True)  # pyiqa then leaves the range unchecked
     finite, lie = "must be finite", r"must lie in \[0, 1\]"
-    for value, message in ((float("nan"), finite), (float("inf"), finite), (2.0, lie)):
+    for value, message in ((float("nan"), finite), (float("inf"), finite), (2.0, lie), (-1.0, lie)):
         with pytest.raises(ValueError, match=f"images {message}"):
             metric(torch.full((1, 3, 9, 9), value))
 

@@ -53,14 +53,12 @@ def test_scoring_needs_neither_pyiqa_nor_pandas(room):
             assert not {name for name in names if name.split(".")[0] in ("pyiqa", "pandas")}, module
 
 
-@pytest.mark.xfail(reason="not yet")
 def test_the_benchmark_does_not_import_training():
     for module, names in IMPORTS.items():
         if room_of(module) == "benchmark":
             assert not {name for name in names if room_of(name) == "training"}, module
 
 
-@pytest.mark.xfail(reason="not yet")
 def test_only_the_host_room_touches_the_hosts_tables():
     for module, names in IMPORTS.items():
         if room_of(module) not in HOST_TABLES:

@@ -11,20 +11,27 @@ from lifeiqa_plugin.arguments import add_device, check_file, choose_device
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa benchmark`` takes."""
     parser.add_argument(
-        "-m", nargs="+", default=[], metavar="METRIC", help="metrics of pyiqa, see pyiqa -ls"
+        "-m",
+        nargs="+",
+        default=[],
+        metavar="METRIC",
+        help="metrics of pyiqa, see pyiqa -ls, or checkpoints of Life-IQA",
     )
     parser.add_argument(
         "-d",
         nargs="+",
         default=[],
-        metavar="SET",
-        help="CSV[@FOLDER[@SPLIT[=PHASE]]], or a set that pyiqa knows",
+        metavar="DATASET",
+        help="CSV[@FOLDER[@SPLIT[=PHASE]]], or a dataset that pyiqa knows",
     )
     parser.add_argument(
         "--metric_opt", type=Path, metavar="YML", help="further metrics, in pyiqa's format"
     )
     parser.add_argument(
-        "--data_opt", type=Path, metavar="YML", help="further sets, in pyiqa's format"
+        "--data_opt",
+        type=Path,
+        metavar="YML",
+        help="further datasets, in pyiqa's format or as in options/benchmark/cross.yml",
     )
     parser.add_argument(
         "-o",
@@ -46,10 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=1000, help="bootstrap samples (default 1000)"
     )
     parser.add_argument(
-        "--thumbnails", type=int, default=2000, help="small images of a set to embed (default 2000)"
+        "--thumbnails",
+        type=int,
+        default=2000,
+        help="small images of a dataset to embed (default 2000)",
     )
     parser.add_argument(
         "--redraw", action="store_true", help="tables of kept scores only; computes none"
+    )
+    parser.add_argument(
+        "--figures", action="store_true", help="figures as SVG and PDF too; needs matplotlib"
     )
     parser.add_argument("--no-speed", action="store_true", help="do not measure cost")
     parser.add_argument("--cpu-only", action="store_true", help="do not measure cost on CUDA")
@@ -80,19 +93,32 @@ def run(args: argparse.Namespace) -> None:
             check_file(path, "an option file")
     import torch
 
+    from lifeiqa_plugin.benchmark.protocol import SIZES, Protocol, parse_size
     from lifeiqa_plugin.benchmark.run import Request, benchmark
-    from lifeiqa_plugin.benchmark.speed import SIZES, Protocol, parse_size
 
-    device = choose_device(args.device)
+    protocol = Protocol(
+        sizes=tuple(parse_size(text) for text in args.sizes) or SIZES,
+        rounds=args.rounds,
+        batch=args.batch,
+        slow=args.slow,
+        memory=not args.no_memory,
+    )
     has_cuda = torch.cuda.is_available()
-    sizes = tuple(parse_size(text) for text in args.sizes) or SIZES
-    protocol = Protocol(sizes, args.rounds, args.batch, args.slow, not args.no_memory)
     request = Request(
-        args.m, args.d, args.metric_opt, args.data_opt, args.out, tuple(args.by),
-        device=device,
+        metrics=args.m,
+        datasets=args.d,
+        metric_opt=args.metric_opt,
+        data_opt=args.data_opt,
+        out=args.out,
+        by=tuple(args.by),
+        device=choose_device(args.device),
         speed_devices=("cpu", "cuda") if has_cuda and not args.cpu_only else ("cpu",),
         protocol=None if args.no_speed else protocol,
-        workers=args.workers, samples=args.samples, thumbnails=args.thumbnails, redraw=args.redraw,
-    )  # fmt: skip
+        workers=args.workers,
+        samples=args.samples,
+        thumbnails=args.thumbnails,
+        redraw=args.redraw,
+        figures=args.figures,
+    )
     if not benchmark(request):
         raise KeyboardInterrupt

@@ -13,42 +13,41 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lifeiqa_plugin.benchmark.metrics import Builder, Candidate
+from lifeiqa_plugin.benchmark.protocol import Size, make_inputs
 
 SHARE = 0.8
 """Part of the free memory that a measurement may take; beyond it allocation fails, and no process is killed."""
 
 
-def peak_memory(
-    candidate: Candidate, sizes: list[tuple[int, int]]
-) -> dict[tuple[int, int], float | str]:
+def peak_memory(candidate: Candidate, sizes: list[Size]) -> dict[Size, float | str]:
     """Measure a metric on one image of each size.
 
     Args:
         candidate: as it was built, see :class:`~lifeiqa_plugin.benchmark.metrics.Built`.
-        sizes: (width, height), from small to large.
+        sizes: from small to large.
 
     Returns:
         Size -> peak of the whole process in GiB, Python and torch included, or why there is none.
     """
     question = json.dumps({"candidate": asdict(candidate), "sizes": sizes})
-    command = [sys.executable, "-m", "lifeiqa_plugin.benchmark.memory"]
-    paths = os.pathsep.join(
-        path for path in sys.path if path
-    )  # what this process can import, so can the other
+    importable = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "lifeiqa_plugin.benchmark.memory"],
         input=question,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": importable},
         check=False,
     )
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    found: dict[tuple[int, int], float | str] = {
-        tuple(line["size"]): line["peak"] for line in lines
-    }
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
-    return {size: found.get(size, f"exit status {done.returncode}: {last}") for size in sizes}
+    found: dict[Size, float] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            answer = json.loads(line)
+            width, height = answer["size"]
+            found[width, height] = answer["peak"]
+    lines = done.stderr.strip().splitlines() or ["no message"]
+    problem = f"exit status {done.returncode}: {lines[-1][:200]}"
+    return {size: found.get(size, problem) for size in sizes}
 
 
 def memory_left() -> int | None:
@@ -75,8 +74,6 @@ def own_peak() -> float:
 def main() -> None:
     """Answer one question from standard input."""
     import resource
-
-    from lifeiqa_plugin.benchmark.speed import make_inputs
 
     question = json.loads(sys.stdin.read())
     if left := memory_left():

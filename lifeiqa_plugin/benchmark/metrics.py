@@ -1,27 +1,31 @@
-"""Metrics of pyiqa by name or option file, with their weights, or untrained where the weights cannot be had."""
+"""Metrics of pyiqa by name or option file, and checkpoints; untrained where their weights cannot be had."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyiqa
 import torch
 import yaml
-from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
 import lifeiqa_plugin
 from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
-from lifeiqa_plugin.host import listed_metric, quiet, without_downloads
+from lifeiqa_plugin.host import (
+    arguments_of,
+    create_metric,
+    host_version,
+    listed_metric,
+    metric_table,
+    without_downloads,
+)
 from lifeiqa_plugin.nearest import nearest
 
 NAME = re.compile(r"\w[\w.+-]*")
-"""What a metric or a set may be called: its scores are kept in files of that name."""
+"""What a metric or a dataset may be called: its scores are kept in files of that name."""
 
 WEIGHT_SWITCHES = (
     "pretrained",
@@ -31,6 +35,9 @@ WEIGHT_SWITCHES = (
     "pretrained_base",
 )
 """Names under which networks of pyiqa take a flag that makes them download weights."""
+
+CHECKPOINTS = (".safetensors", ".pth", ".pt")
+"""How the names of files end that ``-m`` takes for checkpoints of Life-IQA."""
 
 _PLACEHOLDER = re.compile(r"^\s*\[[\w ]+\]\s*$", re.MULTILINE)
 
@@ -46,13 +53,11 @@ class Candidate:
 
     def describe(self) -> dict[str, Any]:
         """Return what makes two runs comparable, as JSON knows it."""
-        versions = {"pyiqa": str(getattr(pyiqa, "__version__", "unknown"))}
+        versions = {"pyiqa": host_version()}
         if self.options.get("type") == "LifeIQA":
-            versions |= {
-                "lifeiqa_plugin": lifeiqa_plugin.__version__,
-                "bundled": BUNDLED[DEFAULT].sha256,
-            }
-        return asdict(self) | {"versions": versions}
+            versions["lifeiqa_plugin"] = lifeiqa_plugin.__version__
+            versions["bundled"] = BUNDLED[DEFAULT].sha256
+        return {**asdict(self), "versions": versions}
 
 
 @dataclass(frozen=True)
@@ -78,43 +83,72 @@ def read_yaml(path: str | Path) -> dict[str, dict[str, Any]]:
         ValueError: not YAML, or no table of names.
     """
     try:
-        content = yaml.safe_load(_PLACEHOLDER.sub("", Path(path).read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(_PLACEHOLDER.sub("", text))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(value, dict) for value in content.values()
-    ):
-        raise ValueError(f"{path}: expected 'name:' with its options below, got {content!r}")
+    is_table = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
+    if not is_table:
+        found = repr(content)[:200]
+        raise ValueError(f"{path}: expected 'name:' with its options below, got {found}")
     return {str(name): value for name, value in content.items()}
 
 
 def find_metrics(names: list[str], option_file: str | Path | None = None) -> list[Candidate]:
-    """Look metrics up by name in pyiqa's table; all that ``option_file`` describes come after them.
+    """Look metrics up; all that ``option_file`` describes come after those named.
+
+    Args:
+        names: of pyiqa's table or of ``option_file``, or paths of checkpoints of Life-IQA.
+        option_file: further metrics, in pyiqa's format.
 
     Raises:
-        OSError, ValueError: as :func:`read_yaml`; an unknown name; a description without mode or type.
+        OSError, ValueError: as :func:`read_yaml`; an unknown name, a missing file, a description without mode or type,
+            two checkpoints of one name.
     """
     custom = read_yaml(option_file) if option_file else {}
-    table = {**DEFAULT_CONFIGS, **custom}
-    candidates = []
+    table = {**metric_table(), **custom}
+    found = []
     for name in dict.fromkeys([*names, *custom]):
-        if name not in table:
-            near = ", ".join(nearest(name, table, 3))
-            hint = f"did you mean: {near}?" if near else "'pyiqa -ls' lists them"
-            raise ValueError(f"no metric is called {name!r}; {hint}")
-        about = table[name]
-        options, mode = about.get("metric_opts"), about.get("metric_mode")
-        if not NAME.fullmatch(name) or mode not in ("FR", "NR") or not isinstance(options, Mapping):
-            raise ValueError(
-                f"metric {name!r}: expected letters, digits and .+- in its name, metric_mode: NR or FR, and "
-                f"metric_opts: with a type:, got {dict(about)}"
-            )
-        candidates.append(
-            Candidate(name, mode, bool(about.get("lower_better", False)), dict(options))
-        )
-    if not candidates:
+        if name not in table and name.endswith(CHECKPOINTS):
+            found.append(_from_checkpoint(Path(name)))
+        else:
+            found.append(_from_table(name, table))
+    if not found:
         raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
-    return candidates
+    taken = [candidate.name for candidate in found]
+    for name in taken:
+        if taken.count(name) > 1:
+            raise ValueError(
+                f"metric {name!r} comes twice; put one checkpoint in a folder of its own"
+            )
+    return found
+
+
+def _from_checkpoint(path: Path) -> Candidate:
+    """Name a checkpoint by its folder and file: ``run1/net_best.safetensors`` becomes ``run1-net_best``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a checkpoint of Life-IQA")
+    parts = [path.parent.name, path.stem] if path.parent.name else [path.stem]
+    name = re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".+-")
+    options = {"type": "LifeIQA", "pretrained_model_path": str(path)}
+    return Candidate(name, "NR", False, options)
+
+
+def _from_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> Candidate:
+    if name not in table:
+        near = ", ".join(nearest(name, table, 3))
+        hint = f"did you mean: {near}?" if near else "'pyiqa -ls' lists them"
+        raise ValueError(f"no metric is called {name!r}; {hint}")
+    about = table[name]
+    options = about.get("metric_opts")
+    mode = about.get("metric_mode")
+    if not NAME.fullmatch(name) or mode not in ("FR", "NR") or not isinstance(options, Mapping):
+        raise ValueError(
+            f"metric {name!r}: expected letters, digits and .+- in its name, metric_mode: NR or FR, and "
+            f"metric_opts: with a type:, got {dict(about)}"
+        )
+    lower_better = bool(about.get("lower_better", False))
+    return Candidate(name, mode, lower_better, dict(options))
 
 
 class Builder:
@@ -134,9 +168,8 @@ class Builder:
             Exception: whatever pyiqa raised with weights, if the metric cannot be built without either.
         """
         if wants_no_weights(candidate.options):
-            return Built(
-                _create_untrained(candidate, device), candidate, "its options say pretrained: false"
-            )
+            metric = _create_untrained(candidate, device)
+            return Built(metric, candidate, "its options say pretrained: false")
         if candidate.name in self._missed:
             switched_off, reason = self._missed[candidate.name]
             return Built(_create_untrained(switched_off, device), switched_off, reason)
@@ -166,9 +199,8 @@ def fingerprint(metric: torch.nn.Module) -> str:
     for name, value in sorted(metric.state_dict().items()):
         digest.update(name.encode())
         if isinstance(value, torch.Tensor):
-            digest.update(
-                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-            )
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -182,10 +214,10 @@ def _create(candidate: Candidate, device: str) -> Any:
     about: dict[str, Any] = {
         "metric_opts": {"type": candidate.options["type"]},
         "metric_mode": candidate.mode,
+        "lower_better": candidate.lower_better,
     }
-    about |= {"lower_better": candidate.lower_better}
-    with listed_metric(candidate.name, about), quiet():
-        return pyiqa.create_metric(candidate.name, device=device, **candidate.options)
+    with listed_metric(candidate.name, about):
+        return create_metric(candidate.name, device, candidate.options)
 
 
 def _create_untrained(candidate: Candidate, device: str) -> Any:
@@ -196,9 +228,5 @@ def _create_untrained(candidate: Candidate, device: str) -> Any:
 
 def _untrained_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Switch off all weights; the network's class is known by now, as pyiqa has tried to build it."""
-    from pyiqa.utils.registry import ARCH_REGISTRY
-
-    if options["type"] not in ARCH_REGISTRY:
-        return dict(options)
-    known = inspect.signature(ARCH_REGISTRY.get(options["type"])).parameters
+    known = arguments_of(options["type"])
     return {**options, **{name: False for name in WEIGHT_SWITCHES if name in known}}

@@ -7,16 +7,16 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
 from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark import report
-from lifeiqa_plugin.benchmark.accuracy import tabulate
+from lifeiqa_plugin.benchmark.accuracy import frames, judge
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset, find_datasets
 from lifeiqa_plugin.benchmark.metrics import Builder, Candidate, find_metrics, first_line
 from lifeiqa_plugin.benchmark.page import write_page
+from lifeiqa_plugin.benchmark.protocol import Protocol
 from lifeiqa_plugin.benchmark.scores import Store, score_metric
-from lifeiqa_plugin.benchmark.speed import Protocol, measure_speed, read_speed
+from lifeiqa_plugin.benchmark.speed import measure_speed, read_speed
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Request:
     """What the command line asks for; without ``protocol`` no speed is measured, ``redraw`` computes only tables."""
 
     metrics: list[str] = field(default_factory=list)
-    sets: list[str] = field(default_factory=list)
+    datasets: list[str] = field(default_factory=list)
     metric_opt: Path | None = None
     data_opt: Path | None = None
     out: Path = Path("benchmark")
@@ -36,18 +36,49 @@ class Request:
     samples: int = 1000
     thumbnails: int = 2000
     redraw: bool = False
+    figures: bool = False
 
 
 def benchmark(request: Request) -> bool:
     """Do all of it and print the tables; returns False if it was interrupted, after writing what was done.
 
-    Files below ``request.out``: ``scores/``, ``scores.parquet``, ``scores.csv``, ``accuracy.csv``, ``groups.csv``,
-    ``pairs.csv``, ``failures.csv``, ``efficiency.csv``, ``pyiqa.csv``, ``benchmark.md``, ``benchmark.tex``,
-    ``benchmark.html``.
+    ``docs/benchmark.md`` lists the files that it writes below ``request.out``.
 
     Raises:
-        OSError, ValueError: a metric or a set that does not exist, nothing to do, no pyarrow.
+        OSError, ValueError: a metric or a dataset that does not exist, nothing to do, a damaged file of an earlier
+            run, no pyarrow.
     """
+    _check(request)
+    candidates = find_metrics(request.metrics, request.metric_opt)
+    datasets = find_datasets(request.datasets, request.data_opt, request.by)
+    if not datasets and request.protocol is None:
+        raise ValueError(
+            "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed"
+        )
+    request.out.mkdir(parents=True, exist_ok=True)
+    store, builder = Store(request.out / "scores"), Builder()
+    store.check(candidates, datasets)
+    notes: dict[str, str] = {}
+    is_finished = True
+    try:
+        if not request.redraw:
+            for candidate in candidates:
+                notes[candidate.name] = _score(request, store, builder, candidate, datasets)
+            if request.protocol is not None:
+                path, devices = request.out / "efficiency.csv", list(request.speed_devices)
+                measure_speed(builder, candidates, request.protocol, devices, path)
+    except KeyboardInterrupt:
+        is_finished = False
+        print(
+            "\ninterrupted: these tables are of what is done; the same command goes on from here",
+            file=sys.stderr,
+        )
+    _write(request, store, candidates, datasets, notes)
+    return is_finished
+
+
+def _check(request: Request) -> None:
+    """Refuse what would fail only after everything has been scored."""
     for option, count in (("--samples", request.samples), ("--thumbnails", request.thumbnails)):
         if count < 0:
             raise ValueError(f"{option} takes a number that is not below zero, got {count}")
@@ -55,30 +86,10 @@ def benchmark(request: Request) -> bool:
         raise ValueError(
             "scores are kept as Parquet, which needs pyarrow: pip install 'lifeiqa_plugin[benchmark]'"
         )
-    candidates = find_metrics(request.metrics, request.metric_opt)
-    sets = find_datasets(request.sets, request.data_opt, request.by)
-    if not sets and request.protocol is None:
-        raise ValueError("nothing to do: give sets with -d or --data_opt, or leave out --no-speed")
-    request.out.mkdir(parents=True, exist_ok=True)
-    store, builder, notes = Store(request.out / "scores"), Builder(), {}
-    finished = True
-    try:
-        if not request.redraw:
-            for candidate in candidates:
-                notes[candidate.name] = _score(request, store, builder, candidate, sets)
-            if request.protocol is not None:
-                path = request.out / "efficiency.csv"
-                measure_speed(
-                    builder, candidates, request.protocol, list(request.speed_devices), path
-                )
-    except KeyboardInterrupt:
-        finished = False
-        print(
-            "\ninterrupted: these tables are of what is done; the same command goes on from here",
-            file=sys.stderr,
+    if request.figures and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError(
+            "--figures needs matplotlib: pip install 'lifeiqa_plugin[benchmark,figures]'"
         )
-    _write(request, store, candidates, sets, notes)
-    return finished
 
 
 def _score(
@@ -86,13 +97,15 @@ def _score(
     store: Store,
     builder: Builder,
     candidate: Candidate,
-    sets: list[LabelledDataset],
+    datasets: list[LabelledDataset],
 ) -> str:
     """Score with one metric; whatever goes wrong with it becomes its note, and the others go on."""
-    if not sets:
+    if not datasets:
         return ""
     try:
-        untrained = score_metric(store, builder, candidate, sets, request.device, request.workers)
+        untrained = score_metric(
+            store, builder, candidate, datasets, request.device, request.workers
+        )
     except Exception as error:
         tqdm.write(f"{candidate.name}: {first_line(error)}", file=sys.stderr)
         return first_line(error)
@@ -103,28 +116,41 @@ def _write(
     request: Request,
     store: Store,
     candidates: list[Candidate],
-    sets: list[LabelledDataset],
+    datasets: list[LabelledDataset],
     notes: dict[str, str],
 ) -> None:
+    """Write every table, the page and the figures, and print the tables."""
     out = request.out
     for candidate in candidates:
-        untrained = store.about(candidate.name).get("untrained")
-        kept = f"untrained, {untrained}" if untrained else store.mismatch(candidate)
-        notes[candidate.name] = notes.get(candidate.name) or kept
-    scores = store.table(candidates, sets)
+        if not notes.get(candidate.name):
+            notes[candidate.name] = _kept_note(store, candidate)
+    scores = store.table(candidates, datasets)
     efficiency = read_speed(out / "efficiency.csv", candidates)
-    accuracy = tabulate(scores, candidates, sets, notes, request.samples)
-    if sets:
+    accuracy = judge(scores, candidates, datasets, notes, request.samples)
+    if datasets:
         scores.to_parquet(out / "scores.parquet", index=False)
         scores.to_csv(out / "scores.csv", index=False)
-        for name in ("overall", "groups", "pairs", "failures"):
-            table: pd.DataFrame = getattr(accuracy, name)
-            table.to_csv(out / f"{'accuracy' if name == 'overall' else name}.csv", index=False)
-        report.pyiqa_table(accuracy.overall).to_csv(out / "pyiqa.csv")
-    (out / "benchmark.md").write_text(report.markdown(accuracy, efficiency), encoding="utf-8")
-    (out / "benchmark.tex").write_text(report.latex(accuracy, efficiency), encoding="utf-8")
-    write_page(
-        out / "benchmark.html", scores, accuracy, efficiency, candidates, sets, request.thumbnails
-    )
-    print(report.terminal(accuracy, efficiency))
+        for name, frame in frames(accuracy).items():
+            frame.to_csv(out / f"{name}.csv", index=False)
+        report.pyiqa_table(accuracy).to_csv(out / "pyiqa.csv")
+    tables = report.all_tables(accuracy, efficiency)
+    without_intervals = report.all_tables(accuracy, efficiency, intervals=False)
+    _write_text(out / "benchmark.md", report.write_markdown(tables))
+    _write_text(out / "benchmark.tex", report.write_latex(without_intervals))
+    write_page(out / "benchmark.html", scores, accuracy, efficiency, candidates, request.thumbnails)
+    if request.figures:
+        from lifeiqa_plugin.benchmark.figures import write_figures
+
+        write_figures(out / "figures", scores, accuracy, efficiency)
+    print(report.write_terminal(tables))
     print(f"\nwritten: {out / 'benchmark.html'} and the tables beside it")
+
+
+def _kept_note(store: Store, candidate: Candidate) -> str:
+    """Say what is wrong with the kept scores of a metric; empty if nothing is."""
+    untrained = store.about(candidate.name).get("untrained")
+    return f"untrained, {untrained}" if untrained else store.mismatch(candidate)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8", "replace"))

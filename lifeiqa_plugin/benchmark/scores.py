@@ -1,32 +1,37 @@
-"""One score for each metric and image, computed once and kept: a csv for each metric and set, grown line by line.
+"""One score for each metric and image, computed once and kept: a csv for each metric and dataset, grown line by line.
 
-``scores/METRIC/SET.csv`` holds ``name,score,error``; of lines with the same name the last one counts.
+``scores/METRIC/DATASET.csv`` holds ``name,score,error``; of lines with the same name the last one counts.
 ``scores/METRIC/metric.json`` says what computed them. Scores of other options or weights are never mixed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import itertools
 import json
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset, read_items
 from lifeiqa_plugin.benchmark.metrics import Builder, Built, Candidate, fingerprint, first_line
-from lifeiqa_plugin.journal import open_journal
+from lifeiqa_plugin.journal import open_journal, write_whole
 
 GIVE_UP = 20
-"""Failures from the first image on, after which a metric is given up on a set."""
+"""Failures from the first image on, after which a metric is given up on a dataset."""
 
 NOT_SCORED = "not scored"
+
+COLUMNS = ["name", "score", "error"]
 
 
 class Score(NamedTuple):
@@ -49,30 +54,61 @@ class Store:
         self.folder = folder
 
     def path(self, metric: str, dataset: str) -> Path:
-        """Return the csv of a metric and a set."""
+        """Return the csv of a metric and a dataset."""
         return self.folder / metric / f"{dataset}.csv"
 
     def about(self, metric: str) -> dict[str, Any]:
-        """Return what ``metric.json`` says; empty if there is none."""
+        """Return what ``metric.json`` says; empty if there is none.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         path = self.folder / metric / "metric.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({first_line(error)}); {_advice(path)}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}: damaged (no table of names); {_advice(path)}")
+        return found
 
     def read(self, metric: str, dataset: str) -> dict[str, Score]:
-        """Return image name (see :func:`in_one_line`) -> score; a last line that was cut off is ignored."""
+        """Return image name (see :func:`in_one_line`) -> score; a last line that was cut off is ignored.
+
+        Raises:
+            ValueError: the csv is damaged.
+        """
         path = self.path(metric, dataset)
         if not path.is_file():
             return {}
-        lines = path.read_text(encoding="utf-8").split("\n")[
-            :-1
-        ]  # what follows the last line feed is no whole line
-        rows = csv.DictReader(lines)
-        return {row["name"]: Score(float(row["score"] or "nan"), row["error"]) for row in rows}
+        try:
+            whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+            header, *rows = csv.reader(whole.split("\n")) if whole else [COLUMNS]
+            if header != COLUMNS:
+                raise ValueError(f"header {header}")
+            return {name: Score(float(score or "nan"), error) for name, score, error in rows}
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path}: damaged ({first_line(error)}); {_advice(path)}") from error
+
+    def check(self, candidates: Sequence[Candidate], datasets: Sequence[LabelledDataset]) -> None:
+        """Read all that is kept.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        for candidate in candidates:
+            self.about(candidate.name)
+            for dataset in datasets:
+                self.read(candidate.name, dataset.name)
 
     def mismatch(self, candidate: Candidate, weights: str = "") -> str:
         """Say why what is kept was not computed by this metric (and these weights, if given); empty if it was."""
-        folder, about = self.folder / candidate.name, self.about(candidate.name)
+        folder = self.folder / candidate.name
         if not any(folder.glob("*.csv")):
             return ""
+        about = self.about(candidate.name)
         now = json.loads(json.dumps(candidate.describe()))
         if about.get("metric") != now:
             what = f"{about.get('metric')}, now it is {now}"
@@ -80,45 +116,56 @@ class Store:
             what = "other weights"
         else:
             return ""
-        return (
-            f"the scores in {folder} were computed by {what}; delete that folder or give another -o"
-        )
+        return f"the scores in {folder} were computed by {what}; {_advice(folder / 'metric.json')}"
 
     def describe(self, candidate: Candidate, **about: str) -> None:
         """Write ``metric.json``."""
-        (self.folder / candidate.name).mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"metric": candidate.describe()} | about, indent=1)
-        (self.folder / candidate.name / "metric.json").write_text(text, encoding="utf-8")
+        folder = self.folder / candidate.name
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"metric": candidate.describe(), **about}, indent=1)
+        with write_whole(folder / "metric.json") as file:
+            file.write(text.encode())
 
-    def missing(self, candidate: Candidate, chosen: LabelledDataset) -> list[int]:
+    def missing(self, candidate: Candidate, dataset: LabelledDataset) -> list[int]:
         """Return the rows without a score, among them those that failed before."""
-        kept = self.read(candidate.name, chosen.name)
-        return [
-            i
-            for i, image in enumerate(chosen.images)
-            if kept.get(in_one_line(image.name), Score(0, "none")).error
-        ]
+        kept = self.read(candidate.name, dataset.name)
+        rows = []
+        for row, image in enumerate(dataset.images):
+            score = kept.get(in_one_line(image.name))
+            if score is None or score.error:
+                rows.append(row)
+        return rows
 
-    def table(self, candidates: list[Candidate], sets: list[LabelledDataset]) -> pd.DataFrame:
-        """Return all scores: set, name, mos, group columns, metric, score, error; one row for each metric and image.
+    def table(
+        self, candidates: list[Candidate], datasets: Sequence[LabelledDataset]
+    ) -> pd.DataFrame:
+        """Return all scores: dataset, name, mos, group columns, metric, score, error; a row per metric and image.
 
         Images without a score, and those whose kept score was computed by something else, have ``NOT_SCORED``.
         """
         rows = []
-        for chosen, candidate in itertools.product(sets, candidates):
-            kept = {} if self.mismatch(candidate) else self.read(candidate.name, chosen.name)
-            for image in chosen.images:
-                score, error = kept.get(in_one_line(image.name), Score(float("nan"), NOT_SCORED))
-                about = {"set": chosen.name, "name": image.name, "mos": image.mos, **image.groups}
-                rows.append(about | {"metric": candidate.name, "score": score, "error": error})
+        for dataset, candidate in itertools.product(datasets, candidates):
+            kept: dict[str, Score] = {}
+            if not self.mismatch(candidate):
+                kept = self.read(candidate.name, dataset.name)
+            for image in dataset.images:
+                found = kept.get(in_one_line(image.name), Score(float("nan"), NOT_SCORED))
+                row = {"dataset": dataset.name, "name": image.name, "mos": image.mos}
+                row.update(image.groups)
+                row.update(metric=candidate.name, score=found.score, error=found.error)
+                rows.append(row)
         return pd.DataFrame(rows)
+
+
+def _advice(path: Path) -> str:
+    return f"delete the folder {path.parent} or give another -o"
 
 
 def score_metric(
     store: Store,
     builder: Builder,
     candidate: Candidate,
-    sets: list[LabelledDataset],
+    datasets: Sequence[LabelledDataset],
     device: str = "cpu",
     workers: int = 0,
 ) -> str:
@@ -127,8 +174,8 @@ def score_metric(
     Args:
         store: where scores are kept.
         builder: creates the metric, if a score is missing.
-        candidate: the metric; a full-reference one skips sets without references.
-        sets: to score.
+        candidate: the metric; a full-reference one skips datasets without references.
+        datasets: to score.
         device: ``cpu`` or ``cuda``.
         workers: processes that decode.
 
@@ -141,72 +188,85 @@ def score_metric(
     """
     if wrong := store.mismatch(candidate):
         raise ValueError(wrong)
-    sets = [chosen for chosen in sets if candidate.mode == "NR" or chosen.has_references]
-    todo = [(chosen, rows) for chosen in sets if (rows := store.missing(candidate, chosen))]
+    todo = []
+    for dataset in datasets:
+        if candidate.mode == "NR" or dataset.has_references:
+            rows = store.missing(candidate, dataset)
+            if rows:
+                todo.append((dataset, rows))
+    about = store.about(candidate.name)
     if not todo:
-        return str(store.about(candidate.name).get("untrained", ""))
+        return str(about.get("untrained", ""))
     built = builder.create(candidate, device)
-    weights = fingerprint(built.metric)
+    if built.untrained and about.get("weights"):
+        count = sum(len(rows) for _, rows in todo)
+        raise ValueError(f"{count} images have no score yet, and the metric has {built.untrained}")
     if built.untrained:
-        if store.about(candidate.name).get("weights"):
-            count = sum(len(rows) for _, rows in todo)
-            raise ValueError(
-                f"{count} images have no score yet, and the metric has {built.untrained}"
-            )
         store.describe(candidate, untrained=built.untrained)
         return built.untrained
+    weights = fingerprint(built.metric)
     if wrong := store.mismatch(candidate, weights):
         raise ValueError(wrong)
     store.describe(candidate, weights=weights, device=device, torch=str(torch.__version__))
-    for chosen, rows in todo:
-        _score_set(store, built, chosen, rows, workers)
+    for dataset, rows in todo:
+        _score_dataset(store, built, dataset, rows, workers)
     return ""
 
 
-def _score_set(
-    store: Store, built: Built, chosen: LabelledDataset, rows: list[int], workers: int
+def _score_dataset(
+    store: Store, built: Built, dataset: LabelledDataset, rows: list[int], workers: int
 ) -> None:
-    candidate, path = built.candidate, store.path(built.candidate.name, chosen.name)
-    total = len(chosen.images)
-    progress = tqdm(
-        total=total,
-        initial=total - len(rows),
-        desc=f"{candidate.name} on {chosen.name}",
-        unit="image",
-    )
-    with progress, open_journal(path, "name,score,error") as file:
-        writer, failures = csv.writer(file, lineterminator="\n"), 0
-        for done, item in enumerate(read_items(chosen, rows, candidate.mode == "FR", workers), 1):
-            name = chosen.images[item["row"]].name
-            score = (
-                Score(float("nan"), item["error"])
-                if "error" in item
-                else compute(built.metric, item, name)
-            )
-            writer.writerow(
-                [in_one_line(name), "" if score.error else repr(score.score), score.error]
-            )
+    candidate = built.candidate
+    what = f"{candidate.name} on {dataset.name}"
+    total = len(dataset.images)
+    progress = tqdm(total=total, initial=total - len(rows), desc=what, unit="image")
+    path = store.path(candidate.name, dataset.name)
+    with progress, open_journal(path, ",".join(COLUMNS)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        failures = 0
+        items = read_items(dataset, rows, candidate.mode == "FR", workers)
+        for done, item in enumerate(items, 1):
+            name = dataset.images[item.row].name
+            score = Score(float("nan"), item.error)
+            if not item.error:
+                score = compute(built.metric, item.tensors, name)
+            number = "" if score.error else repr(score.score)
+            writer.writerow([in_one_line(name), number, score.error])
             file.flush()
             progress.update()
             failures += bool(score.error)
             if done == failures == GIVE_UP:
-                tqdm.write(
-                    f"{candidate.name} on {chosen.name}: the first {GIVE_UP} images failed; the rest is left out"
-                )
+                tqdm.write(f"{what}: the first {GIVE_UP} images failed; the rest is left out")
                 break
 
 
-def compute(metric: Any, item: dict[str, Any], name: str) -> Score:
+def compute(metric: Any, tensors: list[Tensor], name: str) -> Score:
     """Score one image; random numbers depend on its name only, so that metrics with random crops repeat too."""
-    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
     try:
-        with torch.no_grad():
-            output = metric(*item["tensors"])
-        output = output[0] if isinstance(output, tuple) else output
+        with own_random_numbers(name), torch.no_grad():
+            output = metric(*tensors)
+        if isinstance(output, tuple):
+            output = output[0]
         score = float(torch.as_tensor(output).squeeze())
     except Exception as error:
         return Score(float("nan"), first_line(error))
-    return Score(score, "") if np.isfinite(score) else Score(float("nan"), f"the score is {score}")
+    if not np.isfinite(score):
+        return Score(float("nan"), f"the score is {score}")
+    return Score(score, "")
+
+
+@contextlib.contextmanager
+def own_random_numbers(name: str) -> Iterator[None]:
+    """Seed Python, NumPy and torch by a name, and put their states back afterwards."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=4).digest()
+    seed = int.from_bytes(digest, "big")
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

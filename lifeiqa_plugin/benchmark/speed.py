@@ -7,79 +7,64 @@ so that whatever else the machine does slows all alike. Peak memory on the CPU i
 from __future__ import annotations
 
 import contextlib
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.memory import peak_memory
 from lifeiqa_plugin.benchmark.metrics import Builder, Built, Candidate, first_line
+from lifeiqa_plugin.benchmark.protocol import (
+    Protocol,
+    Size,
+    conditions,
+    make_inputs,
+    size_text,
+)
+from lifeiqa_plugin.benchmark.timing import time_in_turn
+from lifeiqa_plugin.journal import write_whole
 
-Size = tuple[int, int]
-SIZES: tuple[Size, ...] = ((512, 384), (1080, 800), (4000, 3000))
 BATCH_PIXELS = 1_000_000
 """Images up to this size are also scored in batches; few machines hold a batch of larger ones."""
-COLUMNS = (
-    "metric", "weights", "device", "dtype", "torch", "threads", "size", "batch", "rounds", "parameters", "macs",
-    "seconds", "seconds_q1", "seconds_q3", "images_per_second", "peak_memory_gib", "note",
-)  # fmt: skip
-"""Of ``efficiency.csv``, each line with its conditions. ``seconds`` is the median for one image, with quartiles."""
+
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How to measure: sizes (width, height), rounds, images in a batch, and the limit for slow metrics.
+class Cost:
+    """A line of ``efficiency.csv``: a metric at one size, and the conditions of its numbers.
 
-    A metric whose untimed run takes more than ``slow`` seconds is timed in the first round only, and not in batches.
+    ``seconds`` is the median for one image, ``q1`` and ``q3`` its quartiles.
     """
 
-    sizes: tuple[Size, ...] = SIZES
-    rounds: int = 5
-    batch: int = 4
-    slow: float = 30.0
-    memory: bool = True
+    metric: str
+    weights: str
+    device: str
+    dtype: str
+    torch: str
+    threads: int
+    size: str
+    batch: int
+    rounds: int
+    parameters: float = NAN
+    macs: float = NAN
+    seconds: float = NAN
+    seconds_q1: float = NAN
+    seconds_q3: float = NAN
+    images_per_second: float = NAN
+    peak_memory_gib: float = NAN
+    note: str = ""
 
 
-def cpu_name() -> str:
-    """Return the processor's name, or its kind where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def conditions(device: str) -> dict[str, Any]:
-    """Return on what the numbers of a device are measured."""
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU: {cpu_name()}"
-    return {
-        "device": name,
-        "dtype": "float32",
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def make_inputs(mode: str, size: Size, batch: int, device: str) -> list[torch.Tensor]:
-    """Return images (batch, 3, H, W) in [0, 1] with coarse and fine structure; for FR metrics a reference as well."""
-    generator = torch.Generator().manual_seed(0)
-    width, height = size
-    coarse = torch.rand(1, 3, 8, 8, generator=generator)
-    image = F.interpolate(coarse, (height, width), mode="bicubic")
-    noisy = (image + 0.05 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
-    inputs = [noisy, image.clamp(0, 1)] if mode == "FR" else [noisy]
-    return [x.repeat(batch, 1, 1, 1).to(device) for x in inputs]
+COLUMNS = tuple(field.name for field in fields(Cost))
 
 
 def measure_speed(
@@ -92,35 +77,29 @@ def measure_speed(
     """Measure what the csv ``path`` does not hold yet, size by size; it is written after each.
 
     A size is measured anew for all metrics unless it is there for all of them, under the same conditions.
+
+    Raises:
+        ValueError: ``path`` is damaged.
     """
     kept = _read(path)
     for device in devices:
-        todo = [
-            size
-            for size in protocol.sizes
-            if not _is_there(kept, candidates, size, protocol, device)
-        ]
+        todo = []
+        for size in protocol.sizes:
+            if not _is_there(kept, candidates, size, protocol, device):
+                todo.append(size)
         if not todo:
             continue
         built, failed = _create_all(builder, candidates, device)
         memory = _memory_of_all(built, todo, device, protocol)
         for size in todo:
-            lines = _measure_size(
-                built, size, protocol, device, {name: peaks[size] for name, peaks in memory.items()}
-            )
-            lines += [
-                _line(c, device, size, protocol, weights="", note=failed[c.name])
-                for c in candidates
-                if c.name in failed
-            ]
-            same = (kept["size"] == _text(size)) & (kept["device"] == conditions(device)["device"])
-            parts = [
-                part
-                for part in (kept[~same], pd.DataFrame(lines, columns=list(COLUMNS)))
-                if len(part)
-            ]
-            kept = pd.concat(parts, ignore_index=True)
-            kept.to_csv(path, index=False)
+            costs = _measure_size(built, size, protocol, device, memory)
+            for candidate in candidates:
+                if candidate.name in failed:
+                    empty = _empty(candidate, "", size, protocol, device)
+                    costs.append(replace(empty, note=failed[candidate.name]))
+            kept = _with_size(kept, costs)
+            with write_whole(path) as file:
+                kept.to_csv(file, index=False)
 
 
 def read_speed(path: Path, candidates: list[Candidate]) -> pd.DataFrame:
@@ -128,48 +107,49 @@ def read_speed(path: Path, candidates: list[Candidate]) -> pd.DataFrame:
     kept = _read(path)
     order = {candidate.name: i for i, candidate in enumerate(candidates)}
     chosen = kept[kept["metric"].isin(order)]
-    return chosen.sort_values(
-        "metric", key=lambda names: names.map(order), kind="stable"
-    ).reset_index(drop=True)
+    rank = chosen["metric"].map(order)
+    return chosen.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS))
+    try:
+        kept = pd.read_csv(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({first_line(error)}); delete it") from error
+    if list(kept) != list(COLUMNS):
+        raise ValueError(f"{path}: damaged (columns {list(kept)}); delete it")
+    return kept
 
 
-def parse_size(text: str) -> Size:
-    """Read ``WIDTHxHEIGHT``.
-
-    Raises:
-        ValueError: not two positive whole numbers.
-    """
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise ValueError(f"--sizes takes WIDTHxHEIGHT, for example 1080x800, got {text!r}")
-    return int(width), int(height)
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
+def _with_size(kept: pd.DataFrame, costs: list[Cost]) -> pd.DataFrame:
+    """Replace the lines of one size and device."""
+    new = pd.DataFrame([asdict(cost) for cost in costs], columns=list(COLUMNS))
+    same = (kept["size"] == costs[0].size) & (kept["device"] == costs[0].device)
+    rest = kept[~same]
+    return pd.concat([rest, new], ignore_index=True) if len(rest) else new
 
 
 def _is_there(
     kept: pd.DataFrame, candidates: list[Candidate], size: Size, protocol: Protocol, device: str
 ) -> bool:
-    now = conditions(device) | {"size": _text(size)}
-    same = pd.Series(True, index=kept.index)
-    for column, value in now.items():
+    """Tell whether all metrics were measured at a size under today's conditions."""
+    same = kept["size"] == size_text(size)
+    for column, value in conditions(device).items():
         same &= kept[column].astype(str) == str(value)
-    slow = kept["note"].astype(str).str.startswith("timed once")
-    same &= (kept["rounds"] == protocol.rounds) | slow | kept["seconds"].isna()
-    return {candidate.name for candidate in candidates} <= set(kept["metric"][same])
+    is_slow = kept["note"].astype(str).str.startswith("timed once")
+    same &= (kept["rounds"] == protocol.rounds) | is_slow | kept["seconds"].isna()
+    names = {candidate.name for candidate in candidates}
+    return names <= set(kept["metric"][same])
 
 
 def _create_all(
     builder: Builder, candidates: list[Candidate], device: str
 ) -> tuple[list[Built], dict[str, str]]:
     """Create what can be; returns name -> error for the others."""
-    built, failed = [], {}
+    built = []
+    failed = {}
     for candidate in tqdm(candidates, desc=f"building metrics on {device}", unit="metric"):
         try:
             built.append(builder.create(candidate, device))
@@ -178,112 +158,90 @@ def _create_all(
     return built, failed
 
 
-def _memory_of_all(
-    built: list[Built], sizes: list[Size], device: str, protocol: Protocol
-) -> dict[str, dict[Size, float | str]]:
-    nothing: dict[Size, float | str] = dict.fromkeys(sizes, float("nan"))
+Peaks = dict[tuple[str, Size], float | str]
+"""Peak memory by metric and size, or why there is none."""
+
+
+def _memory_of_all(built: list[Built], sizes: list[Size], device: str, protocol: Protocol) -> Peaks:
+    found: Peaks = {}
     if device != "cpu" or not protocol.memory:
-        return {one.candidate.name: nothing for one in built}
-    bar = tqdm(built, desc="peak memory", unit="metric")
-    return {
-        one.candidate.name: peak_memory(one.candidate, sorted(sizes, key=lambda s: s[0] * s[1]))
-        for one in bar
-    }
+        return found
+    rising = sorted(sizes, key=lambda size: size[0] * size[1])
+    for one in tqdm(built, desc="peak memory", unit="metric"):
+        for size, peak in peak_memory(one.candidate, rising).items():
+            found[one.candidate.name, size] = peak
+    return found
 
 
-# -------------------------------------------------------------------------------------------------------------- timing
+# ---- one size
 
 
 def _measure_size(
-    built: list[Built], size: Size, protocol: Protocol, device: str, memory: dict[str, float | str]
-) -> list[dict[str, Any]]:
+    built: list[Built], size: Size, protocol: Protocol, device: str, memory: Peaks
+) -> list[Cost]:
     """Measure all metrics at one size, one image at a time and, for sizes that allow it, in batches."""
-    lines, ready, slow = {}, {}, set()
+    costs: dict[str, Cost] = {}
+    ready: dict[str, Callable[[], Any]] = {}
+    slow = set()
     for one in built:
-        candidate = one.candidate
-        line = _line(
-            candidate, device, size, protocol, weights="untrained" if one.untrained else "trained"
-        )
-        line |= {
-            "parameters": sum(p.numel() for p in one.metric.net.parameters()),
-            "note": one.untrained,
-        }
-        lines[candidate.name] = line
-        if isinstance(peak := memory[candidate.name], str):
-            line["note"] = peak
+        name = one.candidate.name
+        weights = "untrained" if one.untrained else "trained"
+        cost = _empty(one.candidate, weights, size, protocol, device)
+        parameters = sum(p.numel() for p in one.metric.net.parameters())
+        cost = replace(cost, parameters=parameters, note=one.untrained)
+        peak = memory.get((name, size), NAN)
+        if isinstance(peak, str):
+            costs[name] = replace(cost, note=peak)
             continue
-        line["peak_memory_gib"] = peak
+        run = _runner(one, size, 1, device)
         try:
-            run = _runner(one, size, 1, device)
-            line["macs"], seconds, on_device = _warm_up(run, device)
+            first = _warm_up(run, device)
         except Exception as error:
-            line["note"] = first_line(error)
+            costs[name] = replace(cost, peak_memory_gib=peak, note=first_line(error))
             continue
         if device == "cuda":
-            line["peak_memory_gib"] = on_device
-        ready[candidate.name] = run
-        if seconds > protocol.slow:
-            slow.add(candidate.name)
-            line |= {
-                "rounds": 1,
-                "note": "; ".join(filter(None, ["timed once, as slow", one.untrained])),
-            }
-    for name, times in time_in_turn(
-        ready, protocol.rounds, slow, f"{_text(size)} on {device}"
-    ).items():
-        low, middle, high = _quartiles(times)
-        lines[name] |= {"seconds": middle, "seconds_q1": low, "seconds_q3": high}
+            peak = first.gib_on_device
+        cost = replace(cost, macs=first.macs, peak_memory_gib=peak)
+        if first.seconds > protocol.slow:
+            slow.add(name)
+            note = _joined("timed once, as slow", one.untrained)
+            cost = replace(cost, rounds=1, note=note)
+        costs[name] = cost
+        ready[name] = run
+    what = f"{size_text(size)} on {device}"
+    timings = time_in_turn(ready, protocol.rounds, once=slow, warm_up=False, what=what)
+    for name, seconds in timings.items():
+        low, middle, high = _quartiles(seconds)
+        costs[name] = replace(costs[name], seconds=middle, seconds_q1=low, seconds_q3=high)
     if size[0] * size[1] <= BATCH_PIXELS and protocol.batch > 1:
         fast = [one for one in built if one.candidate.name in ready.keys() - slow]
-        for name, times in _time_batches(fast, size, protocol, device, lines).items():
-            lines[name]["images_per_second"] = protocol.batch / statistics.median(times)
-    return list(lines.values())
+        _time_batches(fast, size, protocol, device, costs)
+    return list(costs.values())
 
 
 def _time_batches(
-    built: list[Built],
-    size: Size,
-    protocol: Protocol,
-    device: str,
-    lines: dict[str, dict[str, Any]],
-) -> dict[str, list[float]]:
+    built: list[Built], size: Size, protocol: Protocol, device: str, costs: dict[str, Cost]
+) -> None:
+    """Put images per second into ``costs``, or why a metric takes no batches."""
     ready = {}
     for one in built:
+        name = one.candidate.name
+        run = _runner(one, size, protocol.batch, device)
         try:
-            run = _runner(one, size, protocol.batch, device)
             run()
-            ready[one.candidate.name] = run
         except Exception as error:
-            note = f"no batches: {first_line(error)}"
-            lines[one.candidate.name]["note"] = "; ".join(filter(None, [one.untrained, note]))
-    return time_in_turn(
-        ready, protocol.rounds, set(), f"{_text(size)} on {device}, batches of {protocol.batch}"
-    )
+            note = _joined(one.untrained, f"no batches: {first_line(error)}")
+            costs[name] = replace(costs[name], note=note)
+        else:
+            ready[name] = run
+    what = f"{size_text(size)} on {device}, batches of {protocol.batch}"
+    timings = time_in_turn(ready, protocol.rounds, warm_up=False, what=what)
+    for name, seconds in timings.items():
+        speed = protocol.batch / statistics.median(seconds)
+        costs[name] = replace(costs[name], images_per_second=speed)
 
 
-def time_in_turn(
-    functions: dict[str, Callable[[], Any]], rounds: int, once: set[str], what: str = ""
-) -> dict[str, list[float]]:
-    """Time functions in interleaved rounds; those named in ``once`` in the first round only.
-
-    Returns:
-        Name -> seconds, one for each round.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    turns = [
-        (name, run)
-        for i in range(rounds)
-        for name, run in functions.items()
-        if i == 0 or name not in once
-    ]
-    for name, run in tqdm(turns, desc=what, unit="run"):
-        start = time.perf_counter()
-        run()
-        seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def _runner(one: Built, size: Size, batch: int, device: str) -> Callable[[], Any]:
+def _runner(one: Built, size: Size, batch: int, device: str) -> Callable[[], None]:
     inputs = make_inputs(one.candidate.mode, size, batch, device)
 
     def run() -> None:
@@ -295,8 +253,16 @@ def _runner(one: Built, size: Size, batch: int, device: str) -> Callable[[], Any
     return run
 
 
-def _warm_up(run: Callable[[], Any], device: str) -> tuple[float, float, float]:
-    """Run twice, untimed by the protocol; returns multiply-adds, seconds, and GiB on a CUDA device."""
+class FirstRuns(NamedTuple):
+    """What the untimed runs tell: multiply-adds, seconds of the second one, peak memory on a CUDA device."""
+
+    macs: float
+    seconds: float
+    gib_on_device: float
+
+
+def _warm_up(run: Callable[[], Any], device: str) -> FirstRuns:
+    """Run twice, untimed by the protocol."""
     with _counting() as counter:
         run()
     if device == "cuda":
@@ -304,8 +270,8 @@ def _warm_up(run: Callable[[], Any], device: str) -> tuple[float, float, float]:
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    peak = torch.cuda.max_memory_allocated() / 1024**3 if device == "cuda" else float("nan")
-    return counter.get_total_flops() / 2, seconds, peak
+    peak = torch.cuda.max_memory_allocated() / 1024**3 if device == "cuda" else NAN
+    return FirstRuns(counter.get_total_flops() / 2, seconds, peak)
 
 
 @contextlib.contextmanager
@@ -327,19 +293,17 @@ def _quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _line(
-    candidate: Candidate, device: str, size: Size, protocol: Protocol, **more: Any
-) -> dict[str, Any]:
-    about = {
-        "metric": candidate.name,
-        "size": _text(size),
-        "batch": protocol.batch,
-        "rounds": protocol.rounds,
-    }
-    return (
-        dict.fromkeys(COLUMNS, float("nan"))
-        | {"weights": "", "note": ""}
-        | conditions(device)
-        | about
-        | more
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _empty(candidate: Candidate, weights: str, size: Size, protocol: Protocol, device: str) -> Cost:
+    """Return a line with nothing measured yet."""
+    return Cost(
+        metric=candidate.name,
+        weights=weights,
+        size=size_text(size),
+        batch=protocol.batch,
+        rounds=protocol.rounds,
+        **conditions(device),
     )

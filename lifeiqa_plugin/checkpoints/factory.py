@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +29,14 @@ class Bundled(NamedTuple):
     sha256: str
 
     @property
-    def path(self) -> Path:
-        """Where it is."""
-        return Path(__file__).parent / self.file
+    def path(self) -> Any:
+        """Where it is; a ``pathlib.Path``, unless the package is in a zip archive."""
+        return files(__package__) / self.file
+
+    def read(self) -> Checkpoint:
+        """Read it, out of a zip archive too."""
+        with as_file(self.path) as path:
+            return read_checkpoint(path, self.sha256)
 
 
 DEFAULT = "default"
@@ -101,7 +107,7 @@ def build_network(options: Mapping[str, Any]) -> LifeIQA:
     if path is not None:
         source, checkpoint = path, read_checkpoint(path)
     elif bundled is not None:
-        source, checkpoint = bundled.path, read_checkpoint(bundled.path, bundled.sha256)
+        source, checkpoint = str(bundled.path), bundled.read()
     else:
         check_option_names(options, kind, FACTORY_OPTIONS)
         return build(kind, options)

@@ -46,6 +46,8 @@ class Card:
     training_data: str
     licence: str
     lower_better: bool = False
+    std: str = ""
+    """What ``return_std`` is worth, as validation found it."""
 
 
 @dataclass(frozen=True)

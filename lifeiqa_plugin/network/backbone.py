@@ -35,7 +35,9 @@ def preprocessing_of(name: str) -> Preprocessing:
     Raises:
         ValueError: timm has no model of that name, or does not know its input size.
     """
-    if ":" in name or "/" in name:  # timm would ask a model hub or read a folder
+    if (
+        not isinstance(name, str) or ":" in name or "/" in name
+    ):  # timm would ask a model hub or read a folder
         raise ValueError(
             f"backbone must be the name of a timm model, got {name!r}; for weights of your own give "
             "the name of their model and backbone_pretrained: path"

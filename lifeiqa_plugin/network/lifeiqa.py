@@ -15,6 +15,7 @@ D distortions.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -155,7 +156,7 @@ class LifeIQA(nn.Module):
         crop_size: int | None = None,
         working_size: int | None = None,
         whole_image: bool = False,
-        std_calibration: tuple[float, float] = (0.0, 1.0),
+        std_calibration: tuple[float, float] | None = (0.0, 1.0),
         test_sample: int | None = None,
         chunk_size: int = 16,
         **decoder: Any,
@@ -181,7 +182,9 @@ class LifeIQA(nn.Module):
         self.crop_size = expected.size if crop_size is None else crop_size
         self.working_size = round(self.crop_size * 12 / 7) if working_size is None else working_size
         self.whole_image = whole_image
-        self.std_calibration = _pair("std_calibration", std_calibration)
+        self.std_calibration = (
+            None if std_calibration is None else _pair("std_calibration", std_calibration)
+        )
         self.test_sample = test_sample
         self.chunk_size = chunk_size
         self._check_scoring()
@@ -223,7 +226,7 @@ class LifeIQA(nn.Module):
         if not (return_details or return_std):
             return score
         spread = self._to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
-        std = self.std_calibration[0] + self.std_calibration[1] * spread
+        std = self._to_std(spread)
         if not return_details:
             return score, std
 
@@ -268,6 +271,16 @@ class LifeIQA(nn.Module):
             stage3, stage4 = stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2)
         output: DecoderOutput = self.decoder(stage3, stage4, need_weights)
         return output
+
+    def _to_std(self, spread: Tensor) -> Tensor:
+        if self.std_calibration is None:
+            warnings.warn(
+                "return_std gives NaN: on the validation images of these weights the spread of the scores told nothing "
+                "about their errors",
+                stacklevel=3,
+            )
+            return torch.full_like(spread, torch.nan)
+        return self.std_calibration[0] + self.std_calibration[1] * spread
 
     def _to_range(self, raw: Tensor) -> Tensor:
         if self.score_range is None:

@@ -27,8 +27,8 @@ function decimals(low, high) {
   return Math.min(8, Math.max(0, 2 - Math.floor(Math.log10(extent))));
 }
 
-// ---- tables: a click on a heading sorts, numbers by value, empty cells last
-function table(parent, id, { header, rows }) {
+// ---- tables: a click on a heading sorts, numbers by value, empty cells last; marks are [row, column, class]
+function table(parent, id, { header, rows, marks = [] }) {
   const hint = add(parent, "p", { class: "hint aside", hidden: "" }, "The table goes on to the right: scroll it sideways.");
   const scroll = add(parent, "div", { class: "scroll", tabindex: 0 });
   const node = add(scroll, "table", { id });
@@ -43,6 +43,7 @@ function table(parent, id, { header, rows }) {
     const line = add(body, "tr");
     for (const text of row) fill(line, text);
   }
+  for (const [row, column, mark] of marks) body.rows[row].cells[column].classList.add(mark);
   redraws.push(() => { hint.hidden = scroll.scrollWidth <= scroll.clientWidth; });
 
   function fill(line, text) {

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lifeiqa_plugin.images.reading import open_image
+from lifeiqa_plugin.images.reading import decode
 
 ROOM = Path(__file__).parent
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -58,23 +58,16 @@ def to_json(data: Any) -> str:
 def small_copy(source: str | Path | Image.Image, side: int, quality: int = 50) -> str:
     """Return an image reduced to ``side`` pixels as a data URL; empty if it cannot be read."""
     try:
-        small = _open_small(source, side)
-    except (OSError, SyntaxError, ValueError):
+        pixels = decode(source, at_least=side).pixels
+    except OSError:
         return ""
+    if pixels.dtype != np.uint8:
+        pixels = (pixels * 255).round().astype(np.uint8)
+    small = Image.fromarray(pixels)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _open_small(source: str | Path | Image.Image, side: int) -> Image.Image:
-    """Decode an image to RGB; a large JPEG only as far as ``side`` needs."""
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    with open_image(source) as image:
-        image.draft("RGB", (side, side))
-        small: Image.Image = image.convert("RGB")
-    return small
 
 
 def _digest(script: str) -> str:

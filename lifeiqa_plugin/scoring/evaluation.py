@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def score_dataset(
     try:
         own = []
         for item in loader:
-            score, std = network(item["img"].to(device), return_std=True)
+            with warnings.catch_warnings():  # the card says so, and every row will
+                warnings.filterwarnings("ignore", "return_std gives NaN")
+                score, std = network(item["img"].to(device), return_std=True)
             own.append((item["img_path"][0], score.item(), std.item()))
     finally:
         for module, mode in modes.items():
@@ -87,6 +90,15 @@ def fit_std_calibration(errors: np.ndarray, spreads: np.ndarray) -> tuple[float,
     design = np.stack([np.ones(len(spreads)), spreads], axis=1)
     (a, b), _ = nnls(design, np.abs(errors) * np.sqrt(np.pi / 2))
     return float(a), float(b)
+
+
+def rank_of_spread(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, bool]:
+    """Return the rank correlation of the spreads with the absolute errors, and whether it is one.
+
+    It is if it lies above zero by 1.64 standard errors, a one-sided test at 5 %; NaN for constant spreads.
+    """
+    srcc = correlations(spreads, np.abs(errors))["srcc"]
+    return srcc, bool(srcc * np.sqrt(len(errors) - 1) > 1.64)
 
 
 def evaluate(

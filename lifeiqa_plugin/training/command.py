@@ -21,6 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="changes, train:optim:lr=1e-4",
     )
     parser.add_argument(
+        "--import",
+        nargs="+",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="modules of your own to import first, beside the option file's 'import'",
+    )
+    parser.add_argument(
         "--auto_resume", action="store_true", help="go on from the last saved state of this name"
     )
     parser.add_argument("--splits", type=int, help="train splits 1 .. N and report them together")
@@ -33,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     """Train, print the test results if there are any."""
     check_file(args.opt, "an option file")
     options = read_options(args.opt, args.force_yml)
+    options["import"] += args.modules
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated

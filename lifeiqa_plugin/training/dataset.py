@@ -47,6 +47,8 @@ def _happens(chance: float, generator: Generator) -> bool:
 class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not typed
     """A meta csv (name, mos, ...) as crops for training and as whole images for validation and test.
 
+    Without a csv, all images below the folder, which have no scores and are shown as ladders.
+
     :class:`~lifeiqa_plugin.training.options.TrainingSetOptions` describes the option keys.
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
@@ -81,9 +83,13 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     def init_path_mos(self, opt: dict[str, Any]) -> None:
         """Read the csv; pyiqa calls this, then ``mos_normalize``, then ``get_split``."""
+        root = Path(opt["dataroot_target"]).expanduser()
+        if self.options.meta_info_file is None:
+            self.paths_mos = [[path, math.nan] for path in find_images(root)]
+            self.meta_info = pd.DataFrame(index=range(len(self.paths_mos)))
+            return
         self.meta_info = read_meta(opt["meta_info_file"])
         names, scores = self.meta_info.iloc[:, 0], self.meta_info.iloc[:, 1]
-        root = Path(opt["dataroot_target"]).expanduser()
         self.paths_mos = [
             [str(root / name), float(score)] for name, score in zip(names, scores, strict=True)
         ]
@@ -92,13 +98,21 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Keep the rows of this phase, and their references for :func:`check_no_overlap`."""
         references = self.meta_info.get(REFERENCE, pd.Series([""] * len(self.meta_info)))
         self.paths_mos = [[*row, ref] for row, ref in zip(self.paths_mos, references, strict=True)]
+        if self.options.split_file is not None:
+            self.get_split_with_file(opt)
+            return
         column = split_column(self.options.split_index, self.options.split_ratio)
-        if self.options.split_file is None and column not in {None, *self.meta_info}:
+        if column is None:
+            return
+        if column not in self.meta_info:
             splits = [name for name in self.meta_info if "split" in name]
             raise ValueError(
                 f"{opt['meta_info_file']}: no column {column!r}; its split columns are {splits}"
             )
-        super().get_split(opt)
+        phases = self.meta_info[column]
+        self.paths_mos = [
+            row for row, phase in zip(self.paths_mos, phases, strict=True) if phase == self.phase
+        ]
 
     def get_transforms(self, opt: dict[str, Any]) -> None:
         """Replace pyiqa's transforms, which draw from NumPy and ``random``."""
@@ -108,13 +122,18 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Scores of all rows."""
         return [row[1] for row in self.paths_mos]
 
+    @property
+    def labels(self) -> list[float]:
+        """Scores of the rows that have one."""
+        return [mos for mos in self.mos if math.isfinite(mos)]
+
     def check_scores(self) -> None:
         """See that there is something to learn, or to be judged by.
 
         Raises:
             ValueError: all scores are the same.
         """
-        if len(set(self.mos)) == 1:
+        if len(set(self.labels)) == 1:
             raise ValueError(
                 f"{self.options.name}: all {len(self)} scores are {self.mos[0]:g}; expected scores that differ"
             )
@@ -185,18 +204,31 @@ def split_column(index: int | str | None, ratio: str) -> str | None:
 def check_no_overlap(datasets: dict[str, LifeIQADataset]) -> None:
     """Make sure that no image and no reference image is in two of the datasets.
 
+    Photos of a ``ladder_folder`` may be training images, but not images of validation or test.
+
+    Args:
+        datasets: what an error calls them, which begins with their phase -> the datasets.
+
     Raises:
         ValueError: names the two datasets and up to three shared images.
     """
     seen: dict[str, str] = {}
-    for phase, dataset in datasets.items():
+    for called, dataset in datasets.items():
         root = dataset.opt["dataroot_target"]
         own = {str(Path(row[0]).resolve()) for row in dataset.paths_mos}
         own |= {f"reference {row[2]} in {root}" for row in dataset.paths_mos if row[2]}
-        shared = sorted(own & seen.keys())
-        if shared:
-            raise ValueError(
-                f"{phase} and {seen[shared[0]]} share {len(shared)} images or references: {', '.join(shared[:3])}; "
-                "choose another split, 'lifeiqa prepare' writes clean ones"
-            )
-        seen |= dict.fromkeys(own, phase)
+        _check_disjoint(called, own, seen)
+        seen |= dict.fromkeys(own, called)
+    held_out = {name: called for name, called in seen.items() if not called.startswith("train")}
+    for called, dataset in datasets.items():
+        photos = {str(Path(path).resolve()) for path in dataset.ladder_photos}
+        _check_disjoint(f"the ladder_folder of {called}", photos, held_out)
+
+
+def _check_disjoint(called: str, own: set[str], seen: dict[str, str]) -> None:
+    shared = sorted(own & seen.keys())
+    if shared:
+        raise ValueError(
+            f"{called} and {seen[shared[0]]} share {len(shared)} images or references: {', '.join(shared[:3])}; "
+            "choose another split, 'lifeiqa prepare' writes clean ones"
+        )

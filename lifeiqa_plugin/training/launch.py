@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,20 +17,20 @@ from typing import Any, cast
 import pyiqa.train
 import torch
 import yaml
-from pyiqa.archs import build_network
 from pyiqa.data import build_dataset
-from pyiqa.utils import set_random_seed
+from pyiqa.utils import get_root_logger, set_random_seed
 from pyiqa.utils.dist_util import get_dist_info
 from pyiqa.utils.options import make_paths
 
-from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.checkpoints.factory import build_network
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.host import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
 from lifeiqa_plugin.training.mixture import Mixture
-from lifeiqa_plugin.training.model import STATE_FILE, as_lifeiqa
-from lifeiqa_plugin.training.options import read_options
+from lifeiqa_plugin.training.model import STATE_FILE
+from lifeiqa_plugin.training.options import BATCH, read_options
 from lifeiqa_plugin.training.order import ResumableSampler
 
 Options = dict[str, Any]
@@ -42,7 +44,7 @@ RESOLVED_OPTIONS = "options.yml"
 
 def train(
     option_file: str | Path, force_yml: list[str] | None = None, auto_resume: bool = False
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Train as an option file says; results go to ``experiments/<name>`` under the current folder.
 
     Args:
@@ -51,8 +53,8 @@ def train(
         auto_resume: go on from the run's last state, if it has one; a run that has been tested is left as it is.
 
     Returns:
-        Correlations on the option file's ``test`` set, of the weights that its first validation set chose; empty
-        without a ``test`` set.
+        Correlations on the option file's first ``test`` set, of the weights that its first validation set chose, and
+        on further ones below their names; empty without a ``test`` set.
 
     Raises:
         OSError, ValueError: whatever can be known before training: keys, csv, scores, splits, files, permissions.
@@ -61,7 +63,7 @@ def train(
     return run(read_options(option_file, force_yml), auto_resume)
 
 
-def run(options: Options, auto_resume: bool = False) -> dict[str, float]:
+def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     """Train with options that have been read; everything else as :func:`train`."""
     opt = prepare_options(options)
     take_sizes_from_network(opt)
@@ -70,13 +72,17 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, float]:
     opt["logger"].setdefault("save_latest_freq", iterations)  # once per epoch
     if opt["val"]:
         opt["val"].setdefault("val_freq", iterations)
-    test_opt = opt["datasets"].pop("test", None)
+    test_sets = {
+        phase: datasets[phase] for phase in list(opt["datasets"]) if phase.startswith("test")
+    }
+    for phase in test_sets:  # pyiqa does not know them
+        del opt["datasets"][phase]
     state = load_state(opt, auto_resume)
     folder = Path(opt["path"]["experiments_root"])
     tested = folder / TEST_RESULTS
-    if test_opt and auto_resume and state and tested.is_file():
+    if test_sets and auto_resume and state and tested.is_file():
         if state["iter"] >= iterations * opt["train"]["total_epoch"]:
-            return cast(dict[str, float], json.loads(tested.read_text(encoding="utf-8")))
+            return cast(dict[str, Any], json.loads(tested.read_text(encoding="utf-8")))
         tested.unlink(missing_ok=True)  # it is of a shorter run, which goes on
     if state is not None:  # pyiqa makes these folders for new runs only
         for name in ("models", "training_states"):
@@ -96,9 +102,8 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, float]:
     }
     with forgetful_logger(), training_loop(replaced):
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
-    if test_opt is None:
-        return {}
-    return run_test(opt, datasets["test"])
+        tell_of_std(folder / "models" / "net_best.safetensors")
+    return run_test(opt, test_sets) if test_sets else {}
 
 
 def prepare_options(options: Options) -> Options:
@@ -108,6 +113,7 @@ def prepare_options(options: Options) -> Options:
         ValueError: several GPUs without torchrun, a loader that hangs on errors, no rights to write here.
     """
     opt = copy.deepcopy(options)
+    import_modules(opt["import"])
     opt["dist"] = torch.distributed.is_initialized()
     opt["rank"], opt["world_size"] = get_dist_info()
     if opt["num_gpu"] == "auto":
@@ -128,6 +134,7 @@ def prepare_options(options: Options) -> Options:
     opt["is_train"], opt["auto_resume"] = True, False
     if opt["val"]:
         opt["val"]["save_img"] = False  # pyiqa asks for it, nothing uses it
+    opt["datasets"]["train"] = as_one(opt["datasets"]["train"])
     for phase, dataset in opt["datasets"].items():
         dataset["phase"] = phase.split("_")[0]
     if opt["datasets"]["train"].get("prefetch_mode") == "cpu":
@@ -139,6 +146,30 @@ def prepare_options(options: Options) -> Options:
     return opt
 
 
+def import_modules(names: list[str]) -> None:
+    """Import modules of the user's, of the current folder or installed, that define networks, datasets or losses.
+
+    Raises:
+        ImportError: names the module and what is wrong with it.
+    """
+    if names and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # anything may happen in there
+            raise ImportError(f"import: {name}: {type(error).__name__}: {error}") from error
+
+
+def as_one(train: Options | list[Options]) -> Options:
+    """Return the training sets as pyiqa takes them: one section with the keys of the batch, and all in ``sources``."""
+    sources = train if isinstance(train, list) else [train]
+    sources = [source | {"phase": "train"} for source in sources]
+    batch = {key: sources[0][key] for key in BATCH if key in sources[0]}
+    name = " + ".join(source["name"] for source in sources)
+    return {"name": name, "type": sources[0]["type"], **batch, "sources": sources}
+
+
 def take_sizes_from_network(opt: Options) -> None:
     """Build the network once, so that what is wrong with it is known first, and let the crops have its sizes.
 
@@ -146,15 +177,17 @@ def take_sizes_from_network(opt: Options) -> None:
         TypeError, OSError, ValueError: of the network, or a size of ``datasets:train`` that is not the network's.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
-        network = as_lifeiqa(build_network(opt["network"]))
+        network = build_network(opt["network"])
+    train_opt = opt["datasets"]["train"]
     for name in ("crop_size", "working_size"):
         own = getattr(network, name)
-        given = opt["datasets"]["train"].setdefault(name, own)
-        if given != own:
-            raise ValueError(
-                f"datasets:train:{name} is {given}, but the network's is {own}; leave it out of datasets:train, or "
-                f"change network:{name}"
-            )
+        for one in (train_opt, *train_opt["sources"]):
+            given = one.setdefault(name, own)
+            if given != own:
+                raise ValueError(
+                    f"datasets:train:{name} is {given}, but the network's is {own}; leave it out of datasets:train, "
+                    f"or change network:{name}"
+                )
 
 
 def check_data(opt: Options) -> dict[str, Any]:
@@ -163,16 +196,24 @@ def check_data(opt: Options) -> dict[str, Any]:
     Raises:
         OSError, ValueError: as :class:`~lifeiqa_plugin.training.dataset.LifeIQADataset` and its checks.
     """
-    with quiet():
-        datasets = {phase: build_dataset(dataset) for phase, dataset in opt["datasets"].items()}
-    for dataset in datasets.values():
-        dataset.check_scores()
-        dataset.check_files()
-    check_no_overlap(datasets)
-    names = [dataset["name"] for dataset in opt["datasets"].values()]
+    train_opt = opt["datasets"]["train"]
+    names = [one["name"] for phase, one in opt["datasets"].items() if phase != "train"]
+    names += [source["name"] for source in train_opt["sources"]]
     if len(set(names)) < len(names):
         raise ValueError(f"datasets: each needs a name of its own, got {', '.join(names)}")
-    return datasets | {"train": Mixture([datasets["train"]], opt["datasets"]["train"])}
+    held_out = {phase: one for phase, one in opt["datasets"].items() if phase != "train"}
+    with quiet():
+        sources = [build_dataset(source) for source in train_opt["sources"]]
+        datasets = {phase: build_dataset(one) for phase, one in held_out.items()}
+    several = len(sources) > 1
+    parts = {
+        f"train {source.options.name}" if several else "train": source for source in sources
+    } | datasets
+    for dataset in parts.values():
+        dataset.check_scores()
+        dataset.check_files()
+    check_no_overlap(parts)
+    return {"train": Mixture(sources, train_opt)} | datasets
 
 
 def save_options(options: Options, path: Path) -> None:
@@ -208,16 +249,29 @@ def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:
     return state
 
 
-def run_test(opt: Options, dataset: LifeIQADataset) -> dict[str, float]:
-    """Score the test set once, with the chosen or else the last weights; writes two files."""
+def tell_of_std(path: Path) -> None:
+    """Say at the end of a run what ``return_std`` of its weights is worth."""
+    if path.is_file() and (card := read_checkpoint(path).card) is not None:
+        get_root_logger().info(f"return_std of {path.name}: {card.std}")
+
+
+def run_test(opt: Options, datasets: dict[str, LifeIQADataset]) -> dict[str, Any]:
+    """Score the test sets once, with the chosen or else the last weights; writes a csv of each and one json."""
     folder = Path(opt["path"]["experiments_root"])
     label = "net_best" if opt["val"] else "net_latest"
     if opt["dist"]:
         torch.distributed.barrier()  # the first process may still be writing them
-    network = build_lifeiqa(pretrained_model_path=folder / "models" / f"{label}.safetensors")
+    path = str(folder / "models" / f"{label}.safetensors")
+    network = build_network({"type": opt["network"]["type"], "pretrained_model_path": path})
     network.to("cuda" if opt["num_gpu"] else "cpu")
-    workers = dataset.opt["num_worker_per_gpu"]
-    result = evaluate(network, dataset, folder / "test_scores.csv", workers)
+    result: dict[str, Any] = {}
+    for phase, dataset in datasets.items():
+        out = folder / f"{phase.replace('test', 'test_scores', 1)}.csv"
+        of_set = evaluate(network, dataset, out, dataset.opt["num_worker_per_gpu"])
+        if result:
+            result[dataset.opt["name"]] = of_set
+        else:
+            result = dict(of_set)
     if opt["rank"] == 0:
         with write_whole(folder / TEST_RESULTS) as file:
             file.write((json.dumps(result, indent=1) + "\n").encode())

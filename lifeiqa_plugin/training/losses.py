@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,15 +28,78 @@ def rank_loss(scores: Tensor, margin: float = 0.03) -> Tensor:
     return F.relu(margin + scores.diff(dim=1)).sum() / max(1, scores[:, 1:].numel())
 
 
-def has_label(scores: Tensor, mos: Tensor, is_ladder: Tensor) -> Tensor:
-    """Return which of the scores (B, K) have a label: all crops of an image, the first of a ladder whose mos is one.
+class FidelityLoss(nn.Module):
+    """How far the chances that one image is better than another are from who is; for scales that disagree.
+
+    ``1 - sqrt(p q) - sqrt((1 - p)(1 - q))`` over all pairs, where p is Thurstone's chance by the scores and q is 1, 0
+    or, for equal labels, 1/2 (Tsai et al., FRank, 2007; used for quality by Zhang et al., UNIQUE, 2021).
 
     Args:
-        scores: (B, K) of K crops each.
-        mos: (B, 1), NaN where a ladder begins with a distorted crop.
-        is_ladder: (B,).
+        loss_weight: factor.
+        deviation: of one score, in units of the score.
     """
+
+    def __init__(self, loss_weight: float = 1.0, deviation: float = 0.1) -> None:
+        super().__init__()
+        self.loss_weight, self.deviation = loss_weight, deviation
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(B, 1), (B, 1) -> ()."""
+        first, second = torch.triu_indices(len(input), len(input), 1, device=input.device)
+        gap = (input[first] - input[second]) / (self.deviation * 2**0.5)
+        p = torch.special.ndtr(gap.float()).clamp(1e-6, 1 - 1e-6)
+        q = (target[first] - target[second]).sign() / 2 + 0.5
+        fidelity = p.sqrt() * q.sqrt() + (1 - p).sqrt() * (1 - q).sqrt()
+        loss: Tensor = self.loss_weight * (1 - fidelity).mean()
+        return loss
+
+
+class Labels(NamedTuple):
+    """What is known of a batch of B images."""
+
+    mos: Tensor  # (B, 1), NaN where a ladder begins with a distorted crop
+    is_ladder: Tensor  # (B,)
+    source: Tensor  # (B,) number of the training set
+
+
+def has_label(scores: Tensor, labels: Labels) -> Tensor:
+    """Return which of the scores (B, K) have a label: all crops of an image, the first of a ladder whose mos is one."""
+    is_ladder = labels.is_ladder[:, None]
     is_first = torch.arange(scores.shape[1], device=scores.device) == 0
-    first_of_ladder = is_ladder[:, None] & is_first & mos.isfinite()
-    labelled: Tensor = ~is_ladder[:, None] | first_of_ladder
+    labelled: Tensor = ~is_ladder | (is_first & labels.mos.isfinite())
     return labelled
+
+
+def within_sets(loss: nn.Module, score: Tensor, label: Tensor, source: Tensor) -> Tensor:
+    """Mean of a loss of (L, 1), (L, 1) within each training set, by its part of the labels; sets of one count 0."""
+    total = score.sum() * 0
+    for number in source.unique():
+        own = source == number
+        if own.sum() > 1:
+            total = total + loss(score[own], label[own]) * (own.sum() / len(source))
+    return total
+
+
+class OwnScales(nn.Module):
+    """A line from the shared quality scale to each training set's own, which rises whatever is learned.
+
+    Args:
+        own: whether each set has a scale of its own; the others' line is the identity.
+    """
+
+    own: Tensor
+
+    def __init__(self, own: list[bool]) -> None:
+        super().__init__()
+        self.is_needed = any(own)
+        self.offset = nn.Parameter(torch.zeros(len(own)))
+        self.log_slope = nn.Parameter(torch.zeros(len(own)))
+        self.register_buffer("own", torch.tensor(own), persistent=False)
+
+    def forward(self, scores: Tensor, source: Tensor) -> Tensor:
+        """Map (L, 1) scores of images of the sets ``source`` (L,)."""
+        if not self.is_needed:
+            return scores
+        slope = (self.log_slope * self.own).exp()[source, None]
+        offset = (self.offset * self.own)[source, None]
+        return offset + slope * scores

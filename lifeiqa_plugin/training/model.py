@@ -24,12 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
-from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, score_dataset
-from lifeiqa_plugin.training.losses import has_label, rank_loss
+from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
+from lifeiqa_plugin.training.losses import Labels, OwnScales, has_label, rank_loss, within_sets
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
 from lifeiqa_plugin.training.options import (
     CardOptions,
@@ -50,19 +51,6 @@ BARE_SPREAD = (0.0, 1.0)
 """``std_calibration`` of weights in training; the validation that chooses them fits the one they leave with."""
 
 
-def as_lifeiqa(network: nn.Module) -> LifeIQA:
-    """Return the network if it is one that can be trained here.
-
-    Raises:
-        TypeError: it is not a LifeIQA.
-    """
-    if not isinstance(network, LifeIQA):
-        raise TypeError(
-            f"LifeIQAModel trains network.type LifeIQA or a subclass, got {type(network).__name__}"
-        )
-    return network
-
-
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     """Train a :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA` with pyiqa's loop.
 
@@ -71,15 +59,20 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     One iteration is one batch of the loader: ``steps_per_batch`` steps of the optimiser, 1 unless given.
 
     Raises:
-        TypeError: the network is not a LifeIQA.
-        ValueError: an option out of its range, a crop that has not the network's size.
+        ValueError: an option out of its range, a crop that has not the network's size; as ``build_network``.
         FloatingPointError: a loss or gradient that is not finite; the weights are those from before the batch.
         OSError: a checkpoint that cannot be written; the one before it is untouched.
     """
 
-    def model_to_device(self, net: nn.Module) -> nn.Module:
+    def __init__(self, opt: dict[str, Any]) -> None:
+        super(GeneralIQAModel, self).__init__(opt)  # whose own would build the network for scoring
+        self.net: Any = self.model_to_device(build_network(opt["network"]))
+        self.print_network(self.net)
+        if self.is_train:
+            self.init_training_settings()
+
+    def model_to_device(self, network: LifeIQA) -> nn.Module:
         """Freeze what shall be frozen, move, and wrap for several processes (on GPUs or, with gloo, on CPUs)."""
-        network = as_lifeiqa(net)
         if self.is_train:
             network.set_trainable(True)
             self.options = view(TrainOptions, self.opt["train"])
@@ -94,7 +87,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def init_training_settings(self) -> None:
         """Build losses, optimiser, schedule, average and counters; pyiqa calls this from its constructor."""
-        self.train_set = view(TrainingSetOptions, self.opt["datasets"]["train"])
+        train_opt = self.opt["datasets"]["train"]
+        self.sources = [view(TrainingSetOptions, one) for one in train_opt["sources"]]
+        self.has_ladders = any(source.ladder_share > 0 for source in self.sources)
+        own_scales = OwnScales([source.own_scale for source in self.sources])
+        self.own_scales = own_scales.to(self.device)
         set_train_mode(self.net, self.options.freeze, self.options.freeze_batch_stats)
         self.chunk_size = self.network.chunk_size
         self.network.std_calibration = BARE_SPREAD
@@ -139,6 +136,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         )
         own = {name: getattr(options, name) for name in ("betas", "eps", "momentum")}
         given = {name: value for name, value in own.items() if value is not None}
+        if self.own_scales.is_needed:
+            line = {"params": list(self.own_scales.parameters()), "weight_decay": 0.0}
+            groups.append(line | {"lr": options.lr, "initial_lr": options.lr})
         kind = getattr(torch.optim, options.type, None)
         if kind is None:
             raise ValueError(f"train.optim.type: torch.optim has no {options.type!r}")
@@ -146,12 +146,12 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.optimizers.append(self.optimizer)
 
     def _check_steps_per_batch(self) -> None:
-        steps, crops = self.options.steps_per_batch, self.train_set.crops_per_image
+        steps, crops = self.options.steps_per_batch, self.sources[0].crops_per_image
         if steps < 1 or crops % steps:
             raise ValueError(
                 f"train.steps_per_batch must divide crops_per_image, got {steps} for {crops} crops"
             )
-        if steps > 1 and self.train_set.ladder_share:
+        if steps > 1 and self.has_ladders:
             raise ValueError(
                 "train.steps_per_batch must be 1 with ladder_share, whose rungs belong in one step"
             )
@@ -181,10 +181,10 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             got = "x".join(map(str, crops.shape[-2:]))
             raise ValueError(f"crops are {got}, but the network's are {size}x{size}")
         self.img_input = crops.to(self.device, non_blocking=True)
-        self.gt_mos = data["mos_label"].to(self.device)
-        self.is_ladder: Tensor = data.get(
-            "is_ladder", torch.zeros(len(crops), dtype=torch.bool)
-        ).to(self.device)
+        images = len(crops)
+        is_ladder = data.get("is_ladder", torch.zeros(images, dtype=torch.bool))
+        source = data.get("source", torch.zeros(images, dtype=torch.long))
+        self.labels = Labels(*(t.to(self.device) for t in (data["mos_label"], is_ladder, source)))
         self.img_paths: list[str] = list(data["img_path"])
 
     def optimize_parameters(self, current_iter: int) -> None:
@@ -209,44 +209,51 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.network.chunk_size = images.shape[:2].numel()
         self.optimizer.zero_grad()
         parts = min(self.options.accumulate, len(images))
-        split = [t.tensor_split(parts) for t in (images, self.gt_mos, self.is_ladder)]
+        split = [t.tensor_split(parts) for t in (images, *self.labels)]
         losses: dict[str, Tensor] = {}
-        for i, (crops, mos, is_ladder) in enumerate(zip(*split, strict=True)):
+        for i, (crops, *labels) in enumerate(zip(*split, strict=True)):
             waits = self.opt["dist"] and i < parts - 1  # gradients are exchanged once, at the end
             with self.net.no_sync() if waits else nullcontext():
-                for name, loss in self._backward(crops, mos, is_ladder).items():
+                for name, loss in self._backward(crops, Labels(*labels)).items():
                     losses[name] = losses.get(name, 0) + loss
         self._step()
         return losses
 
-    def _backward(self, crops: Tensor, mos: Tensor, is_ladder: Tensor) -> dict[str, Tensor]:
+    def _backward(self, crops: Tensor, labels: Labels) -> dict[str, Tensor]:
         """Add the gradient of one part of the batch; returns its share of each loss."""
         share = len(crops) / len(self.img_input)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             output = cast(LifeIQAOutput, self.net(crops.flatten(0, 1), return_details=True))
-        losses = {name: loss * share for name, loss in self._losses(output, mos, is_ladder).items()}
+        losses = {name: loss * share for name, loss in self._losses(output, labels).items()}
         self._check_finite(losses["l_total"], "loss")
         torch.autograd.backward(self.scaler.scale(losses["l_total"]))
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _losses(self, output: LifeIQAOutput, mos: Tensor, is_ladder: Tensor) -> dict[str, Tensor]:
-        """Losses of B * K crops, where mos (B, 1) is NaN for ladders without a label."""
-        scores = output.score.view(len(mos), -1)  # (B, K)
-        labelled = has_label(scores, mos, is_ladder)  # (B, K)
+    def _losses(self, output: LifeIQAOutput, labels: Labels) -> dict[str, Tensor]:
+        """Losses of the B * K crops of B labels."""
+        scores = output.score.view(len(labels.mos), -1)  # (B, K)
+        labelled = has_label(scores, labels)  # (B, K)
         score = scores[labelled][:, None]
-        label = mos.expand_as(scores)[labelled][:, None]
-        losses = {"l_mos": self.cri_mos(score, label) if len(label) else score.sum()}
+        label = labels.mos.expand_as(scores)[labelled][:, None]
+        source = labels.source[:, None].expand_as(scores)[labelled]
+        on_own_scale = self.own_scales(score, source)
+        losses = {"l_mos": self.cri_mos(on_own_scale, label) if len(label) else score.sum()}
         if self.cri_metric is not None:
-            losses["l_metric"] = self.cri_metric(score, label) if len(label) else score.sum()
-        if self.train_set.ladder_share:
-            losses["l_rank"] = self.options.rank_weight * rank_loss(scores[is_ladder])
+            losses["l_metric"] = within_sets(self.cri_metric, score, label, source)
+        if self.has_ladders:
+            losses["l_rank"] = self.options.rank_weight * rank_loss(scores[labels.is_ladder])
         losses["l_balance"] = self.options.load_balancing_weight * output.load_balancing_loss
         losses["l_router_z"] = self.options.router_z_weight * output.router_z_loss
         losses["l_total"] = torch.stack(list(losses.values())).sum()
         return losses
 
     def _step(self) -> None:
-        """Clip, step, average."""
+        """Exchange what DDP does not, clip, step, average."""
+        if self.own_scales.is_needed and self.opt["dist"]:
+            for line in self.own_scales.parameters():
+                line.grad = torch.zeros_like(line) if line.grad is None else line.grad
+                torch.distributed.all_reduce(line.grad)
+                line.grad /= self.opt["world_size"]
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = self.options.clip_grad_norm or math.inf
@@ -312,7 +319,18 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         mos = np.array(dataset.mos, dtype=np.float32)
         self.metric_results = correlations(scores, mos)
         if self._update_best(name) and name == self.val_names[0]:
-            self.save_weights("net_best", fit_std_calibration(scores - mos, spreads))
+            self._save_best(scores - mos, spreads)
+
+    def _save_best(self, errors: np.ndarray, spreads: np.ndarray) -> None:
+        """Save the weights with the line of ``return_std``, or none where the spread does not rank the errors."""
+        srcc, is_real = rank_of_spread(errors, spreads)
+        calibration = fit_std_calibration(errors, spreads)
+        found = f"rank correlation with the error of {len(errors)} validation images {srcc:.3f}"
+        if is_real and calibration[1] > 0:
+            self.save_weights("net_best", calibration, f"fitted: {found}")
+        else:
+            note = f"carries nothing and is NaN: {found}, slope {calibration[1]:.3g}"
+            self.save_weights("net_best", None, note)
 
     def _broadcast_buffers(self) -> None:
         """Give all processes the batch statistics of the first, so that their scores are of one network."""
@@ -369,11 +387,20 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self.save_training_state(self.epoch, self.current_iter)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
-    def save_weights(self, label: str, std_calibration: tuple[float, float] = BARE_SPREAD) -> None:
+    def save_weights(
+        self,
+        label: str,
+        std_calibration: tuple[float, float] | None = BARE_SPREAD,
+        std: str = "not fitted, the bare spread of the scores",
+    ) -> None:
         """Write ``models/<label>.safetensors``, which ``pyiqa.create_metric`` takes as ``pretrained_model_path``."""
         about = view(CardOptions, self.opt["card"])
-        source = f"{self.train_set.name} ({Path(str(self.train_set.meta_info_file)).name})"
-        card = Card(training_data=about.training_data or source, licence=about.licence)
+        origins = [
+            f"{source.name} ({Path(source.meta_info_file or source.dataroot_target).name})"
+            for source in self.sources
+        ]
+        training_data = about.training_data or ", ".join(origins)
+        card = Card(training_data=training_data, licence=about.licence, std=std)
         self.scored_network.config["std_calibration"] = std_calibration
         path = Path(self.opt["path"]["models"]) / f"{label}.safetensors"
         save_checkpoint(self.scored_network, path, card)
@@ -386,6 +413,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             "iter": current_iter,
             "network": self.network.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
+            "own_scales": self.own_scales.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best_metric_results": self.best_metric_results,
@@ -405,6 +433,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self.network.load_state_dict(resume_state["network"])
             if self.ema is not None:
                 self.ema.load_state_dict(resume_state["ema"])
+            if self.own_scales.is_needed:
+                self.own_scales.load_state_dict(resume_state["own_scales"])
             self.optimizer.load_state_dict(resume_state["optimizer"])
             self.scaler.load_state_dict(resume_state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -27,6 +27,19 @@ RENAMED = {
 }
 """Keys of earlier versions, or of pyiqa, and what stands in their place."""
 
+BATCH = (
+    "batch_size_per_gpu",
+    "num_worker_per_gpu",
+    "crops_per_image",
+    "crop_size",
+    "working_size",
+    "use_shuffle",
+    "pin_memory",
+    "persistent_workers",
+    "prefetch_mode",
+)
+"""Keys of ``datasets:train`` that say how batches are made, and so are the same for all of its list."""
+
 LARGEST = 10_000
 """Values that an option file may hold; YAML's aliases can make billions of a few lines."""
 
@@ -35,14 +48,14 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """A dataset of ``datasets``: ``train``, ``val``, further ones called ``val_<something>``, and ``test``."""
+    """A dataset: ``train``, ``val``, ``test``, and further ones called ``val_<something>`` or ``test_<something>``."""
 
     name: str | None = None
     """in the log and in the checkpoint's card; by default the csv's name and the section's"""
     type: str = "LifeIQADataset"
     """class of the dataset"""
     meta_info_file: str | None = None
-    """csv that `lifeiqa prepare` writes; required, except for ladders of photos without scores"""
+    """csv that `lifeiqa prepare` writes; without it, all images of the folder are training ladders"""
     dataroot_target: str
     """the folder that the names in the csv are below"""
     split_index: int | str | None = None
@@ -63,7 +76,7 @@ class DatasetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetOptions(DatasetOptions):
-    """``datasets:train``."""
+    """``datasets:train``, or each of its list; of a list, the keys in ``BATCH`` hold for all once one has them."""
 
     batch_size_per_gpu: int | None = None
     """images in a batch of one process, required; the batch has `crops_per_image` times as many crops"""
@@ -82,6 +95,8 @@ class TrainingSetOptions(DatasetOptions):
     """clean photos, which need no scores, that stand in for half of these images"""
     weight: float = 1.0
     """times that each image is seen in an epoch; of a broken number, another random part in each epoch"""
+    own_scale: bool = False
+    """in a list: the scores are on a scale of their own, and an increasing line to it is learned with the weights"""
     use_shuffle: bool = True
     """false for the order of the csv"""
     pin_memory: bool = False
@@ -222,10 +237,12 @@ class Options:
     """0, 1, or `auto` for a GPU if there is one; for more, torchrun"""
     manual_seed: int = 123
     """order, crops, dropout and new weights are functions of it"""
+    import_: list[str] = field(default_factory=list)
+    """modules of your own, in the current folder or installed, that define networks, datasets or losses"""
     datasets: dict[str, Any]
-    """`train`, `val`, `val_<something>` and `test`"""
+    """`train`, one or a list; `val`, `test`, and further ones called `val_<something>` or `test_<something>`"""
     network: dict[str, Any] = field(default_factory=dict)
-    """`type` [LifeIQA] and the arguments of `lifeiqa_plugin.build_lifeiqa` and `lifeiqa_plugin.LifeIQA`"""
+    """`type` [LifeIQA], or a subclass of yours, and its arguments; with those of `lifeiqa_plugin.build_lifeiqa`"""
     path: PathOptions = field(default_factory=PathOptions)
     """where to go on from"""
     train: TrainOptions
@@ -361,28 +378,69 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _resolve_dataset(phase: str, given: Any) -> dict[str, Any]:
-    if phase not in ("train", "val", "test") and not phase.startswith("val_"):
+def _resolve_dataset(phase: str, given: Any) -> Any:
+    """Check and complete a dataset, or the list of ``datasets:train``."""
+    if phase not in ("train", "val", "test") and not phase.startswith(("val_", "test_")):
         raise _unknown_key(f"datasets:{phase}", ["train", "val", "test"])
     where = f"datasets:{phase}"
+    if phase == "train":
+        return _resolve_list(given) if isinstance(given, list) else _resolve_source(where, given)
     if not isinstance(given, Mapping):
         raise ValueError(f"{where} must be a section, got {_short(given)}")
-    dataset = _fill(TrainingSetOptions if phase == "train" else DatasetOptions, given, where)
+    dataset = _fill(DatasetOptions, given, where)
     if "meta_info_file" not in dataset:
         raise ValueError(f"{where}:meta_info_file is missing; see docs/training.md")
-    csv = Path(dataset["meta_info_file"]).stem.removeprefix("meta_info_")
-    dataset.setdefault("name", f"{csv}-{phase}")
-    if phase == "train":
-        if "batch_size_per_gpu" not in dataset:
-            raise ValueError(f"{where}:batch_size_per_gpu is missing; see docs/training.md")
-        dataset.setdefault("persistent_workers", dataset["num_worker_per_gpu"] > 0)
+    return _named(dataset, phase)
+
+
+def _resolve_list(given: list[Any]) -> list[dict[str, Any]]:
+    """Check and complete several training sets, which share the keys of ``BATCH``."""
+    shared: dict[str, Any] = {}
+    for source in given:
+        if not isinstance(source, Mapping):
+            raise ValueError(f"datasets:train is a list of sections, got {_short(source)}")
+        for key in BATCH:
+            value = source.get(key, shared.get(key))
+            if shared.setdefault(key, value) not in (value, None):
+                raise ValueError(
+                    f"datasets:train:{key} is of the whole batch, but the list has {shared[key]!r} and {value!r}"
+                )
+            shared[key] = value
+    sources = [_resolve_source(f"datasets:train:{i}", shared | one) for i, one in enumerate(given)]
+    if all(source["own_scale"] or "meta_info_file" not in source for source in sources):
+        raise ValueError(
+            "datasets:train: one dataset with scores must be without own_scale, for the shared scale is its"
+        )
+    return sources
+
+
+def _resolve_source(where: str, given: Any) -> dict[str, Any]:
+    """Check and complete one training set."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} must be a section or a list of sections, got {_short(given)}")
+    source = _fill(TrainingSetOptions, given, where)
+    if "batch_size_per_gpu" not in source:
+        raise ValueError(f"{where}:batch_size_per_gpu is missing; see docs/training.md")
+    if "meta_info_file" not in source and source["ladder_share"] != 1:
+        raise ValueError(
+            f"{where}:meta_info_file is missing; photos without scores can be shown as ladders only, ladder_share: 1"
+        )
+    if source["weight"] <= 0:
+        raise ValueError(f"{where}:weight must be above 0, got {source['weight']}")
+    source.setdefault("persistent_workers", source["num_worker_per_gpu"] > 0)
+    return _named(source, "train")
+
+
+def _named(dataset: dict[str, Any], phase: str) -> dict[str, Any]:
+    origin = dataset.get("meta_info_file", dataset["dataroot_target"])
+    dataset.setdefault("name", f"{Path(origin).stem.removeprefix('meta_info_')}-{phase}")
     return dataset
 
 
 def _fill(section: type, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Check the keys and values of a section and add defaults; None is the default of every key."""
-    fields = {f.name: f for f in dataclasses.fields(section)}
-    kinds = get_type_hints(section)
+    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(section)}  # import_ is a key, too
+    kinds = {name.rstrip("_"): kind for name, kind in get_type_hints(section).items()}
     for name in given:
         if name not in fields:
             raise _unknown_key(_join(where, name), list(fields))

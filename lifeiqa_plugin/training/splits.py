@@ -9,53 +9,87 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from pyiqa.data import build_dataset
 from pyiqa.utils.dist_util import get_dist_info
 
 from lifeiqa_plugin.correlation import METRICS
+from lifeiqa_plugin.host import quiet
 from lifeiqa_plugin.training.launch import TEST_RESULTS, run
 
 
-def train_splits(options: dict[str, Any], count: int) -> list[dict[str, float]]:
+def train_splits(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Train splits 1 .. ``count`` one after the other, each resumed if it was interrupted, none trained twice.
 
-    Writes ``experiments/<name>_splits.csv`` and ``.md``: each split's test results, their median, mean and deviation.
+    Only datasets whose ``split_index`` is a number are renumbered. Writes ``experiments/<name>_splits.csv`` and
+    ``.md``: each split's test results, their median, mean and deviation, and the rows of each dataset.
 
     Raises:
-        ValueError: no ``test`` set, or fewer than one split; else as :func:`train`.
+        ValueError: no ``test`` set, no numbered dataset, or fewer than one split; else as ``launch.train``.
     """
     if count < 1 or "test" not in options["datasets"]:
         raise ValueError(
             "--splits needs a number of 1 or more, and an option file with datasets: test:"
         )
-    results = []
+    indices = [dataset.get("split_index") for dataset in sections(options)]
+    if not any(isinstance(index, int) for index in indices):
+        raise ValueError(
+            "--splits goes through numbered splits, but every split_index is a column or none; set it to 1, with "
+            "split_ratio, for each dataset that has them"
+        )
+    results, rows = [], {}
     for split in range(1, count + 1):
         one = copy.deepcopy(options)
         one["name"] = f"{options['name']}_split{split:02d}"
-        for dataset in one["datasets"].values():
-            dataset |= {"split_index": split, "split_ratio": dataset.get("split_ratio", "712")}
+        for dataset in sections(one):
+            if isinstance(dataset.get("split_index"), int):
+                dataset["split_index"] = split
+        rows[split] = count_rows(one)
         done = Path("experiments") / one["name"] / TEST_RESULTS
         if done.is_file():
             results.append(json.loads(done.read_text(encoding="utf-8")))
         else:
             results.append(run(one, auto_resume=True))
     if get_dist_info()[0] == 0:
-        write_summary(results, Path("experiments") / f"{options['name']}_splits")
+        write_summary(results, rows, Path("experiments") / f"{options['name']}_splits")
     return results
 
 
-def write_summary(results: list[dict[str, float]], stem: Path) -> None:
+def sections(options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the section of every dataset, those of a list of training sets one by one."""
+    found = []
+    for section in options["datasets"].values():
+        found += section if isinstance(section, list) else [section]
+    return found
+
+
+def count_rows(options: dict[str, Any]) -> dict[str, int]:
+    """Return how many rows each dataset has, by its name."""
+    counted = {}
+    with quiet():
+        for phase, section in options["datasets"].items():
+            for dataset in section if isinstance(section, list) else [section]:
+                built = build_dataset(dataset | {"phase": phase.split("_")[0]})
+                counted[dataset["name"]] = len(built)
+    return counted
+
+
+def write_summary(
+    results: list[dict[str, Any]], rows_of: dict[int, dict[str, int]], stem: Path
+) -> None:
     """Write the table of several splits as ``<stem>.csv`` and ``<stem>.md``."""
-    rows: list[tuple[str, ...]] = [("split", *METRICS)]
-    rows += [
-        (str(i), *(f"{result[m]:.4f}" for m in METRICS)) for i, result in enumerate(results, 1)
-    ]
+    names = list(rows_of[1])
+    rows: list[list[str]] = [["split", *METRICS, *(f"rows of {name}" for name in names)]]
+    for result, (split, counted) in zip(results, rows_of.items(), strict=True):
+        values = [f"{result[metric]:.4f}" for metric in METRICS]
+        rows.append([str(split), *values, *(str(counted[name]) for name in names)])
     spread = statistics.stdev if len(results) > 1 else lambda _: 0.0
-    for name, combine in (
+    for word, combine in (
         ("median", statistics.median),
         ("mean", statistics.mean),
         ("std", spread),
     ):
-        rows.append((name, *(f"{combine([result[m] for result in results]):.4f}" for m in METRICS)))
+        values = [f"{combine([result[metric] for result in results]):.4f}" for metric in METRICS]
+        rows.append([word, *values, *([""] * len(names))])
     with open(f"{stem}.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     lines = ["| " + " | ".join(row) + " |" for row in rows]

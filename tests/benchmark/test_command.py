@@ -7,13 +7,11 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
 from lifeiqa_plugin import cli
-from lifeiqa_plugin.benchmark import report
 
 FILES = {
     "accuracy.csv", "benchmark.html", "benchmark.md", "benchmark.tex", "efficiency.csv", "failures.csv", "groups.csv",
@@ -161,7 +159,7 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
     [
         (
             ["-m", "piqe", "--no-speed"],
-            "nothing to do: give sets with -d or --data_opt, or leave out --no-speed",
+            "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed",
         ),
         (["-m", "piqe", "--sizes", "big"], "--sizes takes WIDTHxHEIGHT"),
         (
@@ -185,31 +183,3 @@ def test_missing_pyarrow_is_named(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert cli.main(["benchmark", "-m", "piqe"]) == 1
     assert "pip install 'lifeiqa_plugin[benchmark]'" in capsys.readouterr().err
-
-
-# -------------------------------------------------------------------------------------------------------------- report
-
-
-def test_tables_of_every_kind():
-    header, rows = (
-        ["metric", "SRCC", "note"],
-        [["a_b", "0.9 (0.8 to 1.0)", ""], ["c|d", "", "50 % & more"]],
-    )
-    assert report.plain_table(["x", "empty"], [["1", ""], ["22", ""]]) == "x\n1\n22"
-    assert report.markdown_table(header, rows).splitlines()[3] == "| c\\|d |  | 50 % & more |"
-    text = report.latex_table(header, rows, "A_B")
-    assert r"a\_b & 0.9 (0.8 to 1.0) &  \\" in text
-    assert r"50 \% \& more" in text
-    assert r"\caption{A\_B}" in text
-    assert text.count(r"\midrule") == 1
-
-
-def test_cells():
-    assert report.number(0.12345) == "0.123"
-    assert report.number(np.nan) == report.number("") == ""
-    line = pd.Series({"srcc": -0.5, "srcc_low": -0.6, "srcc_high": -0.4})
-    assert report.with_interval(line, "srcc") == "-0.500 (-0.600 to -0.400)"
-    times = {"seconds": 0.01234, "seconds_q1": 0.01, "seconds_q3": 0.02, "rounds": 5}
-    assert report.seconds(pd.Series(times)) == "0.0123 (0.01 to 0.02)"
-    assert report.seconds(pd.Series(times | {"rounds": 1})) == "0.0123"
-    assert report.scaled(5.1e6, 1e6) == "5.1"

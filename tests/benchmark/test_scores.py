@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -85,7 +87,7 @@ def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     metrics["right"].options["gain"] = 3.0
     with pytest.raises(
         ValueError,
-        match=r"scores/right were computed by .*'gain': 3\.0.*; delete that folder or give another -o",
+        match=r"scores/right were computed by .*'gain': 3\.0.*; delete the folder .* or give another -o",
     ):
         score(world, "right")
     assert set(store.table([metrics["right"]], sets)["error"]) == {NOT_SCORED}
@@ -132,14 +134,18 @@ def test_references_are_given_to_those_who_need_them(world, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_random_metrics_repeat():
+def test_random_metrics_repeat_and_leave_the_process_its_own_numbers():
     import torch
 
     def dice(x: torch.Tensor) -> torch.Tensor:
         return torch.rand(1) + np.random.rand()
 
-    item = {"tensors": [torch.zeros(1)]}
-    assert compute(dice, item, "a") == compute(dice, item, "a") != compute(dice, item, "b")
+    x = [torch.zeros(1)]
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = random.random(), np.random.rand(), float(torch.rand(()))
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    assert compute(dice, x, "a") == compute(dice, x, "a") != compute(dice, x, "b")
+    assert (random.random(), np.random.rand(), float(torch.rand(()))) == expected
 
 
 @pytest.mark.parametrize(
@@ -149,6 +155,28 @@ def test_random_metrics_repeat():
 def test_only_one_finite_number_is_a_score(output, error):
     import torch
 
-    found = compute(lambda x: torch.tensor(output), {"tensors": [torch.zeros(1)]}, "a")
+    found = compute(lambda x: torch.tensor(output), [torch.zeros(1)], "a")
     assert found.error.startswith(error)
     assert np.isnan(found.score)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("metric.json", "{"),
+        ("metric.json", "[1]"),
+        ("scores.csv", "name,score,error\n00.png,zero,\n"),
+        ("scores.csv", "name,score,error\n00.png\n"),
+        ("scores.csv", "name;score\n"),
+        ("scores.csv", b"name,score,error\n\xff\xfe,1,\n"),
+    ],
+)
+def test_a_damaged_file_is_named(world, file, text):
+    score(world, "right")
+    path = world[0].folder / "right" / file
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    advice = (
+        rf"scores/right/{file}: damaged .*; delete the folder .*scores/right or give another -o"
+    )
+    with pytest.raises(ValueError, match=advice):
+        score(world, "right")

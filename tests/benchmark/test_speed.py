@@ -13,15 +13,9 @@ import torch
 from lifeiqa_plugin.benchmark import speed
 from lifeiqa_plugin.benchmark.memory import memory_left, own_peak, peak_memory
 from lifeiqa_plugin.benchmark.metrics import Builder, Candidate, find_metrics
-from lifeiqa_plugin.benchmark.speed import (
-    COLUMNS,
-    Protocol,
-    make_inputs,
-    measure_speed,
-    parse_size,
-    read_speed,
-    time_in_turn,
-)
+from lifeiqa_plugin.benchmark.protocol import Protocol, make_inputs, parse_size
+from lifeiqa_plugin.benchmark.speed import COLUMNS, measure_speed, read_speed
+from lifeiqa_plugin.benchmark.timing import time_in_turn
 
 SMALL = Protocol(sizes=((32, 24), (64, 48)), rounds=3, batch=2, memory=False)
 
@@ -29,9 +23,17 @@ SMALL = Protocol(sizes=((32, 24), (64, 48)), rounds=3, batch=2, memory=False)
 def test_rounds_are_interleaved_and_slow_ones_come_once():
     calls: list[str] = []
     functions = {name: (lambda name=name: calls.append(name)) for name in "abc"}
-    seconds = time_in_turn(functions, 3, {"b"})
+    seconds = time_in_turn(functions, 3, once={"b"}, warm_up=False)
     assert "".join(calls) == "abcacac"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 1, "c": 3}
+
+
+def test_one_untimed_call_and_repeats_for_short_functions():
+    calls: list[str] = []
+    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = time_in_turn(functions, rounds=2, repeats=2)
+    assert "".join(calls) == "ab" + 2 * "aabb"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_inputs():
@@ -157,6 +159,14 @@ def test_memory_of_this_process():
         assert left > 2**20
     else:
         assert left is None
+
+
+@pytest.mark.parametrize("text", ["metric,weights\n", "", "a\nb,c,d\n"])
+def test_a_damaged_table_is_named(text, metric_file, tmp_path):
+    path = tmp_path / "efficiency.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"efficiency\.csv: damaged \(.*\); delete it"):
+        read_speed(path, find_metrics([], metric_file))
 
 
 @pytest.mark.parametrize("text", ["1080", "1080x", "0x5", "-1x5", "axb", "1080x800x3"])

@@ -73,9 +73,6 @@ def with_metadata(path, **changes):
     return path
 
 
-# ----------------------------------------------------------------------------------------------------------- our format
-
-
 @pytest.mark.parametrize("kind", [str, Path])
 def test_round_trip_needs_only_the_path(network, saved, kind):
     loaded = build_lifeiqa(pretrained_model_path=kind(saved)).eval()
@@ -197,9 +194,6 @@ def test_an_interrupted_save_leaves_what_was_there(network, saved, monkeypatch, 
     assert saved.read_bytes() == before
 
 
-# -------------------------------------------------------------------------------------------------------- other formats
-
-
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -254,58 +248,6 @@ def test_bare_weights_with_other_options_are_refused(raw):
     assert text.endswith("(backbone, embed_dim, depth, num_experts, ...)")
     with pytest.raises(ValueError, match=r"1 not known \(decoder\.layers\.0\.gcn\.edge_weight\)"):
         build_lifeiqa(pretrained_model_path=raw, **(OPTIONS | {"adjacency": "fixed"}))
-
-
-# ----------------------------------------------------------------------------------------------------------------- URLs
-
-
-@pytest.fixture
-def web(monkeypatch, tmp_path):
-    """A web of files, {url: bytes}, that fills an empty hub folder; ``web.asked`` lists the downloads."""
-
-    class Web(dict):
-        def __init__(self):
-            self.asked = []
-
-    web = Web()
-
-    def download(url, path, progress=True):
-        web.asked.append(url)
-        if url not in web:
-            raise OSError("HTTP Error 404: Not Found")
-        Path(path).write_bytes(web[url])
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    return web
-
-
-def test_urls_are_downloaded_once(network, saved, web):
-    url = "https://example.org/models/mine.safetensors?download=true"
-    web[url] = saved.read_bytes()
-    for _ in range(2):
-        assert_same_weights(build_lifeiqa(pretrained_model_path=url), network)
-    assert web.asked == [url]
-
-
-def test_equal_file_names_of_two_urls_are_two_files(network, saved, web):
-    first, second = "https://example.org/a/net.safetensors", "https://example.org/b/net.safetensors"
-    web[first] = saved.read_bytes()
-    torch.nn.init.zeros_(network.decoder.head.weight)
-    save_checkpoint(network, saved, CARD)
-    web[second] = saved.read_bytes()
-    assert build_lifeiqa(pretrained_model_path=first).decoder.head.weight.any()
-    assert not build_lifeiqa(pretrained_model_path=second).decoder.head.weight.any()
-
-
-def test_failed_download_names_the_url(web):
-    url = "https://example.org/none.safetensors"
-    message = f"{url}: cannot be downloaded (HTTP Error 404: Not Found); download it by hand and give its path"
-    with pytest.raises(OSError, match=re.escape(message)):
-        build_lifeiqa(pretrained_model_path=url)
-
-
-# ------------------------------------------------------------------------------------------------------------ bad files
 
 
 def test_missing_file(tmp_path):
@@ -451,9 +393,6 @@ def test_the_bundled_file_is_checked(network, saved, monkeypatch):
     with pytest.raises(ValueError, match="sha256 is"):
         build_lifeiqa()
     build_lifeiqa(pretrained_model_path=str(saved))  # a file that the user names is the user's
-
-
-# -------------------------------------------------------------------------------------------------------------- options
 
 
 def test_untrained_touches_neither_disk_nor_network(monkeypatch):

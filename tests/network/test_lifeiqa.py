@@ -505,12 +505,20 @@ def test_export_gives_the_same_numbers():
 
 @pytest.mark.slow
 def test_compile_follows_other_sizes(network):
-    """Without the check of the pixels, which needs their values: it is skipped while compiling."""
     compiled = torch.compile(network, fullgraph=True, backend="eager")
     with torch.no_grad():
         for size in ((64, 64), (100, 80), (300, 110)):
             x = torch.rand(1, 3, *size)
             torch.testing.assert_close(compiled(x), network(x))
+        for wrong in (255 * torch.rand(1, 3, 64, 64), torch.full((1, 3, 64, 64), float("nan"))):
+            with pytest.raises(RuntimeError, match=r"images must be finite and lie in \[0, 1\]"):
+                compiled(wrong)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is:FutureWarning")
+def test_tracing_is_refused(network):
+    with pytest.raises(RuntimeError, match=r"cannot be traced.*trace network\.forward_crops"):
+        torch.jit.trace(network, torch.rand(1, 3, 64, 64))
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

@@ -232,7 +232,7 @@ def option_table() -> list[tuple[str, str, str]]:
         for i, item in enumerate(node.body):
             if isinstance(item, ast.AnnAssign):
                 text = node.body[i + 1].value.value
-                rows.append((item.target.id, default_of(item), " ".join(text.split())))
+                rows.append((item.target.id.rstrip("_"), default_of(item), " ".join(text.split())))
     return rows
 
 

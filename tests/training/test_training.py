@@ -19,9 +19,10 @@ from torch import nn
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.correlation import METRICS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.evaluation import METRICS, evaluate, fit_std_calibration, score_dataset
+from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training import launch
 from lifeiqa_plugin.training.dataset import LifeIQADataset
@@ -60,6 +61,10 @@ def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
         {k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])}
         for line in lines
     ]
+
+
+def read_csv(path: str | Path) -> list[list[str]]:
+    return [line.split(",") for line in Path(path).read_text().splitlines()]
 
 
 def build_model(option_file: Path, total_iter: int = 10) -> LifeIQAModel:
@@ -389,8 +394,10 @@ def test_ladders_stay_in_one_step(write_options):
 
 
 def test_another_network_is_refused(write_options):
-    with pytest.raises(TypeError, match=r"trains network\.type LifeIQA or a subclass, got Entropy"):
-        build_model(write_options("network={type: Entropy}"))
+    with pytest.raises(
+        ValueError, match="LifeIQA or a subclass of it that has been imported, got 'Entropy'"
+    ):
+        launch.train(write_options("network={type: Entropy}"))
 
 
 def test_crops_of_another_size_are_refused(write_options):
@@ -406,7 +413,11 @@ def test_crops_of_another_size_are_refused(write_options):
         ("network:num_expert=4", TypeError, "no option 'num_expert'; did you mean 'num_experts'"),
         ("datasets:train:crop_size=16", ValueError, "crop_size is 16, but the network's is 32; le"),
         ("datasets:train:working_size=64", ValueError, "size is 64, but the network's is 48"),
-        ("datasets:val:name=noise-test", ValueError, "a name of its own, got noise-train, noise-t"),
+        (
+            "datasets:val:name=noise-test",
+            ValueError,
+            "a name of its own, got noise-test, noise-test, noise-train",
+        ),
         ("datasets:train:prefetch_mode=cpu", ValueError, "prefetch_mode cpu hangs"),
     ],
 )
@@ -416,13 +427,66 @@ def test_errors_before_training(write_options, change, error, message):
     assert not Path("experiments").exists()
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "import: my_part: ModuleNotFoundError: No module named 'my_part'"),
+        ("1 / 0", "import: my_part: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_import_that_fails(write_options, tmp_path, code, message):
+    if code:
+        (tmp_path / "my_part.py").write_text(code)
+    with pytest.raises(ImportError, match=message):
+        launch.train(write_options("import=[my_part]"))
+
+
+class UpsideDown(LifeIQA):
+    """A subclass whose scores have the other sign."""
+
+    def __init__(self, *, shift: float = 0.0, **options) -> None:
+        super().__init__(**options)
+        self.config["shift"] = self.shift = shift
+
+    def _to_range(self, raw: torch.Tensor) -> torch.Tensor:
+        return self.shift - super()._to_range(raw)
+
+
+def test_a_subclass_is_trained_validated_tested_and_read_as_itself(write_options, images):
+    """Its final test has the sign that its validation had."""
+    changes = ["network:type=UpsideDown", "network:shift=1.5", "train:total_epoch=1"]
+    columns = {"val": "everything", "test": "everything_else"}
+    meta = pd.read_csv(images / "meta.csv").assign(everything="train", everything_else="train")
+    meta.loc[20:29, "everything"], meta.loc[30:, "everything_else"] = "val", "test"
+    meta.loc[20:, "train_split"], meta.loc[:19, "train_split"] = "", "train"
+    meta.to_csv("m.csv", index=False)
+    changes += [f"datasets:{phase}:meta_info_file=m.csv" for phase in ("train", "val", "test")]
+    changes += [f"datasets:{phase}:split_index={column}" for phase, column in columns.items()]
+    result = launch.train(write_options(*changes, "datasets:train:split_index=train_split"))
+    path = FOLDER / "models/net_best.safetensors"
+    network = build_lifeiqa(pretrained_model_path=path)
+    assert isinstance(network, UpsideDown)
+    assert network.shift == 1.5
+    test = LifeIQADataset(
+        dict(read_options(FOLDER / "options.yml")["datasets"]["test"], phase="test")
+    )
+    assert evaluate(network, test) == pytest.approx(result)
+    val = LifeIQADataset(dict(read_options(FOLDER / "options.yml")["datasets"]["val"], phase="val"))
+    validated = read_state()["best_metric_results"]["noise-val"]
+    assert evaluate(network, val)["rmse"] == pytest.approx(validated["rmse"]["val"], abs=1e-6)
+    plain = LifeIQA(**{k: v for k, v in network.config.items() if k != "shift"}).eval()
+    plain.load_state_dict(network.state_dict())
+    image = test[0]["img"][None]
+    torch.testing.assert_close(network.eval()(image), 1.5 - plain(image))
+
+
 @pytest.mark.parametrize("cause", ["loss", "gradient"])
 def test_not_finite_stops_with_names_and_good_weights(write_options, cause):
     model = build_model(write_options("train:ema_decay=0.5"))
     before = {k: v.clone() for k, v in model.network.state_dict().items()}
     model.feed_data(one_batch())
     if cause == "loss":
-        model.gt_mos[0] = math.nan
+        model.labels.mos[0] = math.nan
     else:
         model.network.decoder.head.bias.register_hook(lambda grad: grad * math.inf)
     with pytest.raises(
@@ -500,14 +564,41 @@ def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, images):
         {m: result[m] for m in best}, abs=1e-6
     )
     assert best["srcc"]["iter"] % 2 == 0
-    a, b = network.std_calibration
-    scores, stds = score_dataset(network, dataset)
-    assert (a, b) == pytest.approx(
-        fit_std_calibration(scores - dataset.mos, (stds - a) / b), rel=1e-3
-    )
-    assert build_lifeiqa(
-        pretrained_model_path=FOLDER / "models/net_latest.safetensors"
-    ).std_calibration == (0, 1)
+    last = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors")
+    assert last.std_calibration == (0, 1)
+    assert "return_std of net_best.safetensors: " in newest_log()
+
+
+@pytest.mark.parametrize("kind", ["carries", "noise", "falls", "flat"])
+def test_return_std_is_fitted_or_nothing(write_options, kind):
+    """Where the spread does not rank the errors, the checkpoint says so and gives NaN with one warning."""
+    model, rng = build_model(write_options()), np.random.default_rng(0)
+    (FOLDER / "models").mkdir(parents=True)
+    errors = rng.normal(0, 0.1, 200)
+    spread_of = {
+        "carries": np.abs(errors) + rng.uniform(0, 0.1, 200),
+        "noise": np.random.default_rng(3).uniform(0, 0.2, 200),
+        "falls": 1 - np.abs(errors),
+        "flat": np.full(200, 0.1),
+    }
+    model._save_best(errors, spread_of[kind])
+    path = FOLDER / "models/net_best.safetensors"
+    card, network = read_checkpoint(path).card, build_lifeiqa(pretrained_model_path=path)
+    image = torch.rand(1, 3, 40, 40)
+    if kind == "carries":
+        assert network.std_calibration == pytest.approx(
+            fit_std_calibration(errors, spread_of[kind]), rel=1e-6
+        )
+        assert card.std.startswith("fitted: rank correlation with the error of 200 validation im")
+        assert network(image, return_std=True)[1].isfinite()
+        return
+    assert network.std_calibration is None
+    assert card.std.startswith("carries nothing and is NaN: rank correlation with the error of 200")
+    with pytest.warns(UserWarning, match="return_std gives NaN") as caught:
+        score, std = network(image, return_std=True)
+    assert len(caught) == 1
+    assert score.isfinite()
+    assert std.isnan()
 
 
 def test_line_from_spread_to_error_is_found():
@@ -720,17 +811,15 @@ def test_splits(write_options):
     results = train_splits(read_options(option_file), 2)
     tested = [Path(f"experiments/tiny_split0{i}/test_scores.csv").read_text() for i in (1, 2)]
     assert tested[0] != tested[1]
-    rows = [line.split(",") for line in Path("experiments/tiny_splits.csv").read_text().split()]
+    rows = read_csv("experiments/tiny_splits.csv")
     assert [row[0] for row in rows] == ["split", "1", "2", "median", "mean", "std"]
     assert rows[3][1] == rows[4][1] == f"{(results[0]['srcc'] + results[1]['srcc']) / 2:.4f}"
     assert float(rows[5][1]) == pytest.approx(
         abs(results[0]["srcc"] - results[1]["srcc"]) / math.sqrt(2), abs=1e-4
     )
-    assert (
-        Path("experiments/tiny_splits.md")
-        .read_text()
-        .startswith("| split | srcc | plcc | krcc | rmse |\n|---|")
-    )
+    head = "| split | srcc | plcc | krcc | rmse | rows of noise-train | rows of noise-val | rows of"
+    assert Path("experiments/tiny_splits.md").read_text().startswith(head)
+    assert rows[1][5:] == rows[2][5:] == ["28", "4", "8"]
     before = [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
     assert len(before) == 4
     assert train_splits(read_options(option_file), 2) == results

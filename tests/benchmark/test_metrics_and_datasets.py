@@ -67,6 +67,8 @@ def test_the_example_of_pyiqa_is_read_as_it_is(tmp_path):
     "path", sorted((ROOT / "options" / "benchmark").glob("*.yml")), ids=lambda path: path.stem
 )
 def test_shipped_option_files(path, tmp_path, images):
+    if path.stem == "cross":
+        return  # test_photos reads it
     if "type: General" in path.read_text():
         text = path.read_text().replace("./BIQ2021", str(images))
         text = text.replace("./meta_info_biq2021.csv", str(images / "scores.csv"))
@@ -175,8 +177,8 @@ def test_items_are_whole_images_and_references(images):
     (found,) = find_datasets([str(images / "scores.csv")])
     assert len(found.images) == 24
     items = list(read_items(found, [3, 1], with_references=True))
-    assert [item["row"] for item in items] == [3, 1]
-    image, reference = items[1]["tensors"]
+    assert [item.row for item in items] == [3, 1]
+    image, reference = items[1].tensors
     assert image.shape == reference.shape == (1, 3, 30, 40)
     assert (reference == 1).all()
     expected = (
@@ -190,8 +192,8 @@ def test_images_that_cannot_be_read_become_errors(images, tmp_path):
     (tmp_path / "00.png").write_bytes((images / "00.png").read_bytes())
     (found,) = find_datasets([str(tmp_path / "scores.csv")])
     bad, good = read_items(found, [0, 1], with_references=False)
-    assert "missing.png: no such file" in bad["error"]
-    assert good["tensors"][0].shape == (1, 3, 30, 40)
+    assert "missing.png: no such file" in bad.error
+    assert good.tensors[0].shape == (1, 3, 30, 40)
     assert not found.has_references
 
 
@@ -212,19 +214,19 @@ def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
         ("01.png", 70, {"dist_type": "blur"}),
     ]
     (item,) = read_items(found, [0], with_references=True)
-    assert (item["tensors"][1] == 1).all()
+    assert (item.tensors[1] == 1).all()
 
 
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("kadid", r"no set is called 'kadid'; did you mean: kadid10k"),
-        ("koniq10k", r"set koniq10k: .*csv: no such file; correct it with --data_opt"),
+        ("kadid", r"no dataset is called 'kadid'; did you mean: kadid10k"),
+        ("koniq10k", r"dataset koniq10k: .*csv: no such file; correct it with --data_opt"),
         ("CSV@FOLDER@official_split=tset", r"the phase must be train, val or test, got 'tset'"),
         ("CSV@FOLDER@split_9", r"no column 'split_9'"),
     ],
 )
-def test_bad_sets(item, message, images, tmp_path, monkeypatch):
+def test_bad_datasets(item, message, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     item = item.replace("CSV", str(images / "scores.csv")).replace("FOLDER", str(images))
     with pytest.raises((ValueError, OSError), match=message):
@@ -239,7 +241,7 @@ def test_unknown_group_column_and_names_twice(images):
         find_datasets([path], by=("camera",))
     with pytest.raises(
         ValueError,
-        match=re.escape("set 'scores': expected letters, digits and .+- , each name once"),
+        match=re.escape("dataset 'scores': expected letters, digits and .+- , each name once"),
     ):
         find_datasets([path, f"{path}@{images}"])
 

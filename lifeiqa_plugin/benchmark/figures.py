@@ -1,0 +1,136 @@
+"""Figures for a paper as SVG and PDF: scores against people, accuracy against cost, significance; needs matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lifeiqa_plugin.benchmark.accuracy import Accuracy
+from lifeiqa_plugin.benchmark.datasets import LabelledDataset
+from lifeiqa_plugin.benchmark.report import significance_table
+from lifeiqa_plugin.correlation import fit
+
+STYLE: Any = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lifeiqa",
+    "pdf.fonttype": 42,
+}
+"""Text stays text in both formats, and the same figure is the same file."""
+
+WIDTH = 3.5
+"""Of a column of a paper, in inches."""
+
+COLOURS = {"+": "tab:blue", "-": "tab:orange", "=": "0.9", "": "1.0"}
+
+
+def write_figures(
+    folder: Path, scores: pd.DataFrame, accuracy: Accuracy, efficiency: pd.DataFrame
+) -> None:
+    """Write ``scatter-``, ``cost-`` and ``significance-DATASET`` as ``.svg`` and ``.pdf``.
+
+    Args:
+        folder: to write to.
+        scores: as :meth:`~lifeiqa_plugin.benchmark.scores.Store.table` returns them.
+        accuracy: what they say.
+        efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
+    """
+    import matplotlib as mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        for dataset in accuracy.datasets:
+            if dataset.kind != "opinions":
+                continue
+            good = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
+            if len(good):
+                _save(folder / f"scatter-{dataset.name}", draw_scatter(dataset, good, accuracy))
+            if len(significance_table(accuracy, dataset).rows):
+                name = f"significance-{dataset.name}"
+                _save(folder / name, draw_significance(dataset, accuracy))
+            costs = efficiency[np.isfinite(efficiency["seconds"].astype(float))]
+            if len(costs) and len(good):
+                _save(folder / f"cost-{dataset.name}", draw_cost(dataset, costs, accuracy))
+
+
+def _new_figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(stem: Path, figure: Any) -> None:
+    figure.savefig(f"{stem}.svg", metadata={"Date": None})
+    figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
+
+
+def draw_scatter(dataset: LabelledDataset, scores: pd.DataFrame, accuracy: Accuracy) -> Any:
+    """Return the scores of every metric against those of people, with the fitted 4-parameter curve."""
+    metrics = [metric for metric in accuracy.metrics if metric in set(scores["metric"])]
+    columns = min(3, len(metrics))
+    lines = -(-len(metrics) // columns)
+    figure = _new_figure(2.3 * columns, 2.2 * lines)
+    for i, metric in enumerate(metrics):
+        rows = scores[scores["metric"] == metric]
+        x, y = rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
+        axes = figure.add_subplot(lines, columns, i + 1)
+        axes.plot(x, y, ".", markersize=2, alpha=0.5, rasterized=len(x) > 5000)
+        curve = fit("logistic4", x, y)
+        if curve is not None:
+            grid = np.linspace(x.min(), x.max(), 80)
+            axes.plot(grid, curve(grid), color="tab:orange")
+        srcc = accuracy.result(dataset.name, metric).value("srcc").value
+        axes.set_title(f"{metric}, SRCC {srcc:.3f}")
+    figure.supxlabel("score")
+    figure.supylabel(f"opinion score, {dataset.name} ({dataset.rows})")
+    return figure
+
+
+def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, accuracy: Accuracy) -> Any:
+    """Return SRCC against seconds for one image, at the size that most metrics were measured at."""
+    counts = costs.groupby(["size", "device"]).size()
+    size, device = counts.idxmax()
+    shown = costs[(costs["size"] == size) & (costs["device"] == device)]
+    figure = _new_figure(WIDTH, 2.6)
+    axes = figure.add_subplot()
+    for _, line in shown.iterrows():
+        srcc = accuracy.result(dataset.name, str(line["metric"])).value("srcc")
+        if not np.isfinite(srcc.value):
+            continue
+        seconds = float(line["seconds"])
+        if np.isfinite(srcc.low):
+            error = [[srcc.value - srcc.low], [srcc.high - srcc.value]]
+            axes.errorbar(seconds, srcc.value, error, fmt="o", color="tab:blue", markersize=4)
+        else:
+            axes.plot(seconds, srcc.value, "o", color="tab:blue", markersize=4)
+        place = {"xytext": (5, 3), "textcoords": "offset points"}
+        axes.annotate(str(line["metric"]), (seconds, srcc.value), **place)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"seconds for one {size} image, {device}")
+    axes.set_ylabel(f"SRCC, {dataset.name} ({dataset.rows})")
+    return figure
+
+
+def draw_significance(dataset: LabelledDataset, accuracy: Accuracy) -> Any:
+    """Return the matrix of significant differences: blue where the row's metric is better, orange where worse."""
+    table = significance_table(accuracy, dataset)
+    metrics = table.header[1:]
+    figure = _new_figure(WIDTH, WIDTH)
+    axes = figure.add_subplot()
+    for i, (_, *cells) in enumerate(table.rows):
+        for j, sign in enumerate(cells):
+            axes.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], color=COLOURS[sign])
+            axes.text(j + 0.5, i + 0.5, sign, ha="center", va="center")
+    places = np.arange(len(metrics)) + 0.5
+    axes.set_xticks(places, metrics, rotation=45, ha="right")
+    axes.set_yticks(places, metrics)
+    axes.set_xlim(0, len(metrics))
+    axes.set_ylim(len(metrics), 0)
+    axes.set_aspect("equal")
+    axes.set_title(f"{dataset.name} ({dataset.rows})")
+    return figure

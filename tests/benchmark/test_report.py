@@ -1,0 +1,153 @@
+"""Tables: cells, marks, matrices, and every format; figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lifeiqa_plugin.benchmark import report
+from lifeiqa_plugin.benchmark.accuracy import Accuracy, Pair, Result, judge
+from lifeiqa_plugin.benchmark.datasets import LabelledDataset
+from lifeiqa_plugin.benchmark.figures import write_figures
+from lifeiqa_plugin.benchmark.metrics import Candidate
+from lifeiqa_plugin.benchmark.speed import COLUMNS
+from lifeiqa_plugin.correlation import Interval
+
+NAN = float("nan")
+
+
+def dataset(name: str, **more: str) -> LabelledDataset:
+    return LabelledDataset(name, ".", [], lambda row, with_reference: [], "all 9 rows", **more)
+
+
+@pytest.fixture
+def accuracy() -> Accuracy:
+    """Three metrics on two datasets: a is best on both, c has no scores on the second."""
+    values = {("x", "a"): 0.9, ("x", "b"): 0.8, ("x", "c"): 0.8, ("y", "a"): 0.7, ("y", "b"): -0.5}
+    results = []
+    for (name, metric), srcc in values.items():
+        found = Interval(srcc, srcc - 0.1, srcc + 0.05)
+        results.append(Result(name, metric, 9, 0, 0, {"srcc": found, "plcc": found}))
+    pairs = [
+        Pair("x", "a", "b", 9, Interval(0.1, 0.05, 0.2), 0.01),
+        Pair("x", "a", "c", 9, Interval(0.1, -0.05, 0.2), 0.2),
+        Pair("x", "b", "c", 9, Interval(-0.1, -0.2, -0.05), 0.04),
+    ]
+    failures = pd.DataFrame(columns=["dataset", "metric", "name", "error"])
+    datasets = [dataset("x"), dataset("y_1")]
+    results = [
+        r if r.dataset == "x" else Result("y_1", r.metric, 9, 0, 0, r.values) for r in results
+    ]
+    return Accuracy(datasets, ["a", "b", "c"], results, [], pairs, {}, {}, failures)
+
+
+def test_cells():
+    assert report.number(0.12345) == "0.123"
+    assert report.number(NAN) == report.number(None) == ""
+    assert report.with_interval(Interval(-0.5, -0.6, -0.4)) == "-0.500 (-0.600 to -0.400)"
+    assert report.with_interval(Interval(0.5, NAN, NAN)) == "0.500"
+    assert report.with_interval(Interval(NAN, NAN, NAN)) == ""
+    times = {"seconds": 0.01234, "seconds_q1": 0.01, "seconds_q3": 0.02, "rounds": 5}
+    assert report.seconds(pd.Series(times)) == "0.0123 (0.01 to 0.02)"
+    assert report.seconds(pd.Series(times | {"rounds": 1})) == "0.0123"
+    assert report.scaled(5.1e6, 1e6) == "5.1"
+
+
+def test_formats():
+    rows = [["a_b", "0.9 (0.8 to 1.0)", ""], ["c|d", "", "50 % & more\nlines"]]
+    table = report.Table("A_B", ["metric", "SRCC", "note"], rows, "t", {(0, 1): "best"})
+    markdown = report.markdown(table).splitlines()
+    assert "**0.9 (0.8 to 1.0)**" in markdown[2]
+    assert "c\\|d" in markdown[3]
+    assert len(markdown) == 4
+    text = report.latex(table)
+    assert r"a\_b & \textbf{0.9 (0.8 to 1.0)} &  \\" in text
+    assert r"50 \% \& more lines" in text
+    assert r"\caption{A\_B}" in text
+    assert r"\label{tab:t}" in text
+    assert text.count(r"\midrule") == 1
+    only = report.Table("", ["x", "empty"], [["1", ""], ["22", ""]], "t")
+    assert report.plain(only) == "x\n1\n22"
+
+
+def test_the_summary_marks_the_best_and_the_second(accuracy):
+    table = report.summary_table(accuracy, intervals=False)
+    assert table.rows == [
+        ["a", "0.900", "0.900", "0.700", "0.700"],
+        ["b", "0.800", "0.800", "-0.500", "-0.500"],
+        ["c", "0.800", "0.800", "", ""],
+    ]
+    assert table.marks[0, 1] == "best"
+    assert table.marks[1, 1] == table.marks[2, 1] == "second"
+    assert (2, 3) not in table.marks
+    assert "x: all 9 rows; y_1: all 9 rows" in table.caption
+    assert report.flat_header(table)[1:4] == ["x SRCC", "x PLCC", "y_1 SRCC"]
+    text = report.latex(table)
+    assert r"\multicolumn{1}{c}{} & \multicolumn{2}{c}{x} & \multicolumn{2}{c}{y\_1} \\" in text
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in text
+    assert r"a & \textbf{0.900}" in text
+    assert r"b & \underline{0.800}" in text
+    assert "<u>0.800</u>" in report.markdown(table)
+    with_intervals = report.summary_table(accuracy, intervals=True)
+    assert with_intervals.rows[0][1] == "0.900 (0.800 to 0.950)"
+
+
+def test_a_single_metric_is_not_marked():
+    assert report._rank([0.5]) == {}
+    assert report._rank([0.5, NAN]) == {}
+    assert report._rank([0.1, 0.5, 0.3]) == {1: "best", 2: "second"}
+
+
+def test_the_matrix_says_who_is_better(accuracy):
+    table = report.significance_table(accuracy, accuracy.datasets[0])
+    assert table.header == ["", "a", "b", "c"]
+    assert table.rows == [["a", "", "+", "="], ["b", "-", "", "-"], ["c", "=", "+", ""]]
+
+
+def test_a_note_where_the_curve_goes_against_the_ranks():
+    mos = np.linspace(0, 1, 20)
+    scores = mos.copy()
+    scores[-1] = -30  # one image turns the correlation round, but not the ranks
+    frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(20), "mos": mos})
+    frame = frame.assign(score=scores, error="")
+    found = judge(frame, [Candidate("m", "NR", False)], [dataset("x")], {}, samples=0)
+    (result,) = found.results
+    assert result.value("srcc").value > 0 > result.value("plcc").value
+    assert result.note == "the fitted curves have the direction of PLCC, which is not that of SRCC"
+
+
+def test_within_groups_is_the_mean_of_their_correlations():
+    mos = np.concatenate([np.arange(6.0), 10 + np.arange(6.0)])
+    scores = np.concatenate(
+        [np.arange(6.0), 10 - np.arange(6.0)]
+    )  # right in one group, wrong in the other
+    frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(12), "mos": mos})
+    frame = frame.assign(score=scores, error="", part=["u"] * 6 + ["v"] * 6)
+    found = judge(frame, [Candidate("m", "NR", False)], [dataset("x", within="part")], {}, 5)
+    (result,) = found.results
+    assert result.value("srcc_within").value == pytest.approx(0)
+    assert result.value("srcc").value > 0.4
+    table = report.summary_table(found, intervals=False)
+    assert table.header == ["metric", "SRCC", "PLCC", "SRCC within"]
+
+
+def test_figures_are_written_twice_alike(accuracy, tmp_path):
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    frames = []
+    for metric in "ab":
+        frame = pd.DataFrame(
+            {"dataset": "x", "metric": metric, "error": "", "mos": np.arange(20.0)}
+        )
+        frames.append(frame.assign(score=rng.normal(size=20)))
+    costs = pd.DataFrame([dict.fromkeys(COLUMNS, 1.0) | {"metric": m} for m in "ab"])
+    costs = costs.assign(size="8x8", device="CPU", seconds=[0.1, 0.2])
+    for folder in ("one", "two"):
+        write_figures(tmp_path / folder, pd.concat(frames), accuracy, costs)
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    kinds = ("scatter", "cost", "significance")
+    assert names == {f"{kind}-x.{end}" for kind in kinds for end in ("svg", "pdf")}
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert "all 9 rows" in (tmp_path / "one" / "scatter-x.svg").read_text()
