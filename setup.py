@@ -27,12 +27,16 @@ REQUIRED = [
     "tqdm>=4.66.0",
     "tabulate>=0.9.0",
 ]
+LIGHT = ["onnxruntime>=1.20", "pyarrow"]  # `lifeiqa score` without torch, see docs/scoring.md
 EXPLAIN = ["matplotlib"]  # figures of explanations
 TEST = [*EXPLAIN, "pytest>=8", "setuptools>=64", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
     "explain": EXPLAIN,
+    "light": LIGHT,
+    "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "openvino": ["onnx>=1.18", "onnxscript>=0.5", "openvino>=2024.4"],
     "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
@@ -103,6 +107,7 @@ setup(
     package_data={
         "lifeiqa_plugin": [
             "py.typed",
+            "checkpoints/*.onnx",
             "checkpoints/*.safetensors",
             "benchmark/page.html",
             "page/*.css",

@@ -25,7 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lower-better", action="store_true", help="the scores of a 'folder' are worse when higher"
     )
     parser.add_argument(
+        "--halves", type=Path, help="csv name,half of 'livec', which becomes columns"
+    )
+    parser.add_argument(
         "--splits", type=int, default=10, help="number of seeded splits (default 10)"
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="leave out rows whose file is not there"
     )
     parser.add_argument(
         "--drop-near-duplicates",
@@ -48,5 +54,7 @@ def run(args: argparse.Namespace) -> None:
         args.lower_better,
         args.splits,
         args.drop_near_duplicates,
+        args.halves,
+        args.skip_missing,
     )
     print(described)

@@ -10,17 +10,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from lifeiqa_plugin.datasets.readers import SETS, Row, Source, read_folder
+from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
 from lifeiqa_plugin.datasets.table import REFERENCE
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
 from lifeiqa_plugin.images.pixels import as_bytes
-from lifeiqa_plugin.images.reading import decode, read_image
+from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.journal import write_whole
+
+Floats = NDArray[np.float64]
 
 SPLIT_SEED = 123
 
@@ -43,44 +47,43 @@ def prepare(
     lower_better: bool = False,
     splits: int = 10,
     drop_near_duplicates: bool = False,
+    halves: Path | None = None,
+    skip_missing: bool = False,
 ) -> str:
-    """Write the meta csv of a set and return a few lines about it.
+    """Write the csv of a dataset and return a few lines about it.
 
     Args:
-        name: key of ``SETS``.
-        root: folder of the set.
+        name: key of ``DATASETS``.
+        root: folder of the dataset.
         out: csv to write.
         scores: csv of a ``folder``, default ``root/scores.csv``.
-        mos_range: scale of a ``folder``; default the lowest and highest of its scores.
+        mos_range: scale of a ``folder``, the lower end first; default the lowest and highest of its scores.
         lower_better: direction of a ``folder``.
         splits: number of seeded splits.
         drop_near_duplicates: call training images that nearly equal a test image ``near_duplicate`` in the
             official split, so that no phase uses them.
+        halves: csv ``name,half`` of ``livec``.
+        skip_missing: leave out rows whose file is not there, instead of refusing them.
 
     Raises:
         OSError: files are missing or cannot be decoded (all are tried, up to ten are named), no rights to write.
-        ValueError: an unknown name, not the layout the set has, a score that is not a number, fewer than 5 groups.
+        ValueError: an unknown name, an option of another dataset, not the layout the dataset has, a score that is not
+            a number or not on the scale, equal scores, fewer than 5 groups.
     """
-    if name not in SETS:
-        raise ValueError(f"no set is called {name!r}; known are {', '.join(sorted(SETS))}")
-    source = SETS[name]
-    if name != "folder" and (scores or mos_range or lower_better):
-        raise ValueError(
-            f"--scores, --mos-range and --lower-better describe a 'folder'; {name} is known"
-        )
-    if name == "folder":
-        rows = read_folder(scores or root / "scores.csv")
-        source = source._replace(lower_better=lower_better)
-    else:
-        rows = source.read(root)
+    if name not in DATASETS:
+        raise ValueError(f"no dataset is called {name!r}; known are {', '.join(sorted(DATASETS))}")
+    source = DATASETS[name]
+    given = {
+        "scores": scores, "mos_range": mos_range, "lower_better": lower_better, "halves": halves,
+    }  # fmt: skip
+    _check_options(name, source, given)
+    paths = {option: given[option] for option in ("scores", "halves") if option in source.takes}
+    rows = source.read(root, **paths)
     _check_scores(rows)
-    if name == "folder":
-        low, high = mos_range or (min(r.mos for r in rows), max(r.mos for r in rows))
-        source = source._replace(low=low, high=high)
-    rows = [
-        row._replace(name=file) for row, file in zip(rows, _check_images(root, rows), strict=True)
-    ]
-    table = _to_table(rows, source)
+    scale = _find_scale(rows, source, mos_range, lower_better)
+    listed = len(rows)
+    rows = _find_images(root, rows, skip_missing)
+    table = _to_table(rows, scale)
     if drop_near_duplicates:
         if "official_split" not in table:
             raise ValueError(
@@ -90,57 +93,119 @@ def prepare(
     for i in range(1, splits + 1):
         table[SPLIT_COLUMN.format(i)] = random_split(rows, i)
     out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out, index=False, quoting=csv.QUOTE_MINIMAL)
-    return _describe(table, source, out)
+    with write_whole(out) as file:
+        table.to_csv(file, index=False, quoting=csv.QUOTE_MINIMAL)
+    return _describe(table, scale, out, listed - len(rows))
+
+
+class Scale(NamedTuple):
+    """The ends of published scores, and which of them is good."""
+
+    low: float
+    high: float
+    lower_better: bool
+
+    def to_mos(self, raw: Floats) -> Floats:
+        """Bring published scores to [0, 1], higher is better."""
+        mos = (raw - self.low) / (self.high - self.low)
+        return 1 - mos if self.lower_better else mos
+
+    def __str__(self) -> str:
+        worst, best = (self.high, self.low) if self.lower_better else (self.low, self.high)
+        return f"{worst:g} {best:g}"
+
+
+def _check_options(name: str, source: Source, given: dict[str, Any]) -> None:
+    for option, value in given.items():
+        if value and option not in source.takes:
+            owners = [other for other, about in DATASETS.items() if option in about.takes]
+            raise ValueError(
+                f"--{option.replace('_', '-')} describes {' or '.join(owners)}, not {name}"
+            )
 
 
 def _check_scores(rows: list[Row]) -> None:
-    bad = [
-        row
-        for row in rows
-        if not isinstance(row.mos, int | float | np.number) or not np.isfinite(row.mos)
-    ]
-    if bad or not rows:
-        found = (
-            f"{len(bad)} scores that are not numbers, first {bad[0].mos!r} of {bad[0].name!r}"
-            if bad
-            else "no rows"
+    if not rows:
+        raise ValueError("expected a number for each image, got no rows")
+    bad = [row for row in rows if not _is_number(row.mos)]
+    if bad:
+        raise ValueError(
+            f"expected a number for each image, got {len(bad)} scores that are not numbers, "
+            f"first {bad[0].mos!r} of {bad[0].name!r}"
         )
-        raise ValueError(f"expected a number for each image, got {found}")
+    if len({row.mos for row in rows}) == 1:
+        raise ValueError(
+            f"all {len(rows)} scores are {rows[0].mos:g}; nothing can be learned or measured there"
+        )
 
 
-def _check_images(root: Path, rows: list[Row]) -> list[str]:
-    """Decode every image; returns the names as they are on the disk, which may differ in case."""
-    on_disk = {
-        str(p.relative_to(root)).lower(): str(p.relative_to(root))
-        for p in root.rglob("*")
-        if p.is_file()
-    }
-    names, problems = [], []
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))
+
+
+def _find_scale(
+    rows: list[Row], source: Source, mos_range: Sequence[float] | None, lower_better: bool
+) -> Scale:
+    """Return a scale that holds all scores.
+
+    Raises:
+        ValueError: the range does not rise, or scores lie outside.
+    """
+    lowest, highest = (float(end(row.mos for row in rows)) for end in (min, max))
+    if source.low is None or source.high is None:
+        low, high = mos_range or (lowest, highest)
+        if not low < high:
+            raise ValueError(
+                f"--mos-range must rise, got {low:g} {high:g}; if lower scores are better, "
+                "add --lower-better"
+            )
+    else:
+        low, high, lower_better = source.low, source.high, source.lower_better
+    if source.open_ended:
+        low, high = min(low, lowest), max(high, highest)
+    if lowest < low or highest > high:
+        raise ValueError(
+            f"scores go from {lowest:g} to {highest:g}, outside the scale {low:g} to {high:g}; "
+            + ("correct --mos-range" if source.low is None else "this release is not known")
+        )
+    return Scale(low, high, lower_better)
+
+
+def _find_images(root: Path, rows: list[Row], skip_missing: bool) -> list[Row]:
+    """Decode every image; returns the rows with the names as they are on the disk, which may differ in case."""
+    on_disk = {}
+    for path in root.rglob("*"):
+        if path.is_file():
+            name = str(path.relative_to(root))
+            on_disk[name.lower()] = name
+    found, problems = [], []
     for row in rows:
-        names.append(on_disk.get(str(Path(row.name)).lower(), row.name))
+        known = on_disk.get(str(Path(row.name)).lower())
+        if known is None and skip_missing:
+            continue
+        row = row._replace(name=known or row.name)
+        found.append(row)
         try:
-            read_image(root / names[-1])
-        except (OSError, ValueError) as error:
+            decode(root / row.name)
+        except ImageError as error:
             problems.append(str(error))
     if problems:
-        raise OSError(
-            f"{len(problems)} of {len(rows)} images cannot be used: " + "; ".join(problems[:10])
-        )
-    return names
+        listed = "; ".join(problems[:10])
+        raise OSError(f"{len(problems)} of {len(rows)} images cannot be used: {listed}")
+    return found
 
 
-def _to_table(rows: list[Row], source: Source) -> pd.DataFrame:
+def _to_table(rows: list[Row], scale: Scale) -> pd.DataFrame:
     raw = np.array([row.mos for row in rows], dtype=float)
-    mos = (raw - source.low) / (source.high - source.low)
-    table = pd.DataFrame(
-        {"name": [r.name for r in rows], "mos": (1 - mos if source.lower_better else mos).round(6)}
-    )
+    table = pd.DataFrame({"name": [row.name for row in rows], "mos": scale.to_mos(raw).round(6)})
     table["mos_raw"] = raw
+    table["mos_range"] = str(scale)
     if any(row.reference for row in rows):
         table[REFERENCE] = [row.reference for row in rows]
     if any(row.subset for row in rows):
         table["subset"] = [row.subset for row in rows]
+    for column in dict.fromkeys(column for row in rows for column in row.more):
+        table[column] = [row.more.get(column, "") for row in rows]
     if all(row.official for row in rows):
         table["official_split"] = official_split(rows)
     return table
@@ -179,25 +244,29 @@ def random_split(rows: list[Row], index: int) -> list[str]:
     Raises:
         ValueError: fewer than 5 groups to split.
     """
-    groups = sorted({row.reference or row.name for row in rows})
+    shared = [row.reference or row.group or row.name for row in rows]
+    groups = sorted(set(shared))
     if len(groups) < 5:
         raise ValueError(
             f"a split into train, val and test needs at least 5 images or references, got {len(groups)}"
         )
     order = np.random.default_rng([SPLIT_SEED, index]).permutation(len(groups))
     tests, vals = max(1, round(0.2 * len(groups))), max(1, round(0.1 * len(groups)))
-    phase = {
-        groups[g]: "test" if i < tests else "val" if i < tests + vals else "train"
-        for i, g in enumerate(order)
-    }
-    return [phase[row.reference or row.name] for row in rows]
+    phases = ["test"] * tests + ["val"] * vals
+    phases += ["train"] * (len(groups) - len(phases))
+    phase = {groups[place]: phases[i] for i, place in enumerate(order)}
+    return [phase[group] for group in shared]
 
 
-def _describe(table: pd.DataFrame, source: Source, out: Path) -> str:
-    direction = "lower" if source.lower_better else "higher"
+def _describe(table: pd.DataFrame, scale: Scale, out: Path, skipped: int) -> str:
+    direction = "lower" if scale.lower_better else "higher"
     lines = [
-        f"{out}: {len(table)} images, scores {source.low:g} to {source.high:g} ({direction} better) -> 0 to 1"
+        f"{out}: {len(table)} images, scores {scale.low:g} to {scale.high:g} ({direction} better) -> 0 to 1",
+        f"read:    {_spread(table['mos_raw'])}",
+        f"written: {_spread(table['mos'])} (higher better)",
     ]
+    if skipped:
+        lines.append(f"{skipped} rows were left out: their files are not there")
     if REFERENCE in table:
         lines.append(
             f"{table[REFERENCE].nunique()} references; no split separates images that share one"
@@ -206,3 +275,7 @@ def _describe(table: pd.DataFrame, source: Source, out: Path) -> str:
         counts = table[column].value_counts()
         lines.append(f"{column}: " + ", ".join(f"{counts[p]} {p}" for p in PHASES if p in counts))
     return "\n".join(lines)
+
+
+def _spread(values: pd.Series) -> str:
+    return f"minimum {values.min():g}, median {values.median():g}, maximum {values.max():g}"

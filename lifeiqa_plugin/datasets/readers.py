@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,27 +12,50 @@ import pandas as pd
 
 from lifeiqa_plugin.datasets.table import REFERENCE
 
+RESERVED = ("mos_raw", "mos_range", "official_split")
+"""Columns that prepare writes."""
+
 
 class Row(NamedTuple):
-    """One image: its path below the set's folder, score as published, and what else is known of it.
+    """One image: its path below the dataset's folder, score as published, and what else is known of it.
 
-    ``subset`` is a distortion or a source; 'lifeiqa benchmark' has rows of its own for each.
+    Attributes:
+        name: path below the folder.
+        mos: as published.
+        reference: the pristine image behind this one.
+        official: train, val or test, in the authors' split.
+        subset: a distortion or a source; 'lifeiqa benchmark' has table rows of its own for each.
+        group: what images share that must not be on two sides of a split, where that is no reference.
+        more: further columns.
     """
 
     name: str
-    mos: float
+    mos: Any
     reference: str = ""
     official: str = ""
     subset: str = ""
+    group: str = ""
+    more: Mapping[str, str] = MappingProxyType({})
 
 
 class Source(NamedTuple):
-    """How a set is read, and the scale that its scores were published on."""
+    """How a dataset is read, and the scale that its scores were published on.
 
-    read: Callable[[Path], list[Row]]
-    low: float
-    high: float
+    Attributes:
+        read: from the folder, and from the options that it ``takes``, to rows.
+        low: end of the scale; None if only the user knows it.
+        high: the other end.
+        lower_better: scores are worse when higher.
+        takes: options of 'lifeiqa prepare' that only some datasets have.
+        open_ended: published scores pass the ends of their scale, which is then widened to hold them.
+    """
+
+    read: Callable[..., list[Row]]
+    low: float | None = None
+    high: float | None = None
     lower_better: bool = False
+    takes: tuple[str, ...] = ()
+    open_ended: bool = False
 
 
 def _find(root: Path, *names: str) -> Path:
@@ -88,16 +112,35 @@ def _mat(path: Path, name: str) -> list[Any]:
     return [value.item() if hasattr(value, "item") else value for value in np.ravel(content[name])]
 
 
-def read_folder(scores: Path) -> list[Row]:
-    """Your own csv ``name,mos[,reference][,subset]``."""
-    table = _table(_find(scores.parent, scores.name))
-    names, mos = _column(table, scores, "name"), _column(table, scores, "mos")
-    references, subsets = (
-        _column(table, scores, name) if name in table else [""] * len(table)
-        for name in (REFERENCE, "subset")
-    )
-    rows = zip(names, mos, references, subsets, strict=True)
-    return [Row(str(n), m, str(r), subset=str(part)) for n, m, r, part in rows]
+def read_folder(root: Path, scores: Path | None = None) -> list[Row]:
+    """Your own csv ``name,mos[,reference][,subset]``; further columns are kept as they are."""
+    path = scores or root / "scores.csv"
+    table = _text_table(_find(path.parent, path.name))
+    known = {"name", "mos", REFERENCE, "subset"}
+    names, mos = _column(table, path, "name"), _column(table, path, "mos")
+    others = [column for column in table if column not in known]
+    if reserved := [column for column in others if column in RESERVED or "_seed123_" in column]:
+        raise ValueError(f"{path}: column {reserved[0]!r} is one that prepare writes; rename it")
+    rows = []
+    for i, (name, score) in enumerate(zip(names, mos, strict=True)):
+        values = table.iloc[i]
+        more = {column: values[column] for column in others}
+        reference, subset = values.get(REFERENCE, ""), values.get("subset", "")
+        rows.append(Row(name, _number(score), reference, subset=subset, more=more))
+    return rows
+
+
+def _text_table(path: Path) -> pd.DataFrame:
+    """Read a csv as it is written: a name such as 007 is no number."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+
+
+def _number(text: str) -> float | str:
+    """Return a number; text that is none stays, for the message."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def read_biq2021(root: Path) -> list[Row]:
@@ -114,8 +157,12 @@ def read_biq2021(root: Path) -> list[Row]:
     return rows
 
 
-def read_livec(root: Path) -> list[Row]:
-    """LIVE in the Wild Challenge; the first seven images (t1 to t7) only taught the raters and are left out."""
+def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
+    """LIVE in the Wild Challenge; the first seven images (t1 to t7) only taught the raters and are left out.
+
+    ``halves``, a csv ``name,half`` of A and B, becomes two columns: ``half``, and ``half_split`` with A as train and B
+    as test.
+    """
     names = _mat(_find(root, "Data/AllImages_release.mat"), "AllImages_release")
     mos = _mat(_find(root, "Data/AllMOS_release.mat"), "AllMOS_release")
     rows = [Row(f"Images/{n}", m) for n, m in zip(names, mos, strict=True)]
@@ -123,7 +170,26 @@ def read_livec(root: Path) -> list[Row]:
         raise ValueError(
             f"{root}: practice images are listed after the first seven rows; this release is not known"
         )
-    return rows[7:]
+    rows = rows[7:]
+    return rows if halves is None else _add_halves(rows, halves)
+
+
+def _add_halves(rows: list[Row], path: Path) -> list[Row]:
+    table = _text_table(_find(path.parent, path.name))
+    names, letters = _column(table, path, "name"), _column(table, path, "half")
+    half = {Path(name).name: letter for name, letter in zip(names, letters, strict=True)}
+    missing = [row.name for row in rows if half.get(Path(row.name).name) not in ("A", "B")]
+    if missing:
+        raise ValueError(
+            f"{path}: expected half A or B for each image, got none for {len(missing)}, "
+            f"first {missing[0]!r}"
+        )
+    split = {"A": "train", "B": "test"}
+    letters = [half[Path(row.name).name] for row in rows]
+    return [
+        row._replace(more={"half": letter, "half_split": split[letter]})
+        for row, letter in zip(rows, letters, strict=True)
+    ]
 
 
 def read_koniq10k(root: Path) -> list[Row]:
@@ -254,15 +320,54 @@ def read_flive(root: Path) -> list[Row]:
     ]
 
 
-SETS: dict[str, Source] = {
-    "folder": Source(read_folder, 0, 1),
+def read_agiqa3k(root: Path) -> list[Row]:
+    """AGIQA-3K: AI images; the scores of quality, not of alignment; images of one prompt stay together in splits.
+
+    ``generation`` sets the two older generators apart: what they draw is so much worse that naming them scores well.
+    """
+    path = _find(root, "data.csv")
+    table = _text_table(path)
+    columns = [_column(table, path, name) for name in ("name", "prompt", "mos_quality")]
+    rows = []
+    for name, prompt, mos in zip(*columns, strict=True):
+        generator = name.split("_")[0]
+        is_old = generator.lower() in ("attngan", "glide")
+        more = {"prompt": prompt, "generation": "older" if is_old else "newer"}
+        rows.append(Row(name, _number(mos), subset=generator, group=prompt, more=more))
+    first = rows[0].name if rows else ""
+    folder = next((f for f in AGIQA_FOLDERS if (root / f / first).is_file()), ".")
+    return [row._replace(name=(Path(folder) / row.name).as_posix()) for row in rows]
+
+
+AGIQA_FOLDERS = (".", "images", "AGIQA-3K", "ACGIQA-3K")
+
+
+def read_avt_ai(root: Path) -> list[Row]:
+    """AVT AI images: mean quality, 1 to 5, of 135 AI images and of 11 photos, which ``kind`` sets apart."""
+    path = _find(root, "evaluation_quality_appeal/quality.csv")
+    table = _text_table(path)
+    columns = [_column(table, path, name) for name in ("image_key", "rating", "prompt")]
+    rows = []
+    for key, mos, prompt in zip(*columns, strict=True):
+        generator = key.split("/")[0]
+        more = {"prompt": prompt, "kind": "photo" if generator == "own" else "ai"}
+        rows.append(
+            Row(f"images/{key}.png", _number(mos), subset=generator, group=prompt, more=more)
+        )
+    return rows
+
+
+DATASETS: dict[str, Source] = {
+    "folder": Source(read_folder, takes=("scores", "mos_range", "lower_better")),
     "biq2021": Source(read_biq2021, 0, 1),
-    "livec": Source(read_livec, 0, 100),
+    "livec": Source(read_livec, 0, 100, takes=("halves",)),
     "koniq10k": Source(read_koniq10k, 0, 100),
     "kadid10k": Source(read_kadid10k, 1, 5),
     "spaq": Source(read_spaq, 0, 100),
     "csiq": Source(read_csiq, 0, 1, lower_better=True),
     "tid2013": Source(read_tid2013, 0, 9),
-    "live": Source(read_live, 0, 100, lower_better=True),
+    "live": Source(read_live, 0, 100, lower_better=True, open_ended=True),
     "flive": Source(read_flive, 0, 100),
+    "agiqa3k": Source(read_agiqa3k, 0, 5),
+    "avt_ai": Source(read_avt_ai, 1, 5),
 }

@@ -112,7 +112,7 @@ def _features(network: LifeIQA, x: Tensor) -> tuple[Tensor, Tensor]:
 def _decode(network: LifeIQA, stage3: Tensor, stage4: Tensor) -> tuple[Floats, Floats]:
     """Return the scores (N,) and gates (N, E) of N windows."""
     output = network.decoder(stage3, stage4)
-    scores = network._to_range(output.query_scores.float().mean(1))
+    scores = network.to_range(output.query_scores.float().mean(1))
     return scores.numpy(force=True), output.routing.gates.mean(1).numpy(force=True)
 
 

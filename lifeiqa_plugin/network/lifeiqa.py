@@ -221,11 +221,11 @@ class LifeIQA(nn.Module):
         ]
         query_scores = torch.cat([output.query_scores for output in outputs]).float()
         query_scores = query_scores.unflatten(0, (-1, len(offsets)))  # (B, N, Q)
-        crop_scores = self._to_range(query_scores.mean(2))  # (B, N)
+        crop_scores = self.to_range(query_scores.mean(2))  # (B, N)
         score = crop_scores.mean(1, keepdim=True)
         if not (return_details or return_std):
             return score
-        spread = self._to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
+        spread = self.to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
         std = self._to_std(spread)
         if not return_details:
             return score, std
@@ -282,7 +282,8 @@ class LifeIQA(nn.Module):
             return torch.full_like(spread, torch.nan)
         return self.std_calibration[0] + self.std_calibration[1] * spread
 
-    def _to_range(self, raw: Tensor) -> Tensor:
+    def to_range(self, raw: Tensor) -> Tensor:
+        """Bring raw scores into ``score_range``, if there is one."""
         if self.score_range is None:
             return raw
         low, high = self.score_range

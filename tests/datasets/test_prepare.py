@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from lifeiqa_plugin.datasets.prepare import prepare, random_split
-from lifeiqa_plugin.datasets.readers import SETS, Row
+from lifeiqa_plugin.datasets.readers import DATASETS, Row
 
 
 def write(root, *names):
@@ -123,6 +123,27 @@ def make_flive(root):
     return {"database/blur/0.jpg": 0.0, "database/blur/9.jpg": 0.9}, 10
 
 
+def make_agiqa3k(root):
+    """Three generators draw each of ten prompts; the images are in a folder, which the csv does not say."""
+    names = [
+        f"{kind}_normal_{i:03d}.jpg" for kind in ("AttnGAN", "glide", "sd1.5") for i in range(10)
+    ]
+    write(root, *(f"AGIQA-3K/{n}" for n in names))
+    lines = [f'{n},"prompt, {n[-7:-4]}",{i / 6}' for i, n in enumerate(names)]
+    (root / "data.csv").write_text("name,prompt,mos_quality\n" + "\n".join(lines) + "\n")
+    return {"AGIQA-3K/AttnGAN_normal_000.jpg": 0.0, "AGIQA-3K/sd1.5_normal_009.jpg": 29 / 30}, 30
+
+
+def make_avt_ai(root):
+    keys = [f"{kind}/p{i:02d}" for kind in ("glide", "own") for i in range(1, 8)]
+    write(root, *(f"images/{key}.png" for key in keys))
+    (root / "evaluation_quality_appeal").mkdir()
+    lines = [f"{key},{1 + i % 5},0.9,{key[-3:]}" for i, key in enumerate(keys)]
+    text = "image_key,rating,std,prompt\n" + "\n".join(lines) + "\n"
+    (root / "evaluation_quality_appeal/quality.csv").write_text(text)
+    return {"images/glide/p01.png": 0.0, "images/own/p03.png": 1.0}, 14
+
+
 MAKERS = {
     name.removeprefix("make_"): maker
     for name, maker in globals().items()
@@ -132,7 +153,7 @@ OFFICIAL = {"biq2021": (27, 3, 10), "koniq10k": (6, 3, 3), "flive": (6, 2, 2)}
 
 
 def test_every_set_is_tested():
-    assert MAKERS.keys() == SETS.keys() - {"folder"}
+    assert MAKERS.keys() == DATASETS.keys() - {"folder"}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -267,7 +288,14 @@ def test_splits_are_the_same_each_time_and_by_reference():
             ValueError,
             r"1 scores that are not numbers, first 'high' of 'a\.png'",
         ),
-        ("name,mos\na.png,\n", ValueError, "1 scores that are not numbers, first nan"),
+        ("name,mos\na.png,\n", ValueError, "1 scores that are not numbers, first ''"),
+        ("name,mos\na.png,5\nb.png,5\n", ValueError, "all 2 scores are 5; nothing can be learned"),
+        (
+            "name,mos,mos_raw\na.png,5,1\n",
+            ValueError,
+            "column 'mos_raw' is one that prepare writes",
+        ),
+        ("name,mos\n", ValueError, "expected a number for each image, got no rows"),
         ("name,score\na.png,1\n", ValueError, r"expected a column mos, got \['name', 'score'\]"),
         (
             "name,mos\na.png,1\nb.png,2\nc.png,3\n",
@@ -306,3 +334,127 @@ def test_subset_of_a_folder(tmp_path):
     (tmp_path / "scores.csv").write_text("name,mos,subset\n" + rows)
     prepare("folder", tmp_path, tmp_path / "meta.csv")
     assert list(pd.read_csv(tmp_path / "meta.csv")["subset"]) == list("ababab")
+
+
+SCALES = {  # mos_range, lower_better -> the mos written, or the error
+    (0, 50): "scores go from 10 to 90, outside the scale 0 to 50; correct --mos-range",
+    (20, 100): "scores go from 10 to 90, outside the scale 20 to 100; correct --mos-range",
+    (100, 0): "--mos-range must rise, got 100 0; if lower scores are better, add --lower-better",
+    (5, 5): "--mos-range must rise, got 5 5",
+}
+
+
+def make_folder(root):
+    write(root, *(f"{i}.png" for i in range(5)))
+    rows = "".join(f"{i}.png,{10 + 20 * i},{i:03d},=1+1\n" for i in range(5))
+    (root / "scores.csv").write_text("name,mos,camera,note\n" + rows)
+
+
+@pytest.mark.parametrize("mos_range", SCALES)
+def test_a_range_that_does_not_fit(tmp_path, mos_range):
+    make_folder(tmp_path)
+    with pytest.raises(ValueError, match=SCALES[mos_range]):
+        prepare("folder", tmp_path, tmp_path / "meta.csv", mos_range=mos_range)
+    assert not (tmp_path / "meta.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("lower_better", "expected", "scale"),
+    [(False, [0.1, 0.3, 0.5, 0.7, 0.9], "0 100"), (True, [0.9, 0.7, 0.5, 0.3, 0.1], "100 0")],
+)
+def test_what_was_read_and_written_is_said(tmp_path, lower_better, expected, scale):
+    """Further columns are kept as they are written; mos_range is the score of the worst and of the best."""
+    make_folder(tmp_path)
+    about = prepare(
+        "folder", tmp_path, tmp_path / "m.csv", mos_range=(0, 100), lower_better=lower_better
+    )
+    assert "read:    minimum 10, median 50, maximum 90\n" in about
+    assert "written: minimum 0.1, median 0.5, maximum 0.9 (higher better)\n" in about
+    assert f"({'lower' if lower_better else 'higher'} better) -> 0 to 1" in about
+    table = pd.read_csv(tmp_path / "m.csv", dtype=str)
+    assert table["mos"].astype(float).tolist() == pytest.approx(expected)
+    assert set(table["mos_range"]) == {scale}
+    assert table["camera"].tolist() == ["000", "001", "002", "003", "004"]
+    assert set(table["note"]) == {"=1+1"}
+
+
+def test_scores_outside_of_a_published_scale(tmp_path):
+    make_koniq10k(tmp_path)
+    path = tmp_path / "koniq10k_distributions_sets.csv"
+    path.write_text(path.read_text().replace(",55,", ",155,"))
+    with pytest.raises(ValueError, match="0 to 155, outside the scale 0 to 100; this release is"):
+        prepare("koniq10k", tmp_path, tmp_path / "meta.csv")
+
+
+def test_live_has_scores_beyond_its_scale(tmp_path):
+    make_live(tmp_path)
+    content = {"orgs": np.zeros((1, 982), bool), "dmos": np.linspace(-2, 110, 982)[None]}
+    savemat(tmp_path / "dmos.mat", content)
+    about = prepare("live", tmp_path, tmp_path / "meta.csv")
+    assert "scores -2 to 110 (lower better) -> 0 to 1" in about
+    mos = pd.read_csv(tmp_path / "meta.csv")["mos"]
+    assert (mos.min(), mos.max()) == (0, 1)
+
+
+def test_halves_of_livec(tmp_path):
+    make_livec(tmp_path)
+    halves = tmp_path / "halves.csv"
+    halves.write_text("name,half\n" + "".join(f"{i}.bmp,{'AB'[i % 2]}\n" for i in range(3, 13)))
+    about = prepare("livec", tmp_path, tmp_path / "meta.csv", halves=halves)
+    assert "half_split: 5 train, 5 test" in about
+    table = pd.read_csv(tmp_path / "meta.csv").set_index("name")
+    assert table["half"]["Images/4.bmp"] == "A"
+    assert table["half_split"]["Images/5.bmp"] == "test"
+    halves.write_text("name,half\n3.bmp,A\n")
+    with pytest.raises(ValueError, match=r"got none for 9, first 'Images/4\.bmp'"):
+        prepare("livec", tmp_path, tmp_path / "meta.csv", halves=halves)
+
+
+def test_images_of_one_prompt_stay_together(tmp_path):
+    make_agiqa3k(tmp_path)
+    prepare("agiqa3k", tmp_path, tmp_path / "meta.csv")
+    table = pd.read_csv(tmp_path / "meta.csv")
+    assert set(table["subset"]) == {"AttnGAN", "glide", "sd1.5"}
+    assert set(table["generation"][table["subset"] == "sd1.5"]) == {"newer"}
+    assert set(table["generation"][table["subset"] != "sd1.5"]) == {"older"}
+    assert table["prompt"].nunique() == 10
+    for i in range(1, 11):
+        assert table.groupby("prompt")[f"ratio712_seed123_split_{i:02d}"].nunique().max() == 1
+
+
+def test_photos_among_ai_images(tmp_path):
+    make_avt_ai(tmp_path)
+    prepare("avt_ai", tmp_path, tmp_path / "meta.csv")
+    table = pd.read_csv(tmp_path / "meta.csv")
+    assert table.groupby("subset")["kind"].unique().map(list).to_dict() == {
+        "glide": ["ai"], "own": ["photo"],
+    }  # fmt: skip
+
+
+def test_rows_without_a_file(tmp_path):
+    make_avt_ai(tmp_path)
+    (tmp_path / "images/glide/p03.png").unlink()
+    with pytest.raises(OSError, match=r"1 of 14 images cannot be used: .*p03\.png: no such file"):
+        prepare("avt_ai", tmp_path, tmp_path / "meta.csv")
+    about = prepare("avt_ai", tmp_path, tmp_path / "meta.csv", skip_missing=True)
+    assert "1 rows were left out: their files are not there" in about
+    assert len(pd.read_csv(tmp_path / "meta.csv")) == 13
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"halves": "h.csv"}, "--halves describes livec, not koniq10k"),
+        ({"mos_range": (0, 1)}, "--mos-range describes folder, not koniq10k"),
+        ({"lower_better": True}, "--lower-better describes folder, not koniq10k"),
+        ({"scores": "s.csv"}, "--scores describes folder, not koniq10k"),
+    ],
+)
+def test_options_of_another_dataset(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        prepare("koniq10k", tmp_path, tmp_path / "meta.csv", **options)
+
+
+def test_an_unknown_dataset(tmp_path):
+    with pytest.raises(ValueError, match="no dataset is called 'kadid'; known are agiqa3k, avt_ai"):
+        prepare("kadid", tmp_path, tmp_path / "meta.csv")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.scoring import engines
 from lifeiqa_plugin.scoring.engines import ENGINES, create_engine
 from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
 
@@ -40,10 +43,47 @@ def test_a_network_of_ones_own():
     ("engine", "message"),
     [
         ("trch", "no engine is called 'trch'; did you mean 'torch'?"),
-        ("zzz", "no engine is called 'zzz'; known are auto, torch"),
+        ("zzz", "no engine is called 'zzz'; known are auto, torch, onnxruntime, openvino"),
     ],
 )
 def test_unknown_engines(engine, message):
     assert "torch" in ENGINES
     with pytest.raises(ValueError, match=message):
         create_engine(engine)
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "gpu", "engine"),
+    [
+        (None, "auto", None, "onnxruntime"),
+        (None, "cpu", "nvidia-smi", "onnxruntime"),
+        (None, "auto", "nvidia-smi", "torch"),
+        (None, "cuda", "nvidia-smi", "torch"),
+        ("mine.safetensors", "cpu", None, "torch"),
+        ("mine.onnx", "cuda", None, "onnxruntime"),
+        ("mine.xml", "auto", None, "openvino"),
+    ],
+)
+def test_what_auto_chooses(model, device, gpu, engine, monkeypatch):
+    monkeypatch.setattr(engines.shutil, "which", lambda name: gpu)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(
+        engines.importlib, "import_module", lambda name: SimpleNamespace(create=lambda *_: name)
+    )
+    assert create_engine(model=model, device=device) == ENGINES[engine]
+
+
+@pytest.mark.parametrize(
+    ("engine", "install"),
+    [
+        ("torch", "pip install lifeiqa_plugin"),
+        ("onnxruntime", r"pip install 'lifeiqa_plugin\[onnx\]' or onnxruntime"),
+        ("openvino", r"pip install 'lifeiqa_plugin\[openvino\]' or openvino"),
+    ],
+)
+def test_engines_that_are_not_installed(engine, install, monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=f"engine {engine} is not installed: {install}$"):
+        create_engine(engine)
+    with pytest.raises(ImportError, match="engine torch is not installed"):
+        create_engine("auto")

@@ -99,9 +99,9 @@ def test_evaluate_all_rows_of_any_phase(folder, capsys):
         ("prepare csiq photos", r"expected csiq\.DMOS\.csv or csiq\.DMOS\.xlsx; found 000\.png, "),
         (
             "prepare kadid photos",
-            "no set is called 'kadid'; known are biq2021, csiq, flive, folder, kadid10k",
+            "no dataset is called 'kadid'; known are agiqa3k, avt_ai, biq2021, csiq",
         ),
-        ("prepare livec photos --lower-better", "describe a 'folder'; livec is known"),
+        ("prepare livec photos --lower-better", "--lower-better describes folder, not livec"),
         ("evaluate photos/scores.csv photos --model nowhere", "nowhere: no such file"),
         (
             "train -opt options/train/quick.yml --force_yml trian:x=1",

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.datasets.readers import SETS
+from lifeiqa_plugin.datasets.readers import DATASETS
 from lifeiqa_plugin.network import lifeiqa as arch
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
 from lifeiqa_plugin.training import options as options_module
@@ -30,7 +30,7 @@ CROPS = {  # of each image in an epoch of the released code
 
 
 def test_every_set_has_its_files():
-    sets = SETS.keys() - {"folder", "biq2021"}
+    sets = DATASETS.keys() - {"folder", "biq2021", "agiqa3k", "avt_ai"}
     assert set(NAMES) == {"quick", "bundled", "biq2021", *sets, "koniq10k_paper"}
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import shutil
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -37,8 +39,22 @@ class Engine(Protocol):
         """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
 
 
-ENGINES = {"torch": "lifeiqa_plugin.scoring.engines.torch_engine"}
-"""Name -> the module that has ``create(model, device) -> Engine``."""
+ENGINES = {
+    "torch": "lifeiqa_plugin.scoring.engines.torch_engine",
+    "onnxruntime": "lifeiqa_plugin.scoring.engines.onnxruntime_engine",
+    "openvino": "lifeiqa_plugin.scoring.engines.openvino_engine",
+}
+"""Name, which is also that of the package it needs -> the module that has ``create(model, device) -> Engine``."""
+
+INSTALL = {
+    "torch": "lifeiqa_plugin",
+    "onnxruntime": "'lifeiqa_plugin[onnx]' or onnxruntime",
+    "openvino": "'lifeiqa_plugin[openvino]' or openvino",
+}
+"""What ``pip install`` takes for each of them."""
+
+EXPORTED = {".onnx": "onnxruntime", ".xml": "openvino"}
+"""Ending of an exported file -> the engine that ``auto`` takes for it."""
 
 
 def create_engine(
@@ -47,8 +63,9 @@ def create_engine(
     """Make an engine.
 
     Args:
-        engine: key of ``ENGINES``, or ``auto``.
-        model: a checkpoint; None for the bundled one.
+        engine: key of ``ENGINES``, or ``auto``: that of the file that ``lifeiqa export`` wrote; for the bundled network
+            ONNX Runtime where it is installed and no GPU is at hand; else torch.
+        model: a checkpoint or an exported file; None for the bundled network.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
@@ -56,10 +73,23 @@ def create_engine(
         OSError: a checkpoint that cannot be read.
         ImportError: the engine is not installed.
     """
-    name = "torch" if engine == "auto" else engine
+    name = _choose_engine(model, device) if engine == "auto" else engine
     if name not in ENGINES:
         near = difflib.get_close_matches(name, ENGINES, n=1)
         known = f"did you mean {near[0]!r}?" if near else f"known are auto, {', '.join(ENGINES)}"
         raise ValueError(f"no engine is called {name!r}; {known}")
+    if importlib.util.find_spec(name) is None:
+        raise ImportError(f"engine {name} is not installed: pip install {INSTALL[name]}")
     created: Engine = importlib.import_module(ENGINES[name]).create(model, device)
     return created
+
+
+def _choose_engine(model: str | Path | None, device: str) -> str:
+    suffix = "" if model is None else Path(model).suffix
+    if suffix in EXPORTED:
+        return EXPORTED[suffix]
+    has_runtime = importlib.util.find_spec("onnxruntime") is not None
+    wants_gpu = device.startswith("cuda") or (device == "auto" and shutil.which("nvidia-smi"))
+    if model is None and has_runtime and not wants_gpu:
+        return "onnxruntime"
+    return "torch"

@@ -1,0 +1,66 @@
+"""What an exported file says of itself, so that an engine needs nothing else; no torch here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from lifeiqa_plugin.network.geometry import working_shape
+
+KEY = "lifeiqa"
+"""Name of the entry in the file's metadata."""
+
+FORMAT = 1
+OUTPUTS = ("score", "std", "distortions")
+
+
+@dataclass(frozen=True)
+class About:
+    """The description of an exported network.
+
+    Attributes:
+        crop_size: the least side of an image at its working size.
+        working_size: shorter side to which larger images are reduced.
+        whole_image: whether the image passes in one piece; else it is cut into crops, inside the graph.
+        distortions: names of the columns of the output ``distortions``; empty if there is no such output.
+        version: of this package, when the file was written.
+        weights_sha256: of the checkpoint file that was exported.
+        training_data: what the checkpoint says of its training.
+        licence: of the weights.
+        format: of this description.
+    """
+
+    crop_size: int
+    working_size: int
+    whole_image: bool
+    distortions: tuple[str, ...]
+    version: str
+    weights_sha256: str
+    training_data: str = "not stated"
+    licence: str = "not stated"
+    format: int = FORMAT
+
+    def working_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) to which an image has to be resized."""
+        return working_shape(height, width, self.crop_size, self.working_size)
+
+    def to_json(self) -> str:
+        """Return the text that :func:`parse_about` reads."""
+        return json.dumps(asdict(self))
+
+
+def parse_about(text: str | None, path: object) -> About:
+    """Read the description in the metadata of ``path``.
+
+    Raises:
+        ValueError: there is none, or it is of another format.
+    """
+    if text is None:
+        raise ValueError(f"{path}: not written by 'lifeiqa export'")
+    try:
+        fields = json.loads(text)
+        if fields["format"] != FORMAT:
+            raise ValueError(f"format {fields['format']!r}, expected {FORMAT}; export it again")
+        return About(**fields | {"distortions": tuple(fields["distortions"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its description cannot be used ({error})") from error

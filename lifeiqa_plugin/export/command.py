@@ -1,0 +1,56 @@
+"""``lifeiqa export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lifeiqa_plugin.export.about import OUTPUTS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``lifeiqa export`` takes."""
+    parser.add_argument("--model", type=Path, help="checkpoint (default: the bundled one)")
+    parser.add_argument(
+        "--format",
+        choices=["onnx", "openvino", "torch-export"],
+        default="onnx",
+        help="default onnx; openvino writes .xml and .bin",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--outputs",
+        nargs="+",
+        choices=OUTPUTS,
+        help="default: all that the model has; lifeiqa score needs score and std",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="torch-export: of the images (default: a square of the working size)",
+    )
+    parser.add_argument(
+        "--link-weights",
+        action="store_true",
+        help="onnx: refer to the weights in the checkpoint, which stays beside the file",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, and say what was written."""
+    from lifeiqa_plugin.export.write import export_checkpoint
+
+    about = export_checkpoint(
+        args.out,
+        args.format,
+        args.model,
+        outputs=tuple(args.outputs) if args.outputs else None,
+        size=tuple(args.size) if args.size else None,
+        link_weights=args.link_weights,
+        overwrite=args.overwrite,
+    )
+    kind = "whole images" if about.whole_image else f"crops of {about.crop_size}"
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes, {kind}, weights {about.weights_sha256}")

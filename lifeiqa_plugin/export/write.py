@@ -1,0 +1,233 @@
+"""``export_checkpoint``: write a file, prove that it says what torch says, and only then put it in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lifeiqa_plugin import __version__
+from lifeiqa_plugin.arguments import UsageError
+from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT, build_lifeiqa
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.export.about import KEY, OUTPUTS, About
+from lifeiqa_plugin.export.graph import ScoringGraph
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.scoring.engines import Floats
+
+TOLERANCE = 1e-4
+"""How far an exported file may be from torch, in every output."""
+
+PROOFS = ((2, 0, 0), (1, 5, 93), (3, 131, 20))
+"""Batch size, and by how much height and width exceed the crop size, of the random images that are compared."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """Ending of the file, and what has to be installed: package and extra."""
+
+    suffix: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    "openvino": Format(".xml", ("onnx", "onnxscript", "openvino"), "openvino"),
+    "torch-export": Format(".pt2"),
+}
+
+
+def export_checkpoint(
+    path: Path,
+    format: str,
+    checkpoint: Path | None = None,
+    outputs: tuple[str, ...] | None = None,
+    size: tuple[int, int] | None = None,
+    link_weights: bool = False,
+    overwrite: bool = False,
+) -> About:
+    """Export a checkpoint, and compare the file with torch on random images before it is put in its place.
+
+    Args:
+        path: of the file to write; OpenVINO's weights go beside it, as ``.bin``.
+        format: a key of ``FORMATS``.
+        checkpoint: None for the bundled one.
+        outputs: some of ``OUTPUTS``; None for all that the network has.
+        size: height and width of the images for ``torch-export``, which cannot leave them open; None for a square of
+            the working size.
+        link_weights: for ONNX: refer to the weights in ``checkpoint``, a safetensors file in the same folder.
+        overwrite: replace what is there.
+
+    Raises:
+        UsageError: arguments that cannot be.
+        OSError: a file that cannot be read or written.
+        ValueError: a checkpoint that is none, or a network that comes out different from torch.
+        ImportError: a package that the format needs is not installed.
+    """
+    source = BUNDLED[DEFAULT].path if checkpoint is None else checkpoint
+    _check_arguments(path, format, size, overwrite)
+    if link_weights and (format != "onnx" or source.resolve().parent != path.resolve().parent):
+        raise UsageError(f"{path}: only an ONNX file beside {source} can refer to its weights")
+    network = build_lifeiqa(pretrained_model_path=source).eval()
+    outputs = _choose_outputs(network, outputs)
+    about = describe(network, source, outputs)
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        if format == "torch-export":
+            _write_torch(network, outputs, about, part, size)
+        else:
+            _write_any_size(network, outputs, about, part, source if link_weights else None)
+        for file in _files(part):
+            file.replace(path.with_suffix(file.suffix))
+    finally:
+        for file in _files(part):
+            file.unlink(missing_ok=True)
+    return about
+
+
+def _check_arguments(
+    path: Path, format: str, size: tuple[int, int] | None, overwrite: bool
+) -> None:
+    if format not in FORMATS:
+        raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    wanted = FORMATS[format]
+    if path.suffix != wanted.suffix:
+        raise UsageError(f"{path}: a file of the format {format} ends in {wanted.suffix}")
+    if size is not None and format != "torch-export":
+        raise UsageError(f"a size is for torch-export only; {format} takes images of any size")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; choose another name, or --overwrite")
+    for package in wanted.packages:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"{format} needs {package}: pip install 'lifeiqa_plugin[{wanted.extra}]'"
+            )
+
+
+def _choose_outputs(network: LifeIQA, outputs: tuple[str, ...] | None) -> tuple[str, ...]:
+    there = OUTPUTS if network.distortion_names else OUTPUTS[:2]
+    if outputs is None:
+        return there
+    for name in outputs:
+        if name not in there:
+            raise UsageError(f"this model has no output {name!r}; it has {', '.join(there)}")
+    return outputs
+
+
+def describe(network: LifeIQA, checkpoint: Path, outputs: tuple[str, ...] = OUTPUTS) -> About:
+    """Return the description of a network that was read from ``checkpoint``."""
+    about = About(
+        crop_size=network.crop_size,
+        working_size=network.working_size,
+        whole_image=network.whole_image,
+        distortions=network.distortion_names if "distortions" in outputs else (),
+        version=__version__,
+        weights_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+    )
+    card = read_checkpoint(checkpoint).card
+    if card is None:
+        return about
+    return dataclasses.replace(about, training_data=card.training_data, licence=card.licence)
+
+
+def _write_any_size(
+    network: LifeIQA, outputs: tuple[str, ...], about: About, path: Path, linked: Path | None
+) -> None:
+    """Write ONNX, or OpenVINO's form of it."""
+    import onnx
+
+    from lifeiqa_plugin.export.onnx_file import build_onnx, link_weights
+
+    model = build_onnx(network, outputs, about)
+    if linked is not None:
+        link_weights(model, linked)
+    onnx_path = path.with_suffix(".onnx")
+    onnx.save(model, onnx_path)
+    try:
+        if path.suffix == ".xml":
+            _convert_to_openvino(onnx_path, about, path)
+        _prove(network, outputs, path)
+    finally:
+        if path != onnx_path:
+            onnx_path.unlink()
+
+
+def _largest_difference(found: Floats, wanted: Floats) -> float:
+    """NaN where only one of them is NaN, as the std of a network without calibration is in both."""
+    both_nan = np.isnan(found) & np.isnan(wanted)
+    return float(np.where(both_nan, 0, np.abs(found - wanted)).max())
+
+
+def _convert_to_openvino(onnx_path: Path, about: About, path: Path) -> None:
+    import openvino
+
+    model = openvino.convert_model(onnx_path)
+    model.set_rt_info(about.to_json(), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _prove(network: LifeIQA, outputs: tuple[str, ...], path: Path) -> None:
+    """Compare a file with torch on random images of several shapes.
+
+    Raises:
+        ValueError: they differ by more than ``TOLERANCE``.
+    """
+    run = _runner(path)
+    graph = ScoringGraph(network, outputs)
+    for batch, more_height, more_width in PROOFS:
+        shape = (batch, 3, network.crop_size + more_height, network.crop_size + more_width)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            expected = graph(images)
+        found = run(images.numpy())
+        for name, wanted in zip(outputs, expected, strict=True):
+            error = _largest_difference(found[name], wanted.numpy())
+            if not error <= TOLERANCE:
+                raise ValueError(
+                    f"{name} of the exported network differs from torch's by {error:.2g} for images of "
+                    f"{tuple(shape)}; this backbone cannot be exported so, try torch-export"
+                )
+
+
+def _write_torch(
+    network: LifeIQA,
+    outputs: tuple[str, ...],
+    about: About,
+    path: Path,
+    size: tuple[int, int] | None,
+) -> None:
+    """Write what ``torch.export.load`` reads: any batch, one size."""
+    height, width = size or (network.working_size, network.working_size)
+    batch = torch.export.Dim("batch")
+    with torch.no_grad():
+        program = torch.export.export(
+            ScoringGraph(network, outputs),
+            (torch.rand(2, 3, height, width),),
+            dynamic_shapes={"images": {0: batch}},
+            strict=False,
+        )
+    torch.export.save(program, path, extra_files={KEY: about.to_json()})
+
+
+def _runner(path: Path) -> Callable[[Floats], dict[str, Floats]]:
+    if path.suffix == ".xml":
+        from lifeiqa_plugin.scoring.engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path).run
+    from lifeiqa_plugin.scoring.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(path, "cpu").run
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, and OpenVINO's second one."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]

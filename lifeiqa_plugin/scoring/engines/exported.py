@@ -1,0 +1,56 @@
+"""What the engines of exported files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from lifeiqa_plugin.export.about import About
+from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+
+BUNDLED_ONNX = Path(__file__).parents[2] / "checkpoints" / "lifeiqa.onnx"
+"""The bundled network's graph; its weights are those of the checkpoint beside it."""
+
+
+def choose_file(model: str | Path | None, suffixes: tuple[str, ...]) -> Path:
+    """Return the exported file that an engine shall read.
+
+    Raises:
+        ValueError: ``model`` is not an exported file.
+        FileNotFoundError: there is no such file.
+    """
+    path = BUNDLED_ONNX if model is None else Path(model)
+    if path.suffix not in suffixes:
+        raise ValueError(
+            f"{path}: this engine reads {' or '.join(suffixes)}; write one with "
+            f"lifeiqa export --model {path} --format onnx -o {path.stem}.onnx"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; lifeiqa export writes one")
+    return path
+
+
+def count_threads() -> int:
+    """Return how many threads shall work on a batch: ``OMP_NUM_THREADS`` as for torch, else one per usable core."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def to_output(values: dict[str, Floats], about: About, path: Path) -> EngineOutput:
+    """Name the outputs of a file.
+
+    Raises:
+        ValueError: it has no ``score`` or no ``std``.
+    """
+    for name in ("score", "std"):
+        if name not in values:
+            raise ValueError(f"{path}: has no output {name!r}; export it again with all outputs")
+    nothing = np.zeros((len(values["score"]), 0), np.float32)
+    distortions = values["distortions"] if about.distortions else nothing
+    return EngineOutput(values["score"], values["std"], distortions)

@@ -1,0 +1,78 @@
+"""The network as ONNX Runtime runs it: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+from lifeiqa_plugin.export.about import KEY, parse_about
+from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines.exported import choose_file, count_threads, to_output
+
+
+def create(model: str | Path | None = None, device: str = "auto") -> OnnxRuntimeEngine:
+    """Load the bundled network, or an ``.onnx`` file, on a device."""
+    return OnnxRuntimeEngine(choose_file(model, (".onnx",)), device)
+
+
+class OnnxRuntimeEngine:
+    """A file of ``lifeiqa export --format onnx`` as an engine.
+
+    Args:
+        path: of the file.
+        device: ``auto``, ``cpu`` or ``cuda``; auto takes CUDA where onnxruntime-gpu offers it.
+
+    Raises:
+        ValueError: CUDA is asked for and not there, or the file is not one of ours.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        try:
+            self.session = onnxruntime.InferenceSession(
+                path, _options(), providers=_providers(device)
+            )
+        except _LOAD_ERRORS as error:
+            raise ValueError(f"{path}: ONNX Runtime cannot read it ({error})") from error
+        self.path = path
+        self.about = parse_about(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        self.names = self.about.distortions
+        self.working_shape = self.about.working_shape
+        self._outputs = [output.name for output in self.session.get_outputs()]
+
+    def run(self, batch: Floats) -> dict[str, Floats]:
+        """Return every output of the file by its name."""
+        return dict(zip(self._outputs, self.session.run(None, {"images": batch}), strict=True))
+
+    def score(self, batch: Floats) -> EngineOutput:
+        """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
+        return to_output(self.run(batch), self.about, self.path)
+
+
+_LOAD_ERRORS = (
+    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
+    onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
+    onnxruntime.capi.onnxruntime_pybind11_state.NoSuchFile,
+)
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = count_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores decode, too
+    options.enable_mem_pattern = False  # plans memory for one shape, and shapes change
+    options.enable_cpu_mem_arena = False  # would keep the peak of the largest image
+    options.log_severity_level = 3  # errors
+    return options
+
+
+def _providers(device: str) -> list[str]:
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device.startswith("cuda") and not has_cuda:
+        raise ValueError(
+            f"device {device}: onnxruntime here has no CUDA; install onnxruntime-gpu, or use cpu"
+        )
+    if device != "cpu" and has_cuda:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]

@@ -1,0 +1,61 @@
+"""The network as OpenVINO runs it on a CPU: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openvino
+
+from lifeiqa_plugin.export.about import KEY, parse_about
+from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines.exported import choose_file, count_threads, to_output
+
+
+def create(model: str | Path | None = None, device: str = "auto") -> OpenVinoEngine:
+    """Load the bundled network, or an ``.xml`` or ``.onnx`` file."""
+    if device.startswith("cuda"):
+        raise ValueError(f"device {device}: OpenVINO has no CUDA; use --engine torch, or cpu")
+    return OpenVinoEngine(choose_file(model, (".xml", ".onnx")))
+
+
+class OpenVinoEngine:
+    """A file of ``lifeiqa export --format openvino`` or ``onnx`` as an engine; float32, so that scores are equal.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: the file is not one of ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"{path}: OpenVINO cannot read it ({reason})") from error
+        self.path = path
+        self.about = parse_about(_read_about(model), path)
+        self.names = self.about.distortions
+        self.working_shape = self.about.working_shape
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": count_threads()}
+        self._compiled = core.compile_model(model, "CPU", options)
+        self._outputs = [output.any_name for output in self._compiled.outputs]
+
+    def run(self, batch: Floats) -> dict[str, Floats]:
+        """Return every output of the file by its name."""
+        found = self._compiled([batch])
+        return {name: found[i].copy() for i, name in enumerate(self._outputs)}
+
+    def score(self, batch: Floats) -> EngineOutput:
+        """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
+        return to_output(self.run(batch), self.about, self.path)
+
+
+def _read_about(model: openvino.Model) -> str | None:
+    """From our own ``.xml``; from ONNX, whose metadata OpenVINO keeps under ``framework``."""
+    for place in ([KEY], ["framework", KEY]):
+        if model.has_rt_info(place):
+            return str(model.get_rt_info(place).value)
+    return None
