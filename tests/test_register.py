@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import shutil
+import zipapp
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,54 @@ except RuntimeError as error:
     assert text.endswith(
         "Wanted the tables of pyiqa 0.1.16 or newer: pip install --upgrade 'pyiqa>=0.1.16'"
     )
+
+
+def stage(folder):
+    """What ``pip install --target`` puts into a folder, whose start-up files no Python reads."""
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "lifeiqa_plugin", folder / "lifeiqa_plugin", ignore=unwanted)
+    for name in ("_lifeiqa_autoload.py", "_lifeiqa_autoload.pth"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def test_a_target_folder_needs_the_import(run_python, tmp_path):
+    """``pip install --target folder`` with ``PYTHONPATH=folder``."""
+    folder = stage(tmp_path / "target")
+    code = PYIQA + NO_ENTRY_POINTS + LISTED + "import lifeiqa_plugin\n" + LISTED + KNOWN
+    code += "print(lifeiqa_plugin.__file__)"
+    environ = {"PYTHONPATH": str(folder), "LIFEIQA_AUTOLOAD": "0"}
+    done = run_python("-W", "error", "-c", code, cwd=tmp_path, **environ)
+    expected = ["False", "True", "True", str(folder / "lifeiqa_plugin" / "__init__.py")]
+    assert (done.stdout.split(), done.stderr) == (expected, "")
+
+
+@pytest.mark.slow
+def test_a_zip_application_needs_the_import(run_python, tmp_path):
+    """The bundled weights are read out of the archive too."""
+    folder = stage(tmp_path / "source")
+    (folder / "__main__.py").write_text(
+        "import lifeiqa_plugin, pyiqa, torch\n"
+        "metric = pyiqa.create_metric('lifeiqa', device='cpu')\n"
+        "print(lifeiqa_plugin.__file__, metric(torch.full((1, 3, 64, 64), 0.5)).item())\n"
+    )
+    archive = tmp_path / "application.pyz"
+    zipapp.create_archive(folder, archive)
+    done = run_python(archive, cwd=tmp_path, LIFEIQA_AUTOLOAD="0")
+    assert done.returncode == 0, done.stderr
+    path, score = done.stdout.split()[-2:]
+    assert path == str(archive / "lifeiqa_plugin" / "__init__.py")
+    assert 0 < float(score) < 1
+
+
+def test_every_metric_has_its_weights_and_all_bundled_weights_their_metric():
+    metrics = importlib.import_module("_lifeiqa_autoload").METRICS
+    bundled = importlib.import_module("lifeiqa_plugin.checkpoints.factory").BUNDLED
+    named = {
+        name: about["metric_opts"].get("pretrained", "default") for name, about in metrics.items()
+    }
+    expected = {f"lifeiqa-{name}": name for name in bundled if name != "default"}
+    assert named == {"lifeiqa": "default"} | expected
 
 
 def test_public_names():
