@@ -46,7 +46,7 @@ def test_smallest_jpeg_writes_what_it_says(folder, capsys):
     size = (folder / "out.jpg").stat().st_size
     assert f"out.jpg: quality 10, {size:,} bytes" in printed
     assert len(printed.splitlines()) == 2 + len(example.QUALITIES)
-    with pytest.raises(SystemExit, match="even quality 95 scores more than -1.0 less"):
+    with pytest.raises(SystemExit, match=r"even quality 95 scores more than -1\.0 less"):
         example.main([*arguments[:-1], "-1"])
 
 
