@@ -281,7 +281,10 @@ def _from_options(name: str, options: dict[str, Any], by: Sequence[str]) -> Labe
     root = str(options["dataroot_target"])
     images = _images(rows, root, dataset.meta_info, by)
     words = f"{len(rows):,} rows, phase {options['phase']}"
-    return LabelledDataset(name, root, images, HostReader(images, dataset), words)
+    reader: Reader = FileReader(images)
+    if options.get("augment"):
+        reader = HostReader(images, dataset)
+    return LabelledDataset(name, root, images, reader, words)
 
 
 def _host_row(name: str, row: Sequence[Any], options: dict[str, Any]) -> HostRow:
@@ -307,7 +310,7 @@ def _higher_better(label: float, options: dict[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class HostReader:
-    """Reads images through a dataset of pyiqa, whose items hold ``img`` and perhaps ``ref_img``."""
+    """Reads images through a dataset of pyiqa, which changes them; its items hold ``img`` and perhaps ``ref_img``."""
 
     images: list[LabelledImage]
     dataset: Any
@@ -367,8 +370,8 @@ def _images(
         )
     groups: dict[str, dict[str, str]] = {}
     for column in meta.columns[1::-1]:  # names in the first column win over those in the second
-        for name, values in zip(meta[column], meta[columns].to_dict("records"), strict=True):
-            groups[str(name)] = {key: str(value) for key, value in values.items()}
+        for row, name in enumerate(meta[column]):
+            groups[str(name)] = {key: str(meta[key].iloc[row]) for key in columns}
     images = []
     for path, mos, reference in rows:
         name = Path(os.path.relpath(path, root)).as_posix()

@@ -15,6 +15,7 @@ D distortions.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
@@ -194,6 +195,11 @@ class LifeIQA(nn.Module):
                 f"which takes {self.crop_size}x{self.crop_size} only"
             )
         self.backbone = create_backbone(backbone, backbone_pretrained, self.crop_size)
+        smallest = self.backbone.feature_info.reduction()[-1]
+        if self.crop_size < smallest:
+            raise ValueError(
+                f"crop_size must be at least {smallest} for {backbone!r}, got {self.crop_size}"
+            )
         stage3_channels, stage4_channels = self.backbone.feature_info.channels()
         self.decoder = Decoder(stage3_channels, stage4_channels, decoder_config)
         for name, values in {"mean": expected.mean, "std": expected.std}.items():
@@ -223,6 +229,8 @@ class LifeIQA(nn.Module):
         query_scores = query_scores.unflatten(0, (-1, len(offsets)))  # (B, N, Q)
         crop_scores = self.to_range(query_scores.mean(2))  # (B, N)
         score = crop_scores.mean(1, keepdim=True)
+        if not self.training:
+            _check_score(score)
         if not (return_details or return_std):
             return score
         spread = self.to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
@@ -326,9 +334,20 @@ class LifeIQA(nn.Module):
 def _pair(name: str, value: Sequence[float]) -> tuple[float, float]:
     try:
         first, second = map(float, value)
+        is_finite = math.isfinite(first) and math.isfinite(second)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be two numbers, got {value!r}") from error
+    if not is_finite:
+        raise ValueError(f"{name} must be two finite numbers, got {value!r}")
     return first, second
+
+
+def _check_score(score: Tensor) -> None:
+    """Refuse to give NaN or infinity as a score; the images have been checked."""
+    if not torch.compiler.is_compiling() and not score.isfinite().all():
+        raise FloatingPointError(
+            "the score is not finite: the weights are damaged, or too large for their data type"
+        )
 
 
 def _checked_images(x: Tensor) -> Tensor:

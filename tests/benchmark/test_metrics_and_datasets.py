@@ -215,6 +215,12 @@ def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
     ]
     (item,) = read_items(found, [0], with_references=True)
     assert (item.tensors[1] == 1).all()
+    options["pairs"]["augment"] = {"hflip": False}
+    (tmp_path / "d.yml").write_text(yaml.safe_dump(options))
+    (found,) = find_datasets([], tmp_path / "d.yml")
+    (hosts,) = read_items(found, [0], with_references=True)
+    assert torch.equal(hosts.tensors[0], item.tensors[0])
+    assert torch.equal(hosts.tensors[1], item.tensors[1])
 
 
 @pytest.mark.parametrize(

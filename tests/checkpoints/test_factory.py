@@ -33,8 +33,8 @@ class Upturned(LifeIQA):
         self.config["factor"] = factor
         self.factor = factor
 
-    def _to_range(self, raw):
-        return -self.factor * super()._to_range(raw)
+    def to_range(self, raw):
+        return -self.factor * super().to_range(raw)
 
 
 class Forgetful(LifeIQA):

@@ -22,12 +22,13 @@ from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.host import forgetful_logger
 
 ROOT = Path(__file__).parents[2]
+SHARED = {"measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
 TESTED_ELSEWHERE = {"quote_results", "released_protocol", "scatter", "make_distorted"}
 
 
 def test_every_script_is_run_by_a_test():
     folders = [ROOT / name for name in ("measurements", "tools", "examples")]
-    scripts = {path.stem for folder in folders for path in folder.glob("*.py")} - {"measuring"}
+    scripts = {path.stem for folder in folders for path in folder.glob("*.py")} - SHARED
     run = set(re.findall(r'run_main\(\s*"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
     assert scripts == run | TESTED_ELSEWHERE
 

@@ -15,9 +15,8 @@ from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(
-    path.stem for path in (ROOT / "measurements").glob("*.py") if path.stem != "measuring"
-)
+SHARED = {"measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
+SCRIPTS = sorted({path.stem for path in (ROOT / "measurements").glob("*.py")} - SHARED)
 
 
 @pytest.fixture

@@ -641,6 +641,9 @@ def test_pixels_a_little_outside_count_as_the_nearest_inside(network):
             r"score_range must be \(low, high\) with low < high, got \(1.0, 1.0\)",
         ),
         ({"crop_size": 0}, "crop_size must be at least 1, got 0"),
+        ({"crop_size": 31}, "crop_size must be at least 32 for 'test_efficientnet', got 31"),
+        ({"std_calibration": (0, float("nan"))}, "std_calibration must be two finite numbers, got"),
+        ({"score_range": (0, float("inf"))}, "score_range must be two finite numbers, got"),
         (
             {"crop_size": 200, "working_size": 199},
             "working_size must be at least crop_size=200, got 199",
@@ -653,6 +656,15 @@ def test_pixels_a_little_outside_count_as_the_nearest_inside(network):
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         tiny(**options)
+
+
+def test_damaged_weights_give_no_score(network):
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        network.decoder.head.weight[0, 3] = float("nan")
+    for options in ({}, {"return_std": True}, {"return_details": True}):
+        with pytest.raises(FloatingPointError, match="the score is not finite: the weights are"):
+            network(x, **options)
 
 
 def test_the_network_of_these_tests_tells_images_apart(network):

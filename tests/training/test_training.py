@@ -448,8 +448,8 @@ class UpsideDown(LifeIQA):
         super().__init__(**options)
         self.config["shift"] = self.shift = shift
 
-    def _to_range(self, raw: torch.Tensor) -> torch.Tensor:
-        return self.shift - super()._to_range(raw)
+    def to_range(self, raw: torch.Tensor) -> torch.Tensor:
+        return self.shift - super().to_range(raw)
 
 
 def test_a_subclass_is_trained_validated_tested_and_read_as_itself(write_options, images):
