@@ -6,6 +6,7 @@ everything is built offline. ``PYIQA`` loads pyiqa's tables alone; the last test
 
 from __future__ import annotations
 
+import csv
 import shutil
 import sys
 import venv
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lifeiqa_plugin import score
 
 pytestmark = pytest.mark.install
 
@@ -29,6 +32,7 @@ OFFLINE = [
     "--disable-pip-version-check",
     "--quiet",
 ]
+LIGHT = ["PIL", "numpy", "onnxruntime", "pyarrow", "tqdm"]
 EDITABLE = {"editable": "lenient", "editable strict": "strict", "editable compat": "compat"}
 
 PYIQA = """
@@ -98,6 +102,26 @@ def packages(tmp_path_factory):
         if "lifeiqa" not in name:
             (links / name).symlink_to(entry)
     return links
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory, packages, built, run_python):
+    """An environment with the wheel and the packages of the light install: no torch, no pyiqa, no pip."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("light")
+    venv.create(folder, symlinks=True)
+    (folder / "empty").mkdir()
+    environment = Environment(folder, run_python)
+    for name in LIGHT:
+        (environment.site_packages / name).symlink_to(packages / name)
+    for libraries in packages.glob("*.libs"):
+        (environment.site_packages / libraries.name).symlink_to(libraries)
+    python = folder / "bin" / "python"
+    done = run_python(
+        "-m", "pip", "--python", python, "install", *OFFLINE, built["wheel"], cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return environment
 
 
 @pytest.fixture(scope="session")
@@ -208,11 +232,11 @@ def test_entry_point(installed):
 
 
 def test_package_data(installed):
-    names = {file.name for file in (ROOT / "lifeiqa_plugin" / "checkpoints").glob("*.safetensors")}
+    names = {file.name for file in (ROOT / "lifeiqa_plugin" / "checkpoints").glob("*.[os]*")}
     code = """
 import lifeiqa_plugin, pathlib
 folder = pathlib.Path(lifeiqa_plugin.__file__).parent
-print((folder / "py.typed").exists(), *sorted(file.name for file in (folder / "checkpoints").glob("*.safetensors")))
+print((folder / "py.typed").exists(), *sorted(file.name for file in (folder / "checkpoints").glob("*.[os]*")))
 """
     assert names
     assert installed.run("-c", code).split() == ["True", *sorted(names)]
@@ -312,3 +336,37 @@ except SyntaxError as error:
     print("the real error:", error)
 """
     assert environment.run("-c", code, silent=False).startswith("the real error: invalid syntax")
+
+
+def test_light_install_scores_as_torch_does(light):
+    """Without torch and pyiqa, neither of which can be imported there."""
+    photos = sorted((ROOT / "examples" / "photos").glob("c*_0_clean.jpg"))
+    assert len(photos) == 3
+    for package in ("torch", "pyiqa", "pandas", "scipy"):
+        assert (
+            light.run("-c", f"import importlib.util as u; print(u.find_spec({package!r}))")
+            == "None"
+        )
+    light.run("-m", "lifeiqa_plugin", "score", *photos, "-o", "scores.csv", silent=False)
+    with open(light.folder / "empty" / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = list(score(photos, engine="torch", device="cpu"))
+    for row, image in zip(rows, expected, strict=True):
+        assert (row["path"], row["error"]) == (image.name, "")
+        assert float(row["score"]) == pytest.approx(image.score, abs=1e-4)
+        assert float(row["std"]) == pytest.approx(image.std, abs=1e-4)
+
+
+def test_light_install_names_what_it_lacks(light):
+    code = """
+from lifeiqa_plugin.scoring.engines import create_engine
+for engine in ("torch", "openvino"):
+    try:
+        create_engine(engine)
+    except ImportError as error:
+        print(error)
+"""
+    assert light.run("-c", code).splitlines() == [
+        "engine torch is not installed: pip install lifeiqa_plugin",
+        "engine openvino is not installed: pip install 'lifeiqa_plugin[openvino]' or openvino",
+    ]

@@ -78,6 +78,11 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             raise ValueError(
                 "ladder_share needs crops_per_image of 2 or more, the undistorted crop and its rungs"
             )
+        size, drawn = self.options.crop_size or 1, self.options.working_range
+        if drawn is not None and not (len(drawn) == 2 and size <= drawn[0] <= drawn[1]):
+            raise ValueError(
+                f"working_range must be [lowest, highest], both at least crop_size={size}, got {drawn}"
+            )
         folder = self.options.ladder_folder
         self.ladder_photos = [] if folder is None else find_images(folder)
 
@@ -191,6 +196,9 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         size, working_size = self.options.crop_size, self.options.working_size
         if size is None or working_size is None:
             raise ValueError("crop_size and working_size are missing; give the network's")
+        if self.options.working_range is not None:
+            low, high = self.options.working_range
+            working_size = low + _randint(high - low + 1, generator)
         stack = to_working_size(images, size, working_size).flatten(0, 1)  # (3 * N, H, W)
         crops = random_crops(stack, places, size, self.options.hflip, generator)
         return crops.reshape(-1, 3, size, size)

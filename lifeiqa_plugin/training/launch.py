@@ -26,8 +26,10 @@ from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.host import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.journal import write_whole
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
+from lifeiqa_plugin.training.effort import describe_effort
 from lifeiqa_plugin.training.mixture import Mixture
 from lifeiqa_plugin.training.model import STATE_FILE
 from lifeiqa_plugin.training.options import BATCH, read_options
@@ -66,7 +68,7 @@ def train(
 def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     """Train with options that have been read; everything else as :func:`train`."""
     opt = prepare_options(options)
-    take_sizes_from_network(opt)
+    network = take_sizes_from_network(opt)
     datasets = check_data(opt)
     iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
     opt["logger"].setdefault("save_latest_freq", iterations)  # once per epoch
@@ -87,12 +89,18 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     if state is not None:  # pyiqa makes these folders for new runs only
         for name in ("models", "training_states"):
             os.makedirs(opt["path"][name], exist_ok=True)
+    done = 0 if state is None else state["iter"]
     sampler = functools.partial(
         ResumableSampler,
         seed=opt["manual_seed"],
-        start_iter=0 if state is None else state["iter"],
+        start_iter=done,
         epochs=opt["train"]["total_epoch"],
     )
+    steps = iterations * opt["train"]["total_epoch"] - done
+    if opt["rank"] == 0:
+        device = "cuda" if opt["num_gpu"] else "cpu"
+        effort = describe_effort(network, datasets["train"], opt["train"], steps, device)
+        get_root_logger().info(effort)
     built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
     replaced = {
         "load_resume_state": lambda _: state,
@@ -170,7 +178,7 @@ def as_one(train: Options | list[Options]) -> Options:
     return {"name": name, "type": sources[0]["type"], **batch, "sources": sources}
 
 
-def take_sizes_from_network(opt: Options) -> None:
+def take_sizes_from_network(opt: Options) -> LifeIQA:
     """Build the network once, so that what is wrong with it is known first, and let the crops have its sizes.
 
     Raises:
@@ -179,8 +187,11 @@ def take_sizes_from_network(opt: Options) -> None:
     with quiet(), torch.random.fork_rng(devices=[]):
         network = build_network(opt["network"])
     train_opt = opt["datasets"]["train"]
-    for name in ("crop_size", "working_size"):
-        own = getattr(network, name)
+    wanted = {"crop_size": network.crop_size, "working_size": network.working_size}
+    if network.whole_image:  # squares of up to the whole shorter side
+        given = train_opt.get("crop_size", network.working_size)
+        wanted["crop_size"] = min(max(given, network.crop_size), network.working_size)
+    for name, own in wanted.items():
         for one in (train_opt, *train_opt["sources"]):
             given = one.setdefault(name, own)
             if given != own:
@@ -188,6 +199,7 @@ def take_sizes_from_network(opt: Options) -> None:
                     f"datasets:train:{name} is {given}, but the network's is {own}; leave it out of datasets:train, "
                     f"or change network:{name}"
                 )
+    return network
 
 
 def check_data(opt: Options) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
+from lifeiqa_plugin.training.curves import add_rows, cut_after
 from lifeiqa_plugin.training.losses import Labels, OwnScales, has_label, rank_loss, within_sets
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
 from lifeiqa_plugin.training.options import (
@@ -117,6 +118,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.validated: dict[str, int] = {}
         self.best_metric_results: dict[str, Any] = {}
         self.bar: Any = None
+        self.loss_rows: list[list[Any]] = []
 
     def setup_precision(self) -> None:
         """Choose the type of the forward pass: ``train.amp`` is fp32, bf16 (CPU and GPU) or fp16 (GPU, with scaler)."""
@@ -176,7 +178,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     def feed_data(self, data: dict[str, Any]) -> None:
         """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``is_ladder`` (B,)."""
         crops: Tensor = data["img"] if data["img"].dim() == 5 else data["img"][:, None]
-        size = self.network.crop_size
+        size = self.sources[0].crop_size
         if crops.shape[-2:] != (size, size):
             got = "x".join(map(str, crops.shape[-2:]))
             raise ValueError(f"crops are {got}, but the network's are {size}x{size}")
@@ -202,6 +204,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
                 losses[name] = losses.get(name, 0) + loss / steps
         self.log_dict = self.reduce_loss_dict(losses)
         self.log_dict["lr"] = self.optimizer.param_groups[0]["lr"]
+        self.loss_rows.append([current_iter, *(f"{v:.6g}" for v in self.log_dict.values())])
         self._show_progress()
 
     def _one_step(self, images: Tensor) -> dict[str, Tensor]:
@@ -318,8 +321,30 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         scores, spreads = score_dataset(self.scored_network, dataset, workers)
         mos = np.array(dataset.mos, dtype=np.float32)
         self.metric_results = correlations(scores, mos)
+        self._write_validation(name, dataset, scores, spreads)
         if self._update_best(name) and name == self.val_names[0]:
             self._save_best(scores - mos, spreads)
+
+    @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
+    def _write_validation(
+        self, name: str, dataset: Any, scores: np.ndarray, spreads: np.ndarray
+    ) -> None:
+        """Add what a validation found to the run's tables."""
+        results = [f"{self.metric_results[metric]:.6f}" for metric in METRICS]
+        header = ["iteration", "dataset", *METRICS]
+        row = [self.current_iter, name, *results]
+        add_rows(self.folder / "curves_validation.csv", header, [row])
+        rows = [
+            [self.current_iter, *about[:2], f"{score:.6f}", f"{spread:.6f}"]
+            for about, score, spread in zip(dataset.paths_mos, scores, spreads, strict=True)
+        ]
+        header = ["iteration", "name", "mos", "score", "spread"]
+        add_rows(self.folder / f"predictions_{name}.csv", header, rows)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(self.opt["path"]["experiments_root"])
 
     def _save_best(self, errors: np.ndarray, spreads: np.ndarray) -> None:
         """Save the weights with the line of ``return_std``, or none where the spread does not rank the errors."""
@@ -407,7 +432,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Write ``training_states/latest.state``, whole or not at all."""
+        """Write ``training_states/latest.state``, whole or not at all, after the losses up to there."""
+        if self.loss_rows:
+            header = ["iteration", *self.log_dict]
+            add_rows(self.folder / "curves_losses.csv", header, self.loss_rows)
+            self.loss_rows = []
         state = {
             "epoch": epoch,
             "iter": current_iter,
@@ -445,6 +474,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.epoch, self.current_iter = resume_state["epoch"], resume_state["iter"]
         self.best_metric_results = resume_state["best_metric_results"]
         self.validated = resume_state["validated"]
+        if self.opt["rank"] == 0:
+            cut_after(self.folder, self.current_iter)
         before = resume_state.get("options", self._own_options())
         if changes := differences(before, self._own_options()):
             get_root_logger().warning(f"resumed with other options: {'; '.join(changes)}")

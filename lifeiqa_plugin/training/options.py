@@ -83,9 +83,11 @@ class TrainingSetOptions(DatasetOptions):
     crops_per_image: int = 1
     """crops from each decode"""
     crop_size: int | None = None
-    """side of a crop: the network's, which it must equal"""
+    """side of a crop: the network's, which it must equal; with `whole_image` by default its `working_size`, or less"""
     working_size: int | None = None
     """shorter side to which larger images are reduced first: the network's, which it must equal"""
+    working_range: list[int] | None = None
+    """lowest and highest shorter side, drawn anew at each visit, in place of `working_size`"""
     hflip: bool = True
     """mirror half of the crops"""
     ladder_share: float = 0.0
@@ -434,6 +436,10 @@ def _resolve_source(where: str, given: Any) -> dict[str, Any]:
 def _named(dataset: dict[str, Any], phase: str) -> dict[str, Any]:
     origin = dataset.get("meta_info_file", dataset["dataroot_target"])
     dataset.setdefault("name", f"{Path(origin).stem.removeprefix('meta_info_')}-{phase}")
+    if os.sep in dataset["name"]:
+        raise ValueError(
+            f"datasets:{phase}:name must be usable in names of files, got {dataset['name']!r}"
+        )
     return dataset
 
 

@@ -20,10 +20,17 @@ from pyiqa.models.general_iqa_model import GeneralIQAModel
 from lifeiqa_plugin import allocator
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.host import forgetful_logger
+from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
-TESTED_ELSEWHERE = {"quote_results", "released_protocol", "scatter", "make_distorted"}
+TESTED_ELSEWHERE = {
+    "reliability",
+    "quote_results",
+    "released_protocol",
+    "scatter",
+    "make_distorted",
+}
 
 
 def test_every_script_is_run_by_a_test():
@@ -142,3 +149,12 @@ def test_release(run_main, checkpoint, tmp_path):
     Path(tmp_path / "bare.pth").write_bytes(b"")
     with pytest.raises((SystemExit, ValueError), match=r"bare\.pth"):
         run_main("release", tmp_path / "bare.pth", out)
+
+
+def test_score_with_onnxruntime(run_main):
+    pytest.importorskip("onnxruntime")
+    photos = sorted((ROOT / "examples" / "photos").glob("chelsea_[03]*.jpg"))
+    lines = run_main("score_with_onnxruntime", BUNDLED_ONNX, *photos).splitlines()
+    assert [Path(line.split()[-1]) for line in lines] == photos
+    better, worse = (float(line.split()[0]) for line in lines)
+    assert worse < better - 0.1

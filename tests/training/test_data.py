@@ -72,6 +72,18 @@ def test_one_decode_for_all_crops(make_dataset, monkeypatch):
     assert len(decoded) == 1
 
 
+def test_working_size_is_drawn_from_its_range(make_dataset, monkeypatch):
+    drawn = []
+    cut = data.to_working_size
+    monkeypatch.setattr(
+        data, "to_working_size", lambda x, low, high: drawn.append(high) or cut(x, low, high)
+    )
+    dataset = make_dataset(working_range=[33, 36])
+    for seed in range(40):
+        assert dataset[0, seed]["img"].shape == (3, 3, 32, 32)
+    assert set(drawn) == {33, 34, 35, 36}
+
+
 @pytest.mark.parametrize("is_clean", [True, False])
 def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatch, is_clean):
     def ladder(image, steps, generator):

@@ -31,7 +31,8 @@ CROPS = {  # of each image in an epoch of the released code
 
 def test_every_set_has_its_files():
     sets = DATASETS.keys() - {"folder", "biq2021", "agiqa3k", "avt_ai"}
-    assert set(NAMES) == {"quick", "bundled", "biq2021", *sets, "koniq10k_paper"}
+    recipes = {"quick", "unfreeze", "whole_image", "bundled"}
+    assert set(NAMES) == {*recipes, "biq2021", *sets, "koniq10k_paper"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -82,7 +83,7 @@ def test_set_and_file_agree():
     for name, path in zip(NAMES, FILES, strict=True):
         options, set_name = (
             yaml.safe_load(path.read_text()),
-            name.removesuffix("_paper").replace("quick", "folder"),
+            re.sub("quick|unfreeze|whole_image", "folder", name.removesuffix("_paper")),
         )
         set_name = set_name.replace("bundled", "biq2021")
         files = {dataset["meta_info_file"] for dataset in options["datasets"].values()}
@@ -124,6 +125,7 @@ def test_set_and_file_agree():
         ("train:mos_loss_opt={beta: 1}", "train:mos_loss_opt:type is missing"),
         ("datasets:train:batch_size_per_gpu=null", "datasets:train:batch_size_per_gpu is missing"),
         ("datasets:val:split_index=[1]", "split_index must be a whole number or text, got a list"),
+        ("datasets:val:name=a/b", "datasets:val:name must be usable in names of files, got 'a/b'"),
         ("datasets:val=5", "datasets:val must be a section, got 5"),
         ("name=..", "name must be usable as the name of a folder, got '..'"),
         ("name=debug_lr", "name must not contain 'debug', where pyiqa stops early, got 'debug_lr'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import re
 import resource
@@ -418,6 +419,11 @@ def test_crops_of_another_size_are_refused(write_options):
             ValueError,
             "a name of its own, got noise-test, noise-test, noise-train",
         ),
+        (
+            "datasets:train:working_range=[16, 40]",
+            ValueError,
+            "both at least crop_size=32, got .16",
+        ),
         ("datasets:train:prefetch_mode=cpu", ValueError, "prefetch_mode cpu hangs"),
     ],
 )
@@ -650,6 +656,7 @@ def test_a_image_is_decoded_once_in_an_epoch(write_options, monkeypatch):
     """However many crops and steps are made of it."""
     decoded, read = [], data.read_image
     monkeypatch.setattr(data, "read_image", lambda path: decoded.append(path) or read(path))
+    monkeypatch.setattr(launch, "describe_effort", lambda *_: "")  # decodes two
     changes = ["datasets:train:crops_per_image=6", "train:steps_per_batch=3", "train:total_epoch=2"]
     launch.train(
         write_options(
@@ -699,6 +706,82 @@ def test_a_run_killed_before_its_test_is_tested_and_not_trained(write_options, m
     )
     assert launch.train(option_file, auto_resume=True) == result
     assert weights == {path.name: path.read_bytes() for path in (FOLDER / "models").iterdir()}
+
+
+def test_curves_of_a_resumed_run_are_those_of_the_whole_one(write_options, tmp_path, monkeypatch):
+    """Each iteration's losses and each validation's results and scores, once, as csv."""
+    changes = ["train:total_epoch=2", "logger:save_latest_freq=3", "val:val_freq=4"]
+    option_file = write_options(*changes, drop=("datasets:test",))
+    step, stop_at = LifeIQAModel.optimize_parameters, 6
+
+    def stop(self, current_iter):
+        if current_iter == stop_at:
+            self.save_training_state = lambda *_: None
+            self.loss_rows = self.loss_rows[:-1]
+            raise KeyboardInterrupt
+        step(self, current_iter)
+
+    with monkeypatch.context() as context:
+        context.setattr(LifeIQAModel, "optimize_parameters", stop)
+        with pytest.raises(KeyboardInterrupt):
+            launch.train(option_file)
+    assert read_state()["iter"] == 3
+    with open(FOLDER / "curves_losses.csv", "a") as file:
+        file.write("4,1,2,3,4,5\n1")  # what a killed run may leave
+    launch.train(option_file, auto_resume=True)
+    (tmp_path / "whole").mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    launch.train(option_file)
+    names = ("curves_losses.csv", "curves_validation.csv", "predictions_noise-val.csv")
+    for name in names:
+        resumed, whole = read_csv(tmp_path / FOLDER / name), read_csv(FOLDER / name)
+        assert resumed == whole
+    losses = read_csv(FOLDER / names[0])
+    assert losses[0] == ["iteration", "l_mos", "l_balance", "l_router_z", "l_total", "lr"]
+    assert [row[0] for row in losses[1:]] == [str(i) for i in range(1, 11)]
+    validated = read_csv(FOLDER / names[1])
+    assert [row[:2] for row in validated[1:]] == [[str(i), "noise-val"] for i in (4, 8, 10)]
+    predictions = pd.read_csv(FOLDER / names[2])
+    last = predictions[predictions.iteration == 10]
+    assert len(last) == 4
+    srcc = last.score.corr(last.mos, method="spearman")
+    assert float(validated[-1][2]) == pytest.approx(srcc, abs=1e-6)
+
+
+def test_effort_is_said_before_training(write_options, caplog, monkeypatch):
+    with caplog.at_level("INFO", logger="pyiqa"):
+        monkeypatch.setattr(logging.getLogger("pyiqa"), "propagate", True)
+        launch.train(write_options("train:total_epoch=1", drop=("datasets:test",)))
+    said = [record.message for record in caplog.records if " steps of " in record.message]
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"5 steps of 12 crops: about [\d.e-]+ hours on this machine \([\d.e-]+ s a step, [\d.e-]+ s "
+        r"of reading\), without validation",
+        said[0],
+    )
+
+
+def test_whole_images(write_options):
+    """Trained on squares of the whole shorter side, scored in one piece of any shape."""
+    result = launch.train(
+        write_options(
+            "network:whole_image=true",
+            "train:total_epoch=1",
+            "train:scheduler:type=step",
+            "train:scheduler:every_epochs=1",
+            "datasets:train:working_range=[48, 60]",
+        )
+    )
+    assert result["images"] == 8
+    network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors")
+    assert network.whole_image
+    assert network(torch.rand(1, 3, 40, 57), return_details=True).crop_shape == (40, 57)
+    opt = launch.prepare_options(read_options(FOLDER / "options.yml"))
+    launch.take_sizes_from_network(opt)
+    train_set = launch.check_data(opt)["train"]
+    assert train_set[0, 1]["img"].shape == (2, 3, 48, 48)
+    with pytest.raises(ValueError, match="crop_size is 64, but the network's is 48"):
+        launch.train(write_options("network:whole_image=true", "datasets:train:crop_size=64"))
 
 
 def test_numbered_weights_on_request(write_options):
