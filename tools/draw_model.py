@@ -22,6 +22,7 @@ from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 SIZE = (512, 768)
+BOX = {"boxstyle": "round,pad=0,rounding_size=0.05", "fc": "#f7f7f5", "ec": "#d9dad6"}
 
 
 class Step(NamedTuple):
@@ -84,7 +85,7 @@ def trace(network: LifeIQA) -> list[Step]:
         step("queries", "learned, plus the mean of stage4", decoder.context, shapes=seen[last]),
         step(
             f"{len(decoder.layers)} interaction layers",
-            "queries talk (GCN), then look (attention)",
+            "talk (GCN), then look (attention)",
             *decoder.layers,
         ),
         step(
@@ -109,9 +110,7 @@ def draw(steps: list[Step], path: Path) -> None:
         for i, step in enumerate(steps):
             x, y = i % columns + 0.5, 1.5 - i // columns
             size = f"\n{step.parameters:,} parameters" if step.parameters else "\n"
-            axis.add_patch(
-                FancyBboxPatch((x - 0.45, y - 0.4), 0.9, 0.8, "round,pad=0,rounding_size=0.05", fc="#f7f7f5", ec="#d9dad6")
-            )  # fmt: skip
+            axis.add_patch(FancyBboxPatch((x - 0.45, y - 0.4), 0.9, 0.8, **BOX))
             axis.text(x, y + 0.2, step.title, ha="center", va="center", fontsize=10, weight="bold")
             axis.text(x, y + 0.03, step.says, ha="center", va="center", color="#2b6cb0", fontsize=7)
             axis.text(x, y - 0.2, f"{step.shapes}{size}", ha="center", va="center", color="#444444")
