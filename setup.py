@@ -113,6 +113,7 @@ setup(
             "page/*.css",
             "page/*.html",
             "page/*.js",
+            "report/*.html",
         ]
     },
     include_package_data=False,

@@ -2,8 +2,7 @@
 
 Hu et al., arXiv 2106.09685.
 
-
-lifeiqa train -opt options/train/koniq10k.yml --import lora \
+    lifeiqa train -opt options/train/koniq10k.yml --import lora \
         --force_yml network:type=LoRALifeIQA network:rank=8 train:optim:lr=2e-4
 """
 
