@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+import torch
 from PIL import Image
 from pyiqa.models.general_iqa_model import GeneralIQAModel
 
 from lifeiqa_plugin import allocator
-from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.host import forgetful_logger
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 
 ROOT = Path(__file__).parents[2]
-SHARED = {"measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
+SHARED = {"training_images", "measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
 TESTED_ELSEWHERE = {
     "reliability",
     "quote_results",
@@ -158,3 +160,39 @@ def test_score_with_onnxruntime(run_main):
     assert [Path(line.split()[-1]) for line in lines] == photos
     better, worse = (float(line.split()[0]) for line in lines)
     assert worse < better - 0.1
+
+
+@pytest.mark.slow
+def test_train_models(run_main, load, monkeypatch, dataset, tmp_path):
+    """All stages on 36 images and one shape, two steps each."""
+    script, images = load("train_models"), load("training_images")
+    for recipe in ("DECODER_ALONE", "BIQ2021", "DEFAULT", "KINDS_ALONE"):
+        monkeypatch.setattr(script, recipe, getattr(script, recipe)._replace(steps=2))
+    monkeypatch.setattr(images, "SHAPES", {(64, 64): 1})
+    batches = images.Batches
+    monkeypatch.setattr(script, "Batches", lambda *a: batches(*a[:4], min(a[4], 2), a[5]))
+    torch.manual_seed(0)
+    start = tmp_path / "start.safetensors"
+    network = LifeIQA("tf_efficientnet_lite2", **load("imagenet_start").DECODER)
+    save_checkpoint(network, start, Card("nothing", "none"))
+    meta = tmp_path / "meta.csv"
+    rows = (dataset / "meta.csv").read_text().splitlines()[1:]
+    lines = [
+        f"{name},{mos},ss0{1 + 2 * (i % 2)},train"
+        for i, (name, mos, _) in enumerate(r.split(",") for r in rows)
+    ]
+    meta.write_text("\n".join(["name,mos,group,part", *lines]) + "\n")
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    (clean / "35.png").symlink_to(dataset / "35.png")
+    common = ("--first", start, "--imagenet", start, "--pool", tmp_path / "pool")
+    datasets = [part for name in ("--biq", "--livec", "--agiqa") for part in (name, meta, dataset)]
+    run_main("train_models", "pool", *common, *datasets, "--clean", clean)
+    first, second = tmp_path / "biq2021.pt", tmp_path / "default.pt"
+    run_main("train_models", "biq2021", *common, "--out", first)
+    begun = ("--start", tmp_path / "biq2021.before_average.pt", "--biq2021", first)
+    run_main("train_models", "default", *common, *begun, "--out", second)
+    before, after = (torch.load(path) for path in (first, second))
+    assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
+    moved = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert moved == {"backbone", "decoder"}

@@ -1,0 +1,136 @@
+"""What a person calls each kind of distortion, and the generators that make it, more of them than ladders rank.
+
+The names are those that the bundled models' second task tells apart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from lifeiqa_plugin.images import distortions as known
+from lifeiqa_plugin.images.distortions import Distortion
+
+
+def soften(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Gaussian of up to 6 pixels deviation, row by row and column by column."""
+    sigma = max(6 * severity, 1e-3)
+    reach = round(3 * sigma)
+    curve = torch.exp(-0.5 * (torch.arange(-reach, reach + 1.0) / sigma) ** 2)
+    weight = (curve / curve.sum()).expand(3, 1, 1, -1)
+    padded = F.pad(x[None], (reach,) * 4, mode="replicate")
+    rows = F.conv2d(padded, weight, groups=3)
+    return F.conv2d(rows, weight.mT, groups=3)[0].clamp(0, 1)
+
+
+def defocus(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Mean over a disc of up to 9 pixels radius, as a lens out of focus leaves it."""
+    radius = 0.5 + 8.5 * severity
+    side = torch.arange(-math.ceil(radius), math.ceil(radius) + 1.0)
+    disc = (radius + 0.5 - torch.hypot(side[:, None], side)).clamp(0, 1)
+    return _filter(x, disc)
+
+
+def shake(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Mean over a straight path of up to 31 pixels in any direction."""
+    reach = 0.5 + 15 * severity
+    angle = math.pi * float(torch.rand((), generator=generator))
+    side = torch.arange(-math.ceil(reach), math.ceil(reach) + 1.0)
+    along = side * math.cos(angle) + side[:, None] * math.sin(angle)
+    across = side[:, None] * math.cos(angle) - side * math.sin(angle)
+    path = (1 - across.abs()).clamp(0, 1) * (reach + 0.5 - along.abs()).clamp(0, 1)
+    return _filter(x, path)
+
+
+def colour_noise(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Blotches of colour, two pixels wide, of up to 0.25 deviation; the light of each pixel stays."""
+    height, width = x.shape[1:]
+    blotches = torch.randn((1, 3, math.ceil(height / 2), math.ceil(width / 2)), generator=generator)
+    blotches = F.interpolate(blotches, (height, width), mode="bilinear")[0]
+    colour = blotches - blotches.mean(0)
+    return (x + 0.4 * severity * colour).clamp(0, 1)
+
+
+def grain(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Noise of up to 0.2 deviation, the same in all colours and strongest in the shadows."""
+    light = x.mean(0)
+    deviation = 0.2 * severity * (1.2 - light)
+    return (x + deviation * torch.randn(x.shape[1:], generator=generator)).clamp(0, 1)
+
+
+def oversharpen(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Unsharp mask of up to six times the detail, with halos at every edge."""
+    soft = soften(x, 0.2 + 0.1 * severity, generator)
+    return (x + 6 * severity * (x - soft)).clamp(0, 1)
+
+
+def oversmooth(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """A guided filter that keeps edges and takes texture, as strong noise reduction does."""
+    radius = 2 + round(4 * severity)
+    strength = 0.03 * severity**2 + 1e-6
+    mean = _box(x, radius)
+    variance = _box(x * x, radius) - mean * mean
+    slope = variance / (variance + strength)
+    smooth = _box(slope, radius) * x + _box(mean - slope * mean, radius)
+    return smooth.clamp(0, 1)
+
+
+def underexpose(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Shadows crushed by a power of up to 3, and up to half the light lost."""
+    return x ** (1 + 2 * severity) * (1 - 0.5 * severity)
+
+
+def overexpose(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Up to four times the light and lifted shadows, cut off at white."""
+    return (x * (1 + 2.5 * severity) + 0.25 * severity).clamp(0, 1)
+
+
+def tint(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Up to 60 % of one saturated colour laid over the image."""
+    colour = torch.rand(3, generator=generator)
+    colour = (colour - colour.min()) / (colour.max() - colour.min() + 1e-6)
+    share = 0.6 * severity
+    return x * (1 - share) + colour.view(3, 1, 1) * share
+
+
+def _filter(x: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve every colour with one kernel of odd sides, edges repeated."""
+    reach = kernel.shape[0] // 2
+    weight = (kernel / kernel.sum()).expand(3, 1, -1, -1)
+    padded = F.pad(x[None], (reach,) * 4, mode="replicate")
+    return F.conv2d(padded, weight, groups=3)[0].clamp(0, 1)
+
+
+def _box(x: Tensor, radius: int) -> Tensor:
+    side = 2 * radius + 1
+    rows = F.avg_pool2d(x[None], (side, 1), 1, (radius, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)[0]
+
+
+class Kind(NamedTuple):
+    """What a person calls a flaw, the generators that make it, and whether more of it always looks worse."""
+
+    generators: tuple[Distortion, ...]
+    is_ranked: bool
+
+
+KINDS: dict[str, Kind] = {
+    "blur": Kind((soften, defocus), True),
+    "motion blur": Kind((known.motion_blur, shake), True),
+    "noise": Kind((known.noise, colour_noise, grain), True),
+    "impulse noise": Kind((known.salt_and_pepper,), True),
+    "blocking": Kind((known.jpeg,), True),
+    "ringing": Kind((known.webp, known.jpeg_2000), True),
+    "upscaled": Kind((known.resample,), True),
+    "over-sharpened": Kind((oversharpen,), True),
+    "over-smoothed": Kind((oversmooth,), True),
+    "over-exposed": Kind((known.brighten, overexpose), False),
+    "dark": Kind((known.darken, underexpose), False),
+    "low contrast": Kind((known.fade,), False),
+    "colour cast": Kind((known.colour_cast, tint), False),
+}
+"""The names that a network's distortion head gives, in the order of its outputs."""

@@ -1,0 +1,453 @@
+"""Train the two bundled models on whole images: ``lifeiqa-biq2021`` and, from it, the default ``lifeiqa``.
+
+    python tools/train_models.py pool --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER --clean FOLDER
+    python tools/train_models.py biq2021 --out biq2021.pt
+    python tools/train_models.py default --start biq2021.before_average.pt --biq2021 biq2021.pt --out default.pt
+
+A csv has the columns ``name``, ``mos`` (0 to 1, higher is better), ``group`` and ``part``; rows whose part is ``train``
+are read. ``pool`` shows every image once, at a random size and shape, to the lower half of the backbone, which stands
+still, and keeps what comes out. The other two stages read nothing but the pool: 25 and 15 minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from training_images import NAMES, RUNGS, Batches, Ladder, read_rows
+
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.moe import load_balancing_loss, router_z_loss
+
+
+def lower_half(network: LifeIQA, images: Tensor) -> Tensor:
+    """Return block group 2's output (B, 48, H / 8, W / 8) of images (B, 3, H, W) in 0 to 1."""
+    backbone = network.backbone
+    x = ((images - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
+    x = backbone.bn1(backbone.conv_stem(x))
+    for blocks in backbone.blocks[:3]:
+        x = blocks(x)
+    return x
+
+
+def upper_half(network: LifeIQA, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return stage3 and stage4 from the lower half's output."""
+    blocks = network.backbone.blocks
+    stage3 = blocks[4](blocks[3](x))
+    stage4 = blocks[6](blocks[5](stage3))
+    return stage3.float(), stage4.float()
+
+
+def start_network(imagenet: Path, first: Path) -> LifeIQA:
+    """Return the first stage's network with the mean of its backbone and ImageNet's, half and half."""
+    checkpoint = read_checkpoint(first)
+    config = {
+        key: value
+        for key, value in (checkpoint.config or {}).items()
+        if key != "backbone_pretrained"
+    }
+    network = LifeIQA(**config | {"whole_image": True, "distortions": NAMES})
+    plain, weights = read_checkpoint(imagenet).state_dict, dict(checkpoint.state_dict)
+    for name in weights:
+        if name.startswith("backbone.") and weights[name].is_floating_point():
+            weights[name] = (weights[name] + plain[name]) / 2
+    network.load_state_dict(weights, strict=False)  # the distortion head is new
+    nn.init.normal_(network.decoder.distortion_head.weight, std=0.02)
+    nn.init.constant_(network.decoder.distortion_head.bias, -2.0)
+    return network
+
+
+def choose_parameters(network: LifeIQA, with_backbone: bool) -> None:
+    """Train the decoder and, on request, the upper half less its depthwise kernels and their scales."""
+    for name, parameter in network.named_parameters():
+        upper = name.startswith(tuple(f"backbone.blocks.{i}." for i in (3, 4, 5, 6)))
+        depthwise = "conv_dw." in name or "bn2.weight" in name
+        parameter.requires_grad_(
+            name.startswith("decoder.") or (with_backbone and upper and not depthwise)
+        )
+
+
+def correlation_loss(score: Tensor, mos: Tensor) -> Tensor:
+    """Return one minus the linear correlation."""
+    score, mos = score - score.mean(), mos - mos.mean()
+    return 1 - (score * mos).sum() / (score.norm() * mos.norm() + 1e-6)
+
+
+def opinion_losses(raw: Tensor, mos: Tensor, groups: list[str]) -> tuple[Tensor, Tensor]:
+    """Return SmoothL1, and the mean correlation loss over the dataset and each of its groups."""
+    score = raw.sigmoid()
+    parts = [torch.ones(len(groups), dtype=torch.bool)]
+    parts += [torch.tensor([g == group for g in groups]) for group in sorted(set(groups))]
+    parts = [part for i, part in enumerate(parts) if i == 0 or 6 <= part.sum() < len(groups)]
+    correlation = torch.stack([correlation_loss(score[part], mos[part]) for part in parts]).mean()
+    return F.smooth_l1_loss(score, mos, beta=0.1), correlation
+
+
+def ladder_losses(raw: Tensor, kinds: Tensor, ladders: list[Ladder], recipe: Recipe) -> Tensor:
+    """Rank the rungs by their severities, gently where only the light changes, and name what is wrong with them."""
+    score = raw.sigmoid().view(len(ladders), RUNGS)
+    weight = torch.tensor([ladder.rank_weight for ladder in ladders])[:, None]
+    levels = torch.stack([ladder.levels for ladder in ladders])
+    rank = (weight * F.relu(0.15 * weight * levels.diff(dim=1) + score.diff(dim=1))).mean()
+    targets = torch.cat([ladder.targets for ladder in ladders])
+    return recipe.rank_weight * rank + recipe.kinds_weight * F.binary_cross_entropy_with_logits(
+        kinds, targets
+    )
+
+
+@torch.no_grad()
+def fill_pool(network: LifeIQA, batches: Batches, folder: Path) -> None:
+    """Write one file per batch: lower half's output in half precision, its pooled top, labels, ladders."""
+    folder.mkdir(parents=True, exist_ok=True)
+    loader = DataLoader(batches, batch_size=None, num_workers=1, worker_init_fn=_quiet_worker)
+    for i, batch in enumerate(loader):
+        images = batch.pop("images").float() / 255
+        jittered = (
+            torch.rand(len(images), 1, 1, 1) < 0.3
+        )  # half a level of noise, as rounding leaves it
+        images = (images + jittered * (torch.rand_like(images) - 0.5) / 255).clamp(0, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            lower = lower_half(network, images).bfloat16()
+            stage3, stage4 = upper_half(network, lower)
+        top = F.adaptive_avg_pool2d(stage3, 7).half(), stage4.mean((2, 3), keepdim=True).half()
+        kept = {"lower": lower, "top": top, **batch}
+        torch.save(kept, folder / f"{i:04d}.pt")
+
+
+def _quiet_worker(_: int) -> None:
+    os.nice(5)
+    torch.set_num_threads(1)
+
+
+class Part(NamedTuple):
+    """Files of the pool, and how many of their images, or ladders, each step takes."""
+
+    files: list[dict[str, Any]]
+    count: int
+
+
+def open_part(folder: Path, count: int) -> Part:
+    """Map the files of a folder; nothing is read before it is used."""
+    files = [
+        torch.load(path, mmap=True, weights_only=False) for path in sorted(folder.glob("*.pt"))
+    ]
+    return Part(files, count)
+
+
+class Drawn(NamedTuple):
+    """What a step takes from one part: inputs of the upper half, or of the decoder, and what is known of them."""
+
+    inputs: list[Tensor]
+    mos: Tensor
+    group: list[str]
+    ladders: list[Ladder]
+
+
+def draw(part: Part, shape: torch.Size | None, dice: np.random.Generator) -> Drawn:
+    """Draw from a file of one shape or, where only the top is asked for, of any."""
+    files = [file for file in part.files if shape is None or file["lower"].shape[2:] == shape]
+    file = files[dice.integers(len(files))]
+    is_ladder = len(file["ladders"]) > 0
+    chosen = dice.permutation(len(file["ladders"] if is_ladder else file["mos"]))[: part.count]
+    rows = torch.tensor(
+        [i * RUNGS + r for i in chosen for r in range(RUNGS)] if is_ladder else chosen
+    )
+    inputs = (
+        [value[rows].float() for value in file["top"]] if shape is None else [file["lower"][rows]]
+    )
+    if is_ladder:
+        return Drawn(inputs, torch.empty(0), [], [file["ladders"][i] for i in chosen])
+    return Drawn(inputs, file["mos"][rows].float(), [file["group"][i] for i in chosen], [])
+
+
+class Recipe(NamedTuple):
+    """How one stage trains."""
+
+    steps: int
+    backbone_rate: float  # peak learning rate, 0 for a backbone that stands still
+    decoder_rate: float
+    rank_weight: float
+    kinds_weight: float
+    seed: int
+
+
+DECODER_ALONE = Recipe(150, 0.0, 5e-4, rank_weight=3, kinds_weight=1, seed=1)
+BIQ2021 = Recipe(160, 1e-4, 2e-4, rank_weight=3, kinds_weight=2, seed=1)
+DEFAULT = Recipe(230, 1.5e-4, 3e-4, rank_weight=3, kinds_weight=1, seed=2)
+KINDS_ALONE = Recipe(320, 0.0, 8e-4, rank_weight=0, kinds_weight=12, seed=1)
+KEEP_WEIGHT = 500.0
+BIQ2021_SHARE, DEFAULT_SHARE, LAST_SHARE = 0.8, 0.6, 0.75
+"""Of the trained weights in the average with those that the stage began with."""
+
+
+def train(network: LifeIQA, parts: list[Part], recipe: Recipe) -> list[Tensor]:
+    """Train on parts of the pool, ladders last; the network leaves with the average of its weights.
+
+    The first part sets the scale, every other has a line of its own onto it, before the sigmoid; they are returned.
+    """
+    torch.manual_seed(recipe.seed)
+    dice = np.random.default_rng(recipe.seed)
+    choose_parameters(network, with_backbone=recipe.backbone_rate > 0)
+    lines = [torch.tensor([1.0, 0.0], requires_grad=i > 0) for i in range(len(parts) - 1)]
+    optimiser = build_optimiser(network, lines, recipe)
+    average = {name: value.clone() for name, value in network.state_dict().items()}
+    network.eval()
+    network.decoder.moe.train()  # dropout in the experts; BatchNorm keeps ImageNet's statistics
+    for step in range(1, recipe.steps + 1):
+        set_rates(optimiser, step, recipe.steps)
+        loss = total_loss(network, parts, lines, dice, recipe)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(
+            [p for group in optimiser.param_groups for p in group["params"]], 3.0
+        )
+        optimiser.step()
+        decay = 0.98 if recipe.backbone_rate else 0.99
+        update_average(average, network, min(decay, (1 + step) / (10 + step)))
+    network.load_state_dict(average)
+    return [line.detach() for line in lines]
+
+
+def build_optimiser(network: LifeIQA, lines: list[Tensor], recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with decay of the decoder's matrices only."""
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    backbone = [p for name, p in named if name.startswith("backbone.")]
+    decoder = [(name, p) for name, p in named if name.startswith("decoder.")]
+    decayed = [
+        p
+        for name, p in decoder
+        if p.dim() > 1 and "edge_weight" not in name and "query_tokens" not in name
+    ]
+    others = [p for _, p in decoder if all(p is not q for q in decayed)]
+    groups = [
+        {"params": backbone, "peak": recipe.backbone_rate, "weight_decay": 0.0},
+        {"params": decayed, "peak": recipe.decoder_rate, "weight_decay": 0.02},
+        {"params": others, "peak": recipe.decoder_rate, "weight_decay": 0.0},
+        {"params": lines[1:], "peak": 2e-3, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]])
+
+
+def total_loss(
+    network: LifeIQA,
+    parts: list[Part],
+    lines: list[Tensor],
+    dice: np.random.Generator,
+    recipe: Recipe,
+) -> Tensor:
+    """Draw a batch of one shape from every part, the ladders last, pass it, add up the losses."""
+    shapes = [file["lower"].shape[2:] for file in parts[0].files]
+    shape = shapes[dice.integers(len(shapes))] if recipe.backbone_rate else None
+    drawn = [draw(part, shape, dice) for part in parts]
+    inputs = [torch.cat(values) for values in zip(*(d.inputs for d in drawn), strict=True)]
+    if shape is not None:
+        with torch.autocast("cpu", torch.bfloat16):
+            inputs = list(upper_half(network, inputs[0]))
+    output = network.decoder(*inputs)
+    *raw, rungs = output.query_scores.mean(1).split([len(d.inputs[0]) for d in drawn])
+    kinds = output.distortion_logits[-len(rungs) :]
+    loss = ladder_losses(rungs, kinds, drawn[-1].ladders, recipe)
+    loss = (
+        loss
+        + 0.01 * load_balancing_loss(output.routing, "switch")
+        + 0.001 * router_z_loss(output.routing)
+    )
+    total = sum(map(len, raw))
+    for score, part, (slope, intercept) in zip(raw, drawn[:-1], lines, strict=True):
+        fit, correlation = opinion_losses(slope * score + intercept, part.mos, part.group)
+        loss = loss + 10 * fit * len(score) / total + correlation / len(raw)
+    return loss
+
+
+def average_networks(first: LifeIQA, second: LifeIQA, share: float) -> None:
+    """Leave in ``first`` the weights of both, ``share`` of its own."""
+    other = second.state_dict()
+    mixed = {
+        name: torch.lerp(other[name], value, share) if value.is_floating_point() else value
+        for name, value in first.state_dict().items()
+    }
+    first.load_state_dict(mixed)
+
+
+def pool_stage(network: LifeIQA, args: argparse.Namespace) -> None:
+    """Show every image of every dataset once (half A of LIVE Challenge twice), and ladders."""
+    biq = [row for row in read_rows(*args.biq) if row.group != "ss02"]
+    best = [row.path for row in biq if row.group == "ss03" and row.mos > 0.78]
+    clean = [str(path) for path in sorted(args.clean.iterdir())] * 4 + best
+    livec, agiqa = read_rows(*args.livec), read_rows(*args.agiqa)
+    for name, rows, size, ladders, number, seed in (
+        ("biq", biq, 32, 0, len(biq) // 32 + 1, 1),
+        ("livec", livec, 29, 0, 40, 11),
+        ("agiqa", agiqa, 32, 0, len(agiqa) // 32, 12),
+        ("ladders", [], 0, 12, 60, 41),
+    ):
+        fill_pool(network, Batches(rows, size, clean, ladders, number, seed), args.pool / name)
+
+
+def name_kinds(
+    network: LifeIQA, parts: list[Part], recipe: Recipe, line: Tensor | None = None
+) -> None:
+    """Train the decoder to name distortions, while its own scores of before hold it where it is; the backbone stands.
+
+    Args:
+        network: whose upper half is read as it is.
+        parts: of the pool, ladders last.
+        recipe: steps, rate, weight of the kinds.
+        line: of the last part before the ladders, which then follows its opinion scores instead.
+    """
+    torch.manual_seed(recipe.seed)
+    dice = np.random.default_rng(recipe.seed)
+    choose_parameters(network, with_backbone=False)
+    network.eval()
+    teacher = copy.deepcopy(network.decoder)
+    head = list(network.decoder.distortion_head.parameters())
+    rest = [
+        p
+        for name, p in network.decoder.named_parameters()
+        if not name.startswith("distortion_head.")
+    ]
+    groups = [{"params": head, "peak": 5e-3}, {"params": rest, "peak": recipe.decoder_rate}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+    average = {name: value.clone() for name, value in network.decoder.state_dict().items()}
+    for step in range(1, recipe.steps + 1):
+        set_rates(optimiser, step, recipe.steps)
+        loss = kinds_loss(network, teacher, parts, dice, recipe, line)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*head, *rest], 5.0)
+        optimiser.step()
+        update_average(average, network.decoder, min(0.98, (1 + step) / (10 + step)))
+    network.decoder.load_state_dict(average)
+
+
+def kinds_loss(
+    network: LifeIQA,
+    teacher: nn.Module,
+    parts: list[Part],
+    dice: np.random.Generator,
+    recipe: Recipe,
+    line: Tensor | None,
+) -> Tensor:
+    """Add up: scores as the teacher's, kinds as the ladders', and on request opinion scores of the last dataset."""
+    shapes = [file["lower"].shape[2:] for file in parts[-1].files]
+    shape = shapes[dice.integers(len(shapes))]
+    drawn = [draw(part, shape, dice) for part in parts]
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            stages = upper_half(network, torch.cat([d.inputs[0] for d in drawn]))
+        before = teacher(*stages).query_scores.mean(1)
+    output = network.decoder(*stages)
+    after = output.query_scores.mean(1)
+    kinds = output.distortion_logits
+    sizes = [len(d.inputs[0]) for d in drawn]
+    old, new = list(before.split(sizes)), list(after.split(sizes))
+    targets = torch.cat([ladder.targets for ladder in drawn[-1].ladders])
+    loss = recipe.kinds_weight * F.binary_cross_entropy_with_logits(kinds[-len(targets) :], targets)
+    loss = (
+        loss
+        + 0.01 * load_balancing_loss(output.routing, "switch")
+        + 0.001 * router_z_loss(output.routing)
+    )
+    if line is not None:
+        old.pop(-2)
+        labelled = drawn[-2]
+        fit, correlation = opinion_losses(
+            line[0] * new.pop(-2) + line[1], labelled.mos, labelled.group
+        )
+        loss = loss + 10 * fit + correlation
+    return loss + KEEP_WEIGHT * F.mse_loss(torch.cat(new).sigmoid(), torch.cat(old).sigmoid())
+
+
+def set_rates(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """Warm up over 20 steps, then fall along a cosine to a fiftieth."""
+    factor = min(1, step / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    """Move the average towards the module's weights."""
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
+
+
+def biq2021_stage(network: LifeIQA, args: argparse.Namespace) -> None:
+    """The decoder alone, then the upper half with it, then a share of the way back, then the kinds."""
+    start = copy.deepcopy(network)
+    biq = open_part(args.pool / "biq", 32)
+    train(
+        network,
+        [open_part(args.pool / "biq", 96), open_part(args.pool / "ladders", 12)],
+        DECODER_ALONE,
+    )
+    train(network, [biq, open_part(args.pool / "ladders", 2)], BIQ2021)
+    torch.save(network.state_dict(), args.out.with_suffix(".before_average.pt"))
+    average_networks(network, start, BIQ2021_SHARE)
+    name_kinds(network, [biq, open_part(args.pool / "ladders", 12)], KINDS_ALONE)
+    torch.save(network.state_dict(), args.out)
+
+
+def default_stage(network: LifeIQA, args: argparse.Namespace) -> None:
+    """On from ``lifeiqa-biq2021`` with all datasets, a share of the way back, the kinds, an average."""
+    network.load_state_dict(torch.load(args.start))
+    start = copy.deepcopy(network)
+    counts = {"biq": 16, "livec": 12, "agiqa": 14, "ladders": 2}
+    parts = [open_part(args.pool / name, count) for name, count in counts.items()]
+    lines = train(network, parts, DEFAULT)
+    average_networks(network, start, DEFAULT_SHARE)
+    many = {"biq": 30, "livec": 15, "agiqa": 32, "ladders": 12}
+    parts = [open_part(args.pool / name, count) for name, count in many.items()]
+    name_kinds(network, parts, KINDS_ALONE, lines[2])
+    finished = copy.deepcopy(network)
+    finished.load_state_dict(torch.load(args.biq2021))
+    average_networks(network, finished, LAST_SHARE)
+    torch.save(network.state_dict(), args.out)
+
+
+def main() -> None:
+    """Parse the command line and run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("stage", choices=["pool", "biq2021", "default"])
+    parser.add_argument("--imagenet", type=Path, default=Path("imagenet_start.safetensors"))
+    parser.add_argument(
+        "--first",
+        type=Path,
+        default=Path("first_stage.safetensors"),
+        help="weights of commit 744f1a1",
+    )
+    for name in ("biq", "livec", "agiqa"):
+        parser.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CSV", "FOLDER"))
+    parser.add_argument(
+        "--clean", type=Path, help="folder of photos without flaws, beside BIQ2021's best"
+    )
+    parser.add_argument("--pool", type=Path, default=Path("pool"))
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="what stage biq2021 wrote before its average, for the default model",
+    )
+    parser.add_argument(
+        "--biq2021", type=Path, help="what stage biq2021 wrote at its end, for the default model"
+    )
+    parser.add_argument("--out", type=Path, default=Path("state.pt"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    network = start_network(args.imagenet, args.first)
+    {"pool": pool_stage, "biq2021": biq2021_stage, "default": default_stage}[args.stage](
+        network, args
+    )
+
+
+if __name__ == "__main__":
+    main()
