@@ -10,7 +10,7 @@ import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import Accuracy
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset
-from lifeiqa_plugin.benchmark.report import significance_table
+from lifeiqa_plugin.benchmark.tables import significance_table
 from lifeiqa_plugin.correlation import fit
 
 STYLE: Any = {
@@ -93,24 +93,32 @@ def draw_scatter(dataset: LabelledDataset, scores: pd.DataFrame, accuracy: Accur
 
 def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, accuracy: Accuracy) -> Any:
     """Return SRCC against seconds for one image, at the size that most metrics were measured at."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     counts = costs.groupby(["size", "device"]).size()
     size, device = counts.idxmax()
     shown = costs[(costs["size"] == size) & (costs["device"] == device)]
     figure = _new_figure(WIDTH, 2.6)
     axes = figure.add_subplot()
-    for _, line in shown.iterrows():
+    above = True
+    for _, line in shown.sort_values("seconds").iterrows():
         srcc = accuracy.result(dataset.name, str(line["metric"])).value("srcc")
         if not np.isfinite(srcc.value):
             continue
         seconds = float(line["seconds"])
+        axes.plot(seconds, srcc.value, "o", color="tab:blue", markersize=4)
         if np.isfinite(srcc.low):
-            error = [[srcc.value - srcc.low], [srcc.high - srcc.value]]
-            axes.errorbar(seconds, srcc.value, error, fmt="o", color="tab:blue", markersize=4)
-        else:
-            axes.plot(seconds, srcc.value, "o", color="tab:blue", markersize=4)
-        place = {"xytext": (5, 3), "textcoords": "offset points"}
-        axes.annotate(str(line["metric"]), (seconds, srcc.value), **place)
+            axes.vlines(seconds, srcc.low, srcc.high, color="tab:blue")
+        place = (5, 3) if above else (5, -9)
+        name = str(line["metric"])
+        axes.annotate(name, (seconds, srcc.value), place, textcoords="offset points")
+        above = not above
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * (high / low) ** 0.4)  # room for the names
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"seconds for one {size} image, {device}")
     axes.set_ylabel(f"SRCC, {dataset.name} ({dataset.rows})")
     return figure

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -144,13 +145,20 @@ def build_ladder(
     return [x, *(distort(x, severity, Generator().manual_seed(seed)) for severity in severities)]
 
 
-def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> tuple[list[Tensor], bool]:
+class Ladder(NamedTuple):
+    """An image in growing distortion."""
+
+    images: list[Tensor]
+    is_clean: bool  # whether the first is the image itself
+    kind: str  # of TRAINED
+
+
+def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> Ladder:
     """Distort (3, H, W) in ``steps`` growing, uneven severities of a kind of ``TRAINED``, the worst at 0.2 .. 1.
 
-    Returns:
-        The images, and whether the first is ``x`` itself, as it is in half of the ladders.
+    Half of the ladders begin with ``x`` itself.
     """
-    kind = list(TRAINED.values())[int(torch.randint(len(TRAINED), (), generator=generator))]
+    kind = list(TRAINED)[int(torch.randint(len(TRAINED), (), generator=generator))]
     parts = 0.3 + torch.rand(steps, generator=generator)
     is_clean = bool(torch.rand((), generator=generator) < 0.5)
     if is_clean:
@@ -158,4 +166,5 @@ def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> tuple[l
     worst = 0.2 + 0.8 * torch.rand((), generator=generator)
     severities = (parts.cumsum(0) / parts.sum() * worst).tolist()
     seed = int(torch.randint(2**31, (), generator=generator))
-    return build_ladder(x, kind, severities[is_clean:], seed)[not is_clean :], is_clean
+    images = build_ladder(x, TRAINED[kind], severities[is_clean:], seed)[not is_clean :]
+    return Ladder(images, is_clean, kind)

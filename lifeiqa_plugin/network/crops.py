@@ -14,13 +14,18 @@ from lifeiqa_plugin.network.geometry import working_shape
 
 def to_working_size(x: Tensor, crop_size: int, working_size: int) -> Tensor:
     """Resize (B, C, H, W) to its working shape, bicubic and antialiased; an image that fits is returned untouched."""
-    shape = working_shape(x.shape[-2], x.shape[-1], crop_size, working_size)
-    if shape == tuple(x.shape[-2:]):
+    height, width = x.shape[-2:]
+    shape = working_shape(height, width, crop_size, working_size)
+    if shape == (height, width):
         return x
-    return F.interpolate(x, shape, mode="bicubic", antialias=True).clamp(0.0, 1.0)
+    resized = F.interpolate(x, shape, mode="bicubic", antialias=True)
+    return resized.clamp(0.0, 1.0)  # bicubic overshoots
 
 
 def cut_crops(x: Tensor, offsets: list[tuple[int, int]], crop_size: int) -> Tensor:
     """Cut (B, C, H, W) into (B * N, C, crop_size, crop_size), the N crops of an image next to each other."""
-    crops = [x[..., top : top + crop_size, left : left + crop_size] for top, left in offsets]
-    return torch.stack(crops, dim=1).flatten(0, 1)
+    crops = []
+    for top, left in offsets:
+        crops.append(x[..., top : top + crop_size, left : left + crop_size])  # (B, C, S, S)
+    together = torch.stack(crops, dim=1)  # (B, N, C, S, S)
+    return together.flatten(0, 1)

@@ -14,17 +14,24 @@ def working_shape(height: int, width: int, crop_size: int, working_size: int) ->
     The shorter side is brought into ``crop_size .. working_size`` by the smallest change that does it, the longer one
     follows in proportion; an image that fits already keeps its size.
     """
-    short, long = min(height, width), max(height, width)
+    short = min(height, width)
+    long = max(height, width)
     new_short = min(max(short, crop_size), working_size)
-    new_long = min(max(round(long * new_short / short), new_short), MAX_ASPECT * new_short)
-    return (new_short, new_long) if height <= width else (new_long, new_short)
+    in_proportion = round(long * new_short / short)
+    longest = MAX_ASPECT * new_short
+    new_long = min(max(in_proportion, new_short), longest)
+    if height > width:
+        return new_long, new_short
+    return new_short, new_long
 
 
 def _even_offsets(length: int, crop_size: int, count: int) -> list[int]:
     """Return ``count`` different positions from one edge to the other, or the middle if there is only one."""
     room = length - crop_size
     count = min(count, room + 1)
-    return [room // 2] if count == 1 else [round(i * room / (count - 1)) for i in range(count)]
+    if count == 1:
+        return [room // 2]
+    return [round(i * room / (count - 1)) for i in range(count)]
 
 
 def crop_offsets(
@@ -46,23 +53,27 @@ def crop_offsets(
             f"image must be at least {crop_size} x {crop_size}, got {height} x {width}; resize it first"
         )
     if num_crops is None:
-        rows, cols = math.ceil(height / crop_size), math.ceil(width / crop_size)
+        rows = math.ceil(height / crop_size)
+        cols = math.ceil(width / crop_size)
     elif num_crops < 1:
         raise ValueError(f"num_crops must be None or at least 1, got {num_crops}")
     else:
         rows, cols = _even_grid(height, width, num_crops)
-    tops, lefts = _even_offsets(height, crop_size, rows), _even_offsets(width, crop_size, cols)
+    tops = _even_offsets(height, crop_size, rows)
+    lefts = _even_offsets(width, crop_size, cols)
     return [(top, left) for top in tops for left in lefts]
 
 
 def _even_grid(height: int, width: int, num_crops: int) -> tuple[int, int]:
-    """Return the (rows, cols) with at most ``num_crops`` cells, most cells first, then squarest cells."""
+    """Return the (rows, cols) with at most ``num_crops`` cells.
 
-    def unevenness(rows: int, cols: int) -> float:
-        return abs(math.log(height * cols / (width * rows)))
+    Cells less than twice as long as wide come first, then most cells, then squarest cells.
+    """
+
+    def rank(grid: tuple[int, int]) -> tuple[bool, int, float]:
+        rows, cols = grid
+        unevenness = abs(math.log(height * cols / (width * rows)))
+        return unevenness > math.log(2), -rows * cols, unevenness
 
     grids = [(rows, num_crops // rows) for rows in range(1, num_crops + 1)]
-    return min(
-        grids,
-        key=lambda grid: (unevenness(*grid) > math.log(2), -grid[0] * grid[1], unevenness(*grid)),
-    )
+    return min(grids, key=rank)

@@ -12,7 +12,7 @@ import importlib.util
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -79,18 +79,20 @@ def scatter_sum(
         (B, N, C), ``out[:, n] = sum of messages[:, e] over edges e with index[e] == n``.
     """
     if resolve_scatter_backend(backend) == "torch_scatter":
-        offsets = torch.searchsorted(index, torch.arange(num_nodes + 1, device=index.device))
-        offsets = offsets.expand(messages.shape[0], -1)
-        summed: Tensor = load_torch_scatter().segment_csr(  # type: ignore[union-attr]  # resolved just above
-            messages, offsets, reduce="sum"
-        )
-        return summed
+        nodes = torch.arange(num_nodes + 1, device=index.device)
+        offsets = torch.searchsorted(index, nodes)  # (N + 1,) where the edges of each node begin
+        offsets = offsets.expand(len(messages), -1)
+        library: Any = load_torch_scatter()
+        of_nodes: Tensor = library.segment_csr(messages, offsets, reduce="sum")
+        return of_nodes
     out = messages.new_zeros(messages.shape[0], num_nodes, messages.shape[2])
     if not messages.is_cuda:
         return out.index_add(1, index, messages)
     # index_add adds in any order on CUDA; an accumulating index_put sorts first
-    by_node, by_edge = out.transpose(0, 1), messages.transpose(0, 1)
-    return by_node.index_put((index,), by_edge, accumulate=True).transpose(0, 1)
+    by_node = out.transpose(0, 1)  # (N, B, C)
+    by_edge = messages.transpose(0, 1)  # (E, B, C)
+    summed = by_node.index_put((index,), by_edge, accumulate=True)
+    return summed.transpose(0, 1)
 
 
 def edges_of(graph: Graph, num_nodes: int) -> Tensor:
@@ -183,8 +185,10 @@ class GCNConv(nn.Module):
         """Transform, send along the edges, sum per target."""
         source, target = edge_index
         nodes = x @ self.weight  # (B, N, out_features)
-        messages = nodes[:, source] * edge_weight[:, None].to(x.dtype)  # (B, E, out_features)
-        return scatter_sum(messages, target, x.shape[1], self.scatter_backend) + self.bias
+        weights = edge_weight[:, None].to(x.dtype)  # (E, 1)
+        messages = nodes[:, source] * weights  # (B, E, out_features)
+        summed = scatter_sum(messages, target, x.shape[1], self.scatter_backend)
+        return summed + self.bias
 
 
 class GCN(nn.Module):

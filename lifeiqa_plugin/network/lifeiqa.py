@@ -225,28 +225,23 @@ class LifeIQA(nn.Module):
         outputs = [
             self.forward_crops(part, return_details) for part in crops.split(self.chunk_size)
         ]
-        query_scores = torch.cat([output.query_scores for output in outputs]).float()
-        query_scores = query_scores.unflatten(0, (-1, len(offsets)))  # (B, N, Q)
+        query_scores = _per_image((output.query_scores for output in outputs), len(offsets)).float()
         crop_scores = self.to_range(query_scores.mean(2))  # (B, N)
         score = crop_scores.mean(1, keepdim=True)
         if not self.training:
             _check_score(score)
         if not (return_details or return_std):
             return score
-        spread = self.to_range(query_scores).flatten(1).std(1, correction=0, keepdim=True)
-        std = self._to_std(spread)
+        in_range = self.to_range(query_scores).flatten(1)  # (B, N * Q)
+        std = self._to_std(in_range.std(1, correction=0, keepdim=True))
         if not return_details:
             return score, std
-
-        def per_image(parts: Sequence[Tensor | None]) -> Tensor:  # (B * N, ...) -> (B, N, ...)
-            together = torch.cat([part for part in parts if part is not None])
-            of_image: Tensor = together.unflatten(0, (-1, len(offsets)))
-            return of_image
-
+        distortions = _per_image((output.distortion_logits for output in outputs), len(offsets))
         routing = Routing(
-            *map(per_image, zip(*(output.routing for output in outputs), strict=True))
+            router_logits=_per_image((o.routing.router_logits for o in outputs), len(offsets)),
+            gates=_per_image((o.routing.gates for o in outputs), len(offsets)),
+            expert_index=_per_image((o.routing.expert_index for o in outputs), len(offsets)),
         )
-        distortions = per_image([output.distortion_logits for output in outputs])  # (B, N, D)
         return LifeIQAOutput(
             score=score,
             std=std,
@@ -254,7 +249,7 @@ class LifeIQA(nn.Module):
             query_scores=query_scores,
             crop_offsets=offsets,
             crop_shape=(crops.shape[-2], crops.shape[-1]),
-            attention=per_image([output.attention for output in outputs]),
+            attention=_per_image((output.attention for output in outputs), len(offsets)),
             gates=routing.gates,
             expert_index=routing.expert_index,
             distortions=distortions.float().sigmoid().mean(1),
@@ -266,7 +261,8 @@ class LifeIQA(nn.Module):
         """(B, C, H, W) at working size -> the corners of its N crops, and the crops (B * N, C, height, width)."""
         if self.whole_image:
             return [(0, 0)], x
-        offsets = crop_offsets(x.shape[-2], x.shape[-1], self.crop_size, self.test_sample)
+        height, width = x.shape[-2:]
+        offsets = crop_offsets(height, width, self.crop_size, self.test_sample)
         return offsets, cut_crops(x, offsets, self.crop_size)
 
     def forward_crops(self, crops: Tensor, need_weights: bool = False) -> DecoderOutput:
@@ -276,7 +272,8 @@ class LifeIQA(nn.Module):
         crops = crops.contiguous(memory_format=torch.channels_last)  # faster convolutions
         stage3, stage4 = self.backbone(crops)
         if getattr(self.backbone, "output_fmt", None) == "NHWC":
-            stage3, stage4 = stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2)
+            stage3 = stage3.permute(0, 3, 1, 2)
+            stage4 = stage4.permute(0, 3, 1, 2)
         output: DecoderOutput = self.decoder(stage3, stage4, need_weights)
         return output
 
@@ -295,7 +292,8 @@ class LifeIQA(nn.Module):
         if self.score_range is None:
             return raw
         low, high = self.score_range
-        return low + (high - low) * raw.sigmoid()
+        share = raw.sigmoid()
+        return low + (high - low) * share
 
     def set_trainable(self: Self, trainable: bool) -> Self:
         """Let the weights move, or hold them still whatever happens around the network.
@@ -329,6 +327,13 @@ class LifeIQA(nn.Module):
             raise ValueError(
                 f"working_size must be at least crop_size={self.crop_size}, got {self.working_size}"
             )
+
+
+def _per_image(parts: Iterable[Tensor | None], num_crops: int) -> Tensor:
+    """Chunks of (B * N, ...) -> (B, N, ...)."""
+    together = torch.cat([part for part in parts if part is not None])
+    of_images: Tensor = together.unflatten(0, (-1, num_crops))
+    return of_images
 
 
 def _pair(name: str, value: Sequence[float]) -> tuple[float, float]:
@@ -371,8 +376,11 @@ def _checked_images(x: Tensor) -> Tensor:
         is_near = (low >= -MAX_OVERSHOOT) & (high <= 1 + MAX_OVERSHOOT)
         torch._assert_async(is_near, "images must be finite and lie in [0, 1]; rescale them")
         return x.clamp(0, 1)
-    _check_values(low.item(), high.item())
-    return x if low >= 0 and high <= 1 else x.clamp(0, 1)
+    lowest, highest = low.item(), high.item()
+    _check_values(lowest, highest)
+    if lowest >= 0 and highest <= 1:
+        return x
+    return x.clamp(0, 1)
 
 
 def _check_values(low: float, high: float) -> None:

@@ -37,16 +37,18 @@ def load_balancing_loss(routing: Routing, balancing: Balancing = "released") -> 
     num_experts = gates.shape[-1]
     if num_experts < 2:
         return gates.new_zeros(())
-    assigned = torch.zeros_like(gates).scatter(1, expert_index, 1.0)
-    probability = gates if balancing == "released" else logits.softmax(-1)
-    return num_experts * (probability.mean(0) * assigned.mean(0)).sum()
+    assigned = torch.zeros_like(gates).scatter(1, expert_index, 1.0)  # (tokens, E)
+    probability = gates if balancing == "released" else logits.softmax(-1)  # (tokens, E)
+    per_expert = probability.mean(0) * assigned.mean(0)  # (E,)
+    return num_experts * per_expert.sum()
 
 
 def router_z_loss(routing: Routing) -> Tensor:
     """Return ``mean(logsumexp(logits)^2)`` over all tokens (ST-MoE, Zoph et al. 2022, equation 5); 0 for one expert."""
     if routing.gates.shape[-1] < 2:
         return routing.gates.new_zeros(())
-    return routing.router_logits.logsumexp(-1).square().mean()
+    log_sums = routing.router_logits.logsumexp(-1)
+    return log_sums.square().mean()
 
 
 class Router(nn.Module):
@@ -60,8 +62,9 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> Routing:
         """(..., C) -> Routing; float32 whatever the precision of x, because near ties decide the choice."""
         logits = self.linear(x).float()
-        kept, expert_index = logits.topk(self.top_k, dim=-1)
-        gates = torch.zeros_like(logits).scatter(-1, expert_index, kept.softmax(-1))
+        kept, expert_index = logits.topk(self.top_k, dim=-1)  # (..., K)
+        shares = kept.softmax(-1)
+        gates = torch.zeros_like(logits).scatter(-1, expert_index, shares)  # (..., E)
         return Routing(logits, gates, expert_index)
 
 
@@ -87,9 +90,10 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) tokens -> (E, T, C), every expert's answer to every token."""
-        num_experts = self.weight1.shape[0]
+        num_experts = len(self.weight1)
         tokens = x.expand(num_experts, -1, -1)  # (E, T, C)
-        hidden = F.relu(torch.baddbmm(self.bias1[:, None], tokens, self.weight1))  # (E, T, 4C)
+        hidden = torch.baddbmm(self.bias1[:, None], tokens, self.weight1)  # (E, T, 4C)
+        hidden = F.relu(hidden)
         hidden = F.dropout(hidden, self.dropout, self.training)
         return torch.baddbmm(self.bias2[:, None], hidden, self.weight2)
 
@@ -126,9 +130,11 @@ class SparseMoE(nn.Module):
         if self.num_experts == 1:
             return self.mlp(x), _to_the_only_expert(x)
         routing = self.router(x)
-        answers = self.experts(x.flatten(0, 1))  # (E, B * Q, C)
-        gates = routing.gates.flatten(0, 1).to(answers.dtype)  # (B * Q, E)
-        return torch.einsum("te,etc->tc", gates, answers).view_as(x), routing
+        tokens = x.flatten(0, 1)  # (B * Q, C)
+        answers = self.experts(tokens)  # (E, B * Q, C)
+        gates = routing.gates.flatten(0, 1)  # (B * Q, E)
+        mixed = torch.einsum("te,etc->tc", gates.to(answers.dtype), answers)
+        return mixed.view_as(x), routing
 
 
 def _to_the_only_expert(x: Tensor) -> Routing:

@@ -16,10 +16,13 @@ from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.images.distortions import random_ladder
+from lifeiqa_plugin.images.distortions import TRAINED, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.training.options import TrainingSetOptions, view
+
+CLEAN, UNKNOWN = -1, -2
+"""Of ``kinds``: no distortion was added; nothing is known of it."""
 
 
 def random_crops(
@@ -52,8 +55,9 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
     :class:`~lifeiqa_plugin.training.options.TrainingSetOptions` describes the option keys.
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
-    ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only. The label is NaN for
-    a photo of ``ladder_folder`` and for a ladder whose first crop is distorted.
+    ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only, and ``kinds``
+    (crops_per_image,), the distortion of each crop as a number in ``TRAINED``, or ``CLEAN``, or ``UNKNOWN`` for what is
+    no ladder. The label is NaN for a photo of ``ladder_folder`` and for a ladder whose first crop is distorted.
 
     Raises:
         OSError: the csv cannot be read.
@@ -181,15 +185,20 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         if self.ladder_photos and _happens(0.5, generator):
             path = self.ladder_photos[_randint(len(self.ladder_photos), generator)]
             mos = math.nan
-        rungs, is_clean = random_ladder(read_image(path), self.options.crops_per_image, generator)
-        crops = self._cut(torch.stack(rungs), 1, generator)
-        return self._training_item(crops, mos if is_clean else math.nan, path, is_ladder=True)
+        ladder = random_ladder(read_image(path), self.options.crops_per_image, generator)
+        crops = self._cut(torch.stack(ladder.images), 1, generator)
+        label = mos if ladder.is_clean else math.nan
+        kinds = torch.full((len(crops),), list(TRAINED).index(ladder.kind))
+        if ladder.is_clean:
+            kinds[0] = CLEAN
+        return self._training_item(crops, label, path, is_ladder=True) | {"kinds": kinds}
 
     def _training_item(
         self, crops: Tensor, mos: float, path: str, is_ladder: bool
     ) -> dict[str, Any]:
         label = torch.tensor([mos])
-        return {"img": crops, "mos_label": label, "img_path": path, "is_ladder": is_ladder}
+        item = {"img": crops, "mos_label": label, "img_path": path, "is_ladder": is_ladder}
+        return item | {"kinds": torch.full((len(crops),), UNKNOWN)}
 
     def _cut(self, images: Tensor, places: int, generator: Generator) -> Tensor:
         """(N, 3, H, W) -> (places * N, 3, crop_size, crop_size), the same places of all N."""

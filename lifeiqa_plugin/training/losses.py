@@ -60,6 +60,7 @@ class Labels(NamedTuple):
     mos: Tensor  # (B, 1), NaN where a ladder begins with a distorted crop
     is_ladder: Tensor  # (B,)
     source: Tensor  # (B,) number of the training set
+    kinds: Tensor  # (B, K) distortion of each crop, as LifeIQADataset has it
 
 
 def has_label(scores: Tensor, labels: Labels) -> Tensor:
@@ -103,3 +104,18 @@ class OwnScales(nn.Module):
         slope = (self.log_slope * self.own).exp()[source, None]
         offset = (self.offset * self.own)[source, None]
         return offset + slope * scores
+
+
+def distortion_loss(chances: Tensor, kinds: Tensor, columns: list[int]) -> Tensor:
+    """Binary cross-entropy of "has this distortion", over the crops of ladders.
+
+    Args:
+        chances: (L, D) in [0, 1], one column for each distortion that the network names.
+        kinds: (L,) number of the crop's distortion, -1 for none, less for a crop that does not count.
+        columns: D numbers, what ``kinds`` has for each column.
+    """
+    counts = kinds >= -1
+    if not counts.any():
+        return chances.sum() * 0
+    wanted = kinds[counts, None] == torch.tensor(columns, device=kinds.device)
+    return F.binary_cross_entropy(chances[counts], wanted.float())

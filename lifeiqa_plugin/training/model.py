@@ -27,11 +27,20 @@ from tqdm import tqdm
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
+from lifeiqa_plugin.images.distortions import TRAINED
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
 from lifeiqa_plugin.training.curves import add_rows, cut_after
-from lifeiqa_plugin.training.losses import Labels, OwnScales, has_label, rank_loss, within_sets
+from lifeiqa_plugin.training.dataset import UNKNOWN
+from lifeiqa_plugin.training.losses import (
+    Labels,
+    OwnScales,
+    distortion_loss,
+    has_label,
+    rank_loss,
+    within_sets,
+)
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
 from lifeiqa_plugin.training.options import (
     CardOptions,
@@ -100,6 +109,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.cri_mos = build_loss(self.options.mos_loss_opt)
         metric_loss = self.options.metric_loss_opt
         self.cri_metric = build_loss(metric_loss) if metric_loss else None
+        self.columns = self._columns_of_distortions()
         self.setup_precision()
         self.setup_optimizers()
         self.schedule = schedule_of(self.options, self.opt["train"]["total_iter"])
@@ -147,6 +157,19 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.optimizer = kind(groups, lr=options.lr, **given)
         self.optimizers.append(self.optimizer)
 
+    def _columns_of_distortions(self) -> list[int]:
+        """Return the number in ``TRAINED`` of each distortion that the network names."""
+        names, known = self.network.distortion_names, list(TRAINED)
+        if not self.options.distortion_weight:
+            return []
+        unknown = [name for name in names if name not in known]
+        if not (names and self.has_ladders) or unknown:
+            raise ValueError(
+                "train.distortion_weight needs ladder_share above 0 and network.distortions, some of "
+                f"{', '.join(known)}; got {list(names)}"
+            )
+        return [known.index(name) for name in names]
+
     def _check_steps_per_batch(self) -> None:
         steps, crops = self.options.steps_per_batch, self.sources[0].crops_per_image
         if steps < 1 or crops % steps:
@@ -186,7 +209,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         images = len(crops)
         is_ladder = data.get("is_ladder", torch.zeros(images, dtype=torch.bool))
         source = data.get("source", torch.zeros(images, dtype=torch.long))
-        self.labels = Labels(*(t.to(self.device) for t in (data["mos_label"], is_ladder, source)))
+        kinds = data.get("kinds", torch.full(crops.shape[:2], UNKNOWN))
+        known = (data["mos_label"], is_ladder, source, kinds)
+        self.labels = Labels(*(value.to(self.device) for value in known))
         self.img_paths: list[str] = list(data["img_path"])
 
     def optimize_parameters(self, current_iter: int) -> None:
@@ -245,6 +270,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             losses["l_metric"] = within_sets(self.cri_metric, score, label, source)
         if self.has_ladders:
             losses["l_rank"] = self.options.rank_weight * rank_loss(scores[labels.is_ladder])
+        if self.columns:
+            task = distortion_loss(output.distortions, labels.kinds.flatten(), self.columns)
+            losses["l_distortion"] = self.options.distortion_weight * task
         losses["l_balance"] = self.options.load_balancing_weight * output.load_balancing_loss
         losses["l_router_z"] = self.options.router_z_weight * output.router_z_loss
         losses["l_total"] = torch.stack(list(losses.values())).sum()

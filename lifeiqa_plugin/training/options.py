@@ -179,6 +179,8 @@ class TrainOptions:
     """weight of the router's z-loss"""
     rank_weight: float = 5.0
     """weight of the hinge between neighbouring rungs of a ladder, each to score 0.03 below the one before"""
+    distortion_weight: float = 0.0
+    """weight of the second task, which distortion a rung of a ladder has; of those in `network: distortions`"""
     clip_grad_norm: float | None = None
     """longest gradient"""
     amp: str = "fp32"

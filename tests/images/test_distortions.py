@@ -67,5 +67,8 @@ def test_random_ladder_is_drawn_from_the_generator(photo):
     assert stack(5).shape == (3, *photo.shape)
     assert torch.equal(stack(5), stack(5))
     assert not torch.equal(stack(5), stack(6))
-    assert all(torch.equal(rungs[0], photo) == is_clean for rungs, is_clean in map(draw, range(8)))
-    assert {is_clean for _, is_clean in map(draw, range(8))} == {True, False}
+    assert all(
+        torch.equal(rungs[0], photo) == is_clean for rungs, is_clean, _ in map(draw, range(8))
+    )
+    assert {ladder.is_clean for ladder in map(draw, range(8))} == {True, False}
+    assert {ladder.kind for ladder in map(draw, range(20))} <= set(TRAINED)

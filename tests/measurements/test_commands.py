@@ -24,7 +24,13 @@ from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
-TESTED_ELSEWHERE = {"quote_results", "released_protocol", "scatter", "make_distorted"}
+TESTED_ELSEWHERE = {
+    "reliability",
+    "quote_results",
+    "released_protocol",
+    "scatter",
+    "make_distorted",
+}
 
 
 def test_every_script_is_run_by_a_test():

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from lifeiqa_plugin.images.distortions import TRAINED, Ladder
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap, random_crops
@@ -87,13 +88,16 @@ def test_working_size_is_drawn_from_its_range(make_dataset, monkeypatch):
 @pytest.mark.parametrize("is_clean", [True, False])
 def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatch, is_clean):
     def ladder(image, steps, generator):
-        return [image * (1 - 0.25 * step) for step in range(steps)], is_clean
+        return Ladder([image * (1 - 0.25 * step) for step in range(steps)], is_clean, "noise")
 
     monkeypatch.setattr(data, "random_ladder", ladder)
     dataset = make_dataset(ladder_share=1.0)
     item = dataset[0, 1]
     assert item["is_ladder"] is True
     assert item["mos_label"].isfinite() == is_clean
+    noise = list(TRAINED).index("noise")
+    assert item["kinds"].tolist() == [data.CLEAN if is_clean else noise, noise, noise]
+    assert make_dataset()[0, 1]["kinds"].tolist() == [data.UNKNOWN] * 3
     first, *rungs = item["img"]
     assert first.shape == (3, 32, 32)
     torch.testing.assert_close(rungs, [first * 0.75, first * 0.5])

@@ -21,6 +21,7 @@ from torch import nn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.correlation import METRICS
+from lifeiqa_plugin.images.distortions import TRAINED
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration
@@ -230,6 +231,56 @@ def test_images_without_label_are_ranked_only(write_options):
     assert model.log_dict["l_mos"] == pytest.approx(
         nn.functional.smooth_l1_loss(labelled, label).item(), rel=1e-5
     )
+
+
+def test_distortions_are_the_second_task(write_options):
+    """Cross-entropy over the crops of ladders, for each distortion that the network names, in its order."""
+    changes = ("network:distortions=[jpeg, blur]", "train:distortion_weight=3", *NO_SIDE_LOSS)
+    changes += ("train:scheduler:type=constant", "train:optim:lr=0.01")
+    model = build_model(write_options("datasets:train:ladder_share=0.5", *changes))
+    batch, jpeg, noise = one_batch(3), list(TRAINED).index("jpeg"), list(TRAINED).index("noise")
+    batch["is_ladder"] = torch.tensor([False, True, True])
+    batch["kinds"] = torch.tensor([[data.UNKNOWN] * 2, [data.CLEAN, jpeg], [noise, noise]])
+    with torch.no_grad():
+        crops = batch["img"].flatten(0, 1)
+        chances = model.network(crops, return_details=True).distortions
+    wanted = torch.zeros(4, 2)
+    wanted[1, 0] = 1
+    expected = 3 * nn.functional.binary_cross_entropy(chances[2:], wanted)
+    model.feed_data(batch)
+    model.optimize_parameters(1)
+    assert model.log_dict["l_distortion"] == pytest.approx(expected.item(), rel=1e-5)
+    for iteration in range(2, 60):
+        model.optimize_parameters(iteration)
+    assert model.log_dict["l_distortion"] < 0.7 * expected.item()
+    batch["kinds"][:] = data.UNKNOWN
+    model.feed_data(batch)
+    model.optimize_parameters(60)
+    assert model.log_dict["l_distortion"] == 0
+
+
+def test_distortions_are_learnt_and_kept(write_options):
+    changes = ["network:distortions=[darken, noise]", "train:distortion_weight=1"]
+    changes += ["datasets:train:ladder_share=0.5", "train:total_epoch=1"]
+    launch.train(write_options(*changes))
+    assert "l_distortion" in read_csv(FOLDER / "curves_losses.csv")[0]
+    network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors")
+    assert network.distortion_names == ("darken", "noise")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("network:distortions=[blur]",),
+        ("datasets:train:ladder_share=0.5",),
+        ("network:distortions=[rain]", "datasets:train:ladder_share=0.5"),
+    ],
+)
+def test_second_task_needs_ladders_and_known_names(write_options, changes):
+    with pytest.raises(
+        ValueError, match="distortion_weight needs ladder_share above 0 and network"
+    ):
+        build_model(write_options("train:distortion_weight=1", *changes))
 
 
 def test_batch_without_any_label_is_ranked(write_options):

@@ -1,0 +1,78 @@
+"""The networks of one's own in ``examples/``: trained, tested, read again, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lifeiqa_plugin import build_lifeiqa, cli
+from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.images.reading import read_image
+from lifeiqa_plugin.training.options import read_options
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BEST = Path("experiments/tiny/models/net_best.safetensors")
+
+
+@pytest.fixture(params=["multi_scale", "lora"])
+def run_of(request, write_options, tmp_path, monkeypatch):
+    """The name of an example that has been trained for an epoch, and its argument."""
+    name = request.param
+    shutil.copy(EXAMPLES / f"{name}.py", tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    kind, argument = {
+        "multi_scale": ("MultiScaleLifeIQA", "scales=[1.0, 2.0]"),
+        "lora": ("LoRALifeIQA", "rank=2"),
+    }[name]
+    option_file = write_options(
+        f"network:type={kind}", f"network:{argument}", "train:total_epoch=1"
+    )
+    assert cli.main(["train", "-opt", str(option_file), "--import", name]) == 0
+    return name
+
+
+def test_it_is_trained_tested_and_read_as_itself(run_of, images):
+    network = build_lifeiqa(pretrained_model_path=BEST)
+    assert type(network).__module__ == run_of
+    with open("experiments/tiny/test_scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    for row in rows[:2]:
+        image = read_image(row["name"] if Path(row["name"]).exists() else images / row["name"])
+        assert network(image[None]).item() == pytest.approx(float(row["score"]), abs=1e-5)
+    if run_of == "lora":
+        start = build_lifeiqa(**plain_options())
+        trained = read_checkpoint(BEST).state_dict
+        own = [key for key in trained if key.endswith("parametrizations.weight.original")]
+        assert own
+        ups = [value for key, value in trained.items() if key.endswith(".up")]
+        assert len(ups) == len(own)
+        assert all(value.abs().max() > 0 for value in ups)
+        moved = [p for name, p in network.set_trainable(True).named_parameters() if p.requires_grad]
+        assert len(moved) == 2 * len(own) + len(list(start.decoder.parameters()))
+    else:
+        assert network.scales == [1.0, 2.0]
+        image = torch.rand(1, 3, 40, 40)
+        plain = build_lifeiqa(**plain_options())
+        plain.load_state_dict(network.state_dict())
+        assert not torch.equal(network(image), plain(image))
+
+
+def plain_options() -> dict:
+    network = read_options("experiments/tiny/options.yml")["network"]
+    return {k: v for k, v in network.items() if k not in ("type", "scales", "rank")}
+
+
+def test_a_wrong_argument_of_ones_own(write_options, tmp_path, monkeypatch, capsys):
+    shutil.copy(EXAMPLES / "multi_scale.py", tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    option_file = write_options("network:type=MultiScaleLifeIQA", "network:scale=3")
+    assert cli.main(["train", "-opt", str(option_file), "--import", "multi_scale"]) == 1
+    assert (
+        "MultiScaleLifeIQA has no option 'scale'; did you mean 'scales'" in capsys.readouterr().err
+    )
