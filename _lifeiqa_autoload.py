@@ -11,9 +11,8 @@ metric is then still listed, and asking for it raises what is really wrong.
 import os
 import sys
 
-TYPE_CHECKING = (
-    False  # type checkers know this name; importing the real one from typing takes milliseconds
-)
+# Type checkers know this name; importing the real one from typing takes milliseconds.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
@@ -83,9 +82,8 @@ class Finder:
         """Return the spec of a module in ``FILL``; None, which sends Python to the next finder, for all others."""
         if name not in FILL or name in self._busy:
             return None
-        self._busy.add(
-            name
-        )  # another plugin's finder may well ask all finders too, this one included
+        # another plugin's finder may well ask all finders too, this one included
+        self._busy.add(name)
         try:
             return _filled(_find_elsewhere(self, name, path, target))
         except Exception:
@@ -111,9 +109,8 @@ def _filled(spec: "ModuleSpec | None") -> "ModuleSpec | None":
         def run_then_fill(module: "ModuleType") -> None:
             run(module)
             try:
-                if (
-                    module.__name__ == spec.name
-                ):  # the loader of a zip archive is shared by all its modules
+                # the loader of a zip archive is shared by all its modules
+                if module.__name__ == spec.name:
                     FILL[spec.name](module)
             except Exception:
                 pass  # the host must load whatever happens here; lifeiqa_plugin.register() says what went wrong

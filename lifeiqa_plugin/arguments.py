@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -47,3 +48,18 @@ def check_file(path: Path, what: str) -> None:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise FileNotFoundError(f"{path}: {found}; expected {what}")
+
+
+def check_target(path: Path) -> None:
+    """See that a file can be written before anything slow begins.
+
+    Raises:
+        UsageError: it is a folder, or there is no permission.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder; expected the name of a file to write")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: no permission to write in {folder}")

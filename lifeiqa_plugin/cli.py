@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import signal
 import sys
@@ -18,6 +17,7 @@ from types import ModuleType
 
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError
+from lifeiqa_plugin.nearest import nearest
 
 COMMANDS = {
     "score": ("scoring.command", "score files, folders and archives of images"),
@@ -25,6 +25,8 @@ COMMANDS = {
     "train": ("training.command", "train as an option file says"),
     "evaluate": ("scoring.evaluate_command", "correlation of checkpoints with opinion scores"),
     "explain": ("explanation.command", "why images got their scores: maps, words, figures"),
+    "report": ("report.command", "one page for a folder of photos: sort, cull, compare"),
+    "experts": ("explanation.experts_command", "do the experts specialise in distortions?"),
     "export": ("export.command", "one file for ONNX Runtime, OpenVINO or torch.export"),
     "benchmark": ("benchmark.command", "accuracy and cost of metrics of pyiqa, side by side"),
 }
@@ -78,7 +80,7 @@ def _build_parser(name: str) -> tuple[argparse.ArgumentParser, ModuleType | None
 
 
 def _explain_unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    near = nearest(name, COMMANDS)
     if near:
         return f"no command {name!r}; did you mean 'lifeiqa {near[0]}'?"
     return f"no command {name!r}; to score files or folders: lifeiqa score {name!r}"

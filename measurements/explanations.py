@@ -4,7 +4,7 @@
     python measurements/explanations.py FOLDER                       photos of a folder, clean ones
     python measurements/explanations.py FOLDER --varied FOLDER2      and photos of all qualities for the map's mean
 
-- quarters: a quarter of the area, anywhere in the photo, is spoilt; is the lowest value of the map inside of it?
+- quarters: one quarter of the photo is spoilt, top or bottom, left or right; is the lowest value of the map inside?
 - deletion: 32 x 32 cells are replaced by blurred ones, those first that the attribution names; how far does the score
   move, on average over the way, against a plain gradient and a random order? Farther is better.
 - mean: rank correlation of the map's mean with the score.
@@ -38,6 +38,7 @@ from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 KINDS = (blur, noise, jpeg, darken)
+PARTS = ("quarters", "deletion", "mean", "sanity", "time")
 CELL = 32
 WAY = 10
 """Steps in which all cells are deleted."""
@@ -78,11 +79,12 @@ def quality_map(network: LifeIQA, x: Tensor) -> np.ndarray:
 
 
 def spoil_a_quarter(x: Tensor, case: int, severity: float) -> tuple[Tensor, Quarter, str]:
-    """Spoil a quarter of (1, 3, H, W) somewhere, with the kind and at the place that belong to a case's number."""
+    """Spoil one of the four quarters of (1, 3, H, W), with the kind and at the place of a case's number."""
     generator = torch.Generator().manual_seed(case)
     height, width = x.shape[-2] // 2, x.shape[-1] // 2
-    top = int(torch.randint(x.shape[-2] - height + 1, (), generator=generator))
-    left = int(torch.randint(x.shape[-1] - width + 1, (), generator=generator))
+    is_low, is_right = torch.randint(2, (2,), generator=generator).tolist()
+    top = is_low * (x.shape[-2] - height)
+    left = is_right * (x.shape[-1] - width)
     distort = KINDS[case % len(KINDS)]
     place = np.s_[0, :, top : top + height, left : left + width]
     spoilt = x.clone()
@@ -211,6 +213,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "examples" / "photos")
     parser.add_argument("--varied", type=Path, default=ROOT / "examples" / "photos")
     parser.add_argument("--checkpoint", type=Path, help="default: the weights that ship")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument("--photos", type=int, default=100, help="at most (default 100)")
     parser.add_argument("--cases", type=int, default=100, help="quarters (default 100)")
     parser.add_argument("--severity", type=float, default=0.6, help="of the quarters (default 0.6)")
@@ -222,39 +225,44 @@ def main() -> None:
     photos = find_photos(args.folder, args.photos)
     print(conditions(), f"\n{len(photos)} photos\n")
 
-    hits = find_quarters(network, photos, args.cases, args.severity)
-    rows = [[kind, f"{np.mean(found):.0%}", str(len(found))] for kind, found in hits.items()]
-    total = [hit for found in hits.values() for hit in found]
-    rows.append(["all", f"{np.mean(total):.0%}", str(len(total))])
+    if "quarters" in args.parts:
+        print_quarters(find_quarters(network, photos, args.cases, args.severity))
+    if "deletion" in args.parts:
+        print_deletion(compare_deletion(network, find_photos(args.folder, args.deletions)))
+    if "mean" in args.parts:
+        varied = [Path(name) for name in find_images(args.varied)]
+        srcc = map_mean_correlation(network, varied)
+        print(f"mean of the map, {len(varied)} photos: SRCC {srcc:.3f}\n")
+    if "sanity" in args.parts:
+        print_sanity(sanity_check(network, find_photos(args.folder, args.sanity)))
+    if "time" in args.parts:
+        ratios = measure_time(network, photos[0], args.rounds)
+        rows = [[name, f"{ratio:.1f}"] for name, ratio in ratios.items()]
+        print(markdown_table(["what", "times one score"], rows))
+
+
+def print_quarters(hits: dict[str, list[bool]]) -> None:
+    """Print the share of cases in which the map was right, by kind and in all."""
+    together = hits | {"all": [hit for found in hits.values() for hit in found]}
+    rows = [[kind, f"{np.mean(found):.0%}", str(len(found))] for kind, found in together.items()]
     print(markdown_table(["spoilt quarter", "lowest value inside", "cases"], rows), "\n")
 
-    areas = compare_deletion(network, find_photos(args.folder, args.deletions))
-    best = np.array(areas["integrated gradients"])
-    rows = [
-        [
-            name,
-            f"{np.mean(area):.3f}",
-            f"{np.mean(best > area):.0%}" if name in list(areas)[1:] else "",
-        ]
-        for name, area in areas.items()
-    ]
+
+def print_deletion(areas: dict[str, list[float]]) -> None:
+    """Print the mean areas, and on how many photos integrated gradients have a larger one."""
+    ours = np.array(areas["integrated gradients"])
+    rows = []
+    for name, area in areas.items():
+        beaten = "" if name == "integrated gradients" else f"{np.mean(ours > area):.0%}"
+        rows.append([name, f"{np.mean(area):.3f}", beaten])
     header = ["cells deleted in the order of", "mean change of the score", "photos it is worse on"]
     print(markdown_table(header, rows), "\n")
 
-    varied = [Path(name) for name in find_images(args.varied)]
-    print(
-        f"mean of the map, {len(varied)} photos: SRCC {map_mean_correlation(network, varied):.3f}\n"
-    )
 
-    sanity = sanity_check(network, find_photos(args.folder, args.sanity))
-    rows = [
-        [name, f"{np.mean(found):.3f}", f"{np.max(found):.3f}"] for name, found in sanity.items()
-    ]
+def print_sanity(found: dict[str, list[float]]) -> None:
+    """Print the mean and the highest resemblance."""
+    rows = [[name, f"{np.mean(srcc):.3f}", f"{np.max(srcc):.3f}"] for name, srcc in found.items()]
     print(markdown_table(["attribution with", "SRCC with ours, mean", "highest"], rows), "\n")
-
-    ratios = measure_time(network, photos[0], args.rounds)
-    rows = [[name, f"{ratio:.1f}"] for name, ratio in ratios.items()]
-    print(markdown_table(["what", "times one score"], rows))
 
 
 if __name__ == "__main__":

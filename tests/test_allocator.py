@@ -53,7 +53,9 @@ def test_other_systems_are_left_alone(monkeypatch):
     assert keep_freed_memory() is False
 
 
-@pytest.mark.parametrize("command", ["train -opt empty", "evaluate empty nowhere"])
+@pytest.mark.parametrize(
+    "command", [f"train -opt {ROOT}/options/train/quick.yml", "evaluate empty nowhere"]
+)
 def test_commands_ask_for_it(monkeypatch, capsys, tmp_path, command):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").touch()

@@ -44,9 +44,7 @@ def test_the_network_imports_no_other_room():
             assert rooms <= {"network", "nearest"}, module
 
 
-@pytest.mark.parametrize(
-    "room", ["images", "export", pytest.param("scoring", marks=pytest.mark.xfail(reason="not yet"))]
-)
+@pytest.mark.parametrize("room", ["images", "export", "scoring"])
 def test_scoring_needs_neither_pyiqa_nor_pandas(room):
     for module, names in IMPORTS.items():
         if room_of(module) == room:

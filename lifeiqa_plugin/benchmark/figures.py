@@ -10,7 +10,7 @@ import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import Accuracy
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset
-from lifeiqa_plugin.benchmark.report import significance_table
+from lifeiqa_plugin.benchmark.tables import significance_table
 from lifeiqa_plugin.correlation import fit
 
 STYLE: Any = {

@@ -15,14 +15,12 @@ import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.accuracy import Accuracy, Result
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset, LabelledImage
 from lifeiqa_plugin.benchmark.metrics import Candidate
-from lifeiqa_plugin.benchmark.report import (
-    COST,
-    EXPLANATION,
+from lifeiqa_plugin.benchmark.report import COST, EXPLANATION, flat_header
+from lifeiqa_plugin.benchmark.tables import (
     Table,
     cost_table,
     dataset_tables,
     failure_table,
-    flat_header,
     summary_table,
 )
 from lifeiqa_plugin.correlation import Floats, fit

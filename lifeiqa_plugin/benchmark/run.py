@@ -17,6 +17,7 @@ from lifeiqa_plugin.benchmark.page import write_page
 from lifeiqa_plugin.benchmark.protocol import Protocol
 from lifeiqa_plugin.benchmark.scores import Store, score_metric
 from lifeiqa_plugin.benchmark.speed import measure_speed, read_speed
+from lifeiqa_plugin.benchmark.tables import all_tables
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ def _write(
         for name, frame in frames(accuracy).items():
             frame.to_csv(out / f"{name}.csv", index=False)
         report.pyiqa_table(accuracy).to_csv(out / "pyiqa.csv")
-    tables = report.all_tables(accuracy, efficiency)
-    without_intervals = report.all_tables(accuracy, efficiency, intervals=False)
+    tables = all_tables(accuracy, efficiency)
+    without_intervals = all_tables(accuracy, efficiency, intervals=False)
     _write_text(out / "benchmark.md", report.write_markdown(tables))
     _write_text(out / "benchmark.tex", report.write_latex(without_intervals))
     write_page(out / "benchmark.html", scores, accuracy, efficiency, candidates, request.thumbnails)

@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
     from lifeiqa_plugin.explanation.attribution import STEPS
-    from lifeiqa_plugin.explanation.explain import explain, new_folder, write_json
+    from lifeiqa_plugin.explanation.explain import claim_folder, explain, write_json
 
-    out = new_folder(args.out, args.overwrite)
+    out = claim_folder(args.out, args.overwrite)
     network = build_lifeiqa(pretrained_model_path=args.model).to(choose_device(args.device))
     steps = 0 if args.no_attribution else STEPS
     entries = []

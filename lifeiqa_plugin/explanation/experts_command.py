@@ -65,13 +65,13 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
     from lifeiqa_plugin.explanation.experts import findings, use_of
     from lifeiqa_plugin.explanation.experts_figure import draw
-    from lifeiqa_plugin.explanation.explain import new_folder, write_json
+    from lifeiqa_plugin.explanation.explain import claim_folder, write_json
     from lifeiqa_plugin.journal import write_whole
 
     for name in ("limit", "rounds"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    out = new_folder(args.out, args.overwrite)
+    out = claim_folder(args.out, args.overwrite)
     network = build_lifeiqa(pretrained_model_path=args.model)
     if args.source.is_dir():
         images = distorted_photos(args.source, args.limit)
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
     found = findings(uses, labels, blocks, args.rounds)
     for finding in found:
         print(finding.sentence)
+    out.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
         with write_whole(out / f"experts.{kind}") as file:
             file.write(draw(found, kind))

@@ -82,7 +82,8 @@ class Explanation:
         """
         from lifeiqa_plugin.explanation.figure import draw
 
-        folder = new_folder(folder, overwrite)
+        folder = claim_folder(folder, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
         for kind in ("png", "svg"):
             with write_whole(folder / f"figure.{kind}") as file:
                 file.write(draw(self, kind))
@@ -206,8 +207,8 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def new_folder(folder: str | Path, overwrite: bool) -> Path:
-    """Make a folder whose manifest is still to come.
+def claim_folder(folder: str | Path, overwrite: bool) -> Path:
+    """See that a folder may be written, and take away the manifest that an earlier run left; makes no folder.
 
     Raises:
         FileExistsError: it exists and ``overwrite`` is False.
@@ -215,7 +216,6 @@ def new_folder(folder: str | Path, overwrite: bool) -> Path:
     folder = Path(folder)
     if folder.exists() and not overwrite:
         raise FileExistsError(f"{folder}: exists; choose another folder, or pass overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
     return folder
 

@@ -20,6 +20,7 @@ from lifeiqa_plugin.explanation.figure import quality_limits
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed, small_copy
 from lifeiqa_plugin.scoring.rows import ScoredImage
@@ -43,9 +44,8 @@ def write_report(
     rows: Sequence[ScoredImage],
     root: Path,
     out: Path,
-    network: LifeIQA | None = None,
-    maps: int = 0,
-    score_range: tuple[float, float] = (0.0, 1.0),
+    network: LifeIQA,
+    maps: int,
 ) -> str:
     """Write the page and return one line on it.
 
@@ -53,9 +53,8 @@ def write_report(
         rows: of the images, those with an error as well.
         root: folder to which the names of the rows are relative.
         out: of the page.
-        network: for the maps.
+        network: that gave the scores, for the maps.
         maps: how many images have their quality map and attention on the page: those with the lowest scores.
-        score_range: lowest and highest possible score.
 
     Raises:
         OSError: the page cannot be written.
@@ -72,8 +71,7 @@ def write_report(
         prints.append(mark)
     for image, group in zip(images, group_near_duplicates(np.stack(prints)), strict=True):
         image["group"] = group
-    if network is not None:
-        _add_views(images, scored, root, network, maps)
+    _add_views(images, scored, root, network, maps)
     failures = [[row.name, row.error or "no score"] for row in rows if not has_score(row)]
     title = f"{len(scored):,} photos, by quality"
     page = embed(
@@ -81,7 +79,7 @@ def write_report(
         {
             "about": _about(scored, images),
             "kinds": list(scored[0].distortions),
-            "range": score_range,
+            "range": _score_range(network, scored),
             "no_view": f"For map and attention: lifeiqa report --maps N, or lifeiqa explain. "
             f"This page has those of the {min(maps, len(scored))} lowest scores.",
             "images": images,
@@ -90,8 +88,17 @@ def write_report(
         title,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    with write_whole(out) as file:
+        file.write(page.encode())
     return f"{out}: {len(scored)} photos, {out.stat().st_size / 1e6:.1f} MB"
+
+
+def _score_range(network: LifeIQA, rows: Sequence[ScoredImage]) -> tuple[float, float]:
+    """Return the lowest and the highest score of the network, or of the rows where it has no limits."""
+    if network.score_range is not None:
+        return network.score_range
+    scores = [row.score for row in rows]
+    return min(scores), max(max(scores), min(scores) + 1e-3)
 
 
 def has_score(row: ScoredImage) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lifeiqa_plugin import __version__
-from lifeiqa_plugin.arguments import UsageError, add_device
+from lifeiqa_plugin.arguments import UsageError, add_device, check_target
 from lifeiqa_plugin.images.reading import MAX_PIXELS
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.journal import read_json
@@ -120,11 +120,8 @@ def _open_output(args: argparse.Namespace) -> Output:
     output = Output(args.out, _options(args), shard_rows=args.shard_rows)
     if args.overwrite:
         output.delete()
-    folder = args.out.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"-o {args.out}: no permission to write in {folder}")
+    if args.shard_rows is None:
+        check_target(args.out)
     return output
 
 

@@ -6,14 +6,20 @@ import argparse
 import json
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_device, check_file, choose_device
+from lifeiqa_plugin.arguments import UsageError, add_device, check_file, check_target, choose_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa evaluate`` takes."""
     parser.add_argument("meta", type=Path, help="csv written by 'lifeiqa prepare'")
     parser.add_argument("root", type=Path, help="folder of the dataset")
-    parser.add_argument("--model", type=Path, help="checkpoint (default: the bundled one)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        nargs="+",
+        default=[None],
+        help="checkpoints, a line of results for each (default: the bundled one)",
+    )
     parser.add_argument(
         "--split", help="split column, for example official_split (default: all rows)"
     )
@@ -23,26 +29,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["train", "val", "test"],
         help="of the split (default test)",
     )
-    parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write")
+    parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write, of one model")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score the rows, print SRCC, PLCC, KRCC and RMSE as JSON."""
+    """Score the rows, print SRCC, PLCC, KRCC and RMSE as JSON, with bootstrap 95 % intervals."""
     check_file(args.meta, "a csv written by 'lifeiqa prepare'")
-    if args.model is not None:
-        check_file(args.model, "a checkpoint")
+    for model in args.model:
+        if model is not None:
+            check_file(model, "a checkpoint")
+    if args.out is not None:
+        if len(args.model) > 1:
+            raise UsageError("--out takes the scores of one model")
+        check_target(args.out)
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-    from lifeiqa_plugin.scoring.evaluation import evaluate
-    from lifeiqa_plugin.training.dataset import LifeIQADataset
+    from lifeiqa_plugin.correlation import correlations
+    from lifeiqa_plugin.datasets.table import read_labelled
+    from lifeiqa_plugin.scoring.evaluation import (
+        intervals,
+        opinions,
+        score_dataset,
+        write_scores,
+    )
 
     device = choose_device(args.device)
-    opt = {"phase": args.phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
-    dataset = LifeIQADataset(opt | {"split_index": args.split})
-    dataset.phase = "test"  # whole images, whichever rows they are
-    dataset.check_files()
-    network = build_lifeiqa(pretrained_model_path=args.model).to(device)
-    print(json.dumps(evaluate(network, dataset, args.out)))
+    dataset = read_labelled(args.meta, args.root, args.split, args.phase)
+    mos = opinions(dataset)
+    for model in args.model:
+        network = build_lifeiqa(pretrained_model_path=model).to(device)
+        scores, stds = score_dataset(network, dataset, args.workers, progress=True)
+        if args.out is not None:
+            write_scores(args.out, dataset, scores, stds)
+        about = {} if len(args.model) == 1 else {"model": str(model)}
+        result = {"images": float(len(mos)), **correlations(scores, mos)}
+        print(json.dumps(about | result | {"intervals": intervals(scores, mos)}), flush=True)

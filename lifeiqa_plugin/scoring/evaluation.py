@@ -1,76 +1,95 @@
-"""Scores of whole datasets, in float32 and over any number of processes, and how well they agree with people."""
+"""Scores of whole datasets, over any number of processes, and how well they agree with people."""
 
 from __future__ import annotations
 
 import csv
-import warnings
+import io
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from pyiqa.utils.dist_util import get_dist_info
 from scipy.optimize import nnls
-from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
 
-from lifeiqa_plugin.correlation import correlations
+from lifeiqa_plugin.correlation import correlations, interval, resamples
+from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+from lifeiqa_plugin.scoring.rows import ScoredImage
+from lifeiqa_plugin.scoring.score import score
+
+SAMPLES = 1000
+"""Of the bootstrap."""
 
 
-@torch.no_grad()
+class Labelled(Protocol):
+    """Images with opinion scores, as a dataset of pyiqa holds them."""
+
+    @property
+    def opt(self) -> dict[str, Any]:
+        """Options, with ``dataroot_target``, the folder."""
+
+    @property
+    def paths_mos(self) -> list[Any]:
+        """Rows that begin with a path and an opinion score."""
+
+
 def score_dataset(
-    network: LifeIQA, dataset: LifeIQADataset, workers: int = 0
+    network: LifeIQA, dataset: Labelled, workers: int = 0, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score every image of a validation or test set, whole, one at a time.
+    """Score every image of a dataset, whole, one at a time, in float32.
 
     The mode and the random numbers of the network's process are left as found. In a distributed run every process
     scores its share and all of them return all scores.
 
     Args:
         network: on the device that shall do the work.
-        dataset: whose items are whole images.
+        dataset: of which only the paths are used.
         workers: processes that decode.
+        progress: show a bar.
 
     Returns:
         Scores and their standard deviations, (N,) float32 each, in the order of the dataset.
 
     Raises:
         FloatingPointError: a score that is not finite, with the name of the image.
-        OSError, ValueError: as :func:`~lifeiqa_plugin.images.reading.read_image`.
+        OSError: an image that cannot be read.
     """
-    rank, world_size = get_dist_info()
+    rank, world_size = _rank_and_world_size()
+    paths = [str(row[0]) for row in dataset.paths_mos]
     modes = {module: module.training for module in network.modules()}
-    device = next(network.parameters()).device
-    loader: DataLoader[Any] = DataLoader(
-        Subset(dataset, range(rank, len(dataset), world_size)),
-        num_workers=workers,
-        generator=torch.Generator(),  # so that starting workers draws nothing from the run's random numbers
-    )
-    network.eval()
     try:
-        own = []
-        for item in loader:
-            with warnings.catch_warnings():  # the card says so, and every row will
-                warnings.filterwarnings("ignore", "return_std gives NaN")
-                score, std = network(item["img"].to(device), return_std=True)
-            own.append((item["img_path"][0], score.item(), std.item()))
+        engine = TorchEngine(network, with_distortions=False)
+        rows = score(paths[rank::world_size], engine=engine, workers=workers)
+        bar = tqdm(rows, total=len(paths[rank::world_size]), unit="image", disable=not progress)
+        own = [_check(row) for row in bar]
     finally:
         for module, mode in modes.items():
             module.training = mode
-    rows = _gather(own, len(dataset))
-    for path, score, _ in rows:
-        if not np.isfinite(score):
-            raise FloatingPointError(
-                f"{path}: the network's score is {score}; the weights have diverged"
-            )
-    scores, stds = np.array([row[1:] for row in rows], dtype=np.float32).T
+    pairs = _gather([(row.score, row.std) for row in own], len(paths))
+    scores, stds = np.array(pairs, dtype=np.float32).T
     return scores, stds
 
 
-def _gather(own: list[tuple[str, float, float]], total: int) -> list[tuple[str, float, float]]:
+def _check(row: ScoredImage) -> ScoredImage:
+    if row.error is None:
+        return row
+    if row.error.startswith("the network's score"):
+        raise FloatingPointError(f"{row.name}: {row.error}; the weights have diverged")
+    raise OSError(f"{row.name}: {row.error}")
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _gather(own: list[tuple[float, float]], total: int) -> list[tuple[float, float]]:
     """Put the shares of all processes back into the order of the dataset."""
-    _, world_size = get_dist_info()
+    _, world_size = _rank_and_world_size()
     if world_size == 1:
         return own
     shares: list[Any] = [None] * world_size
@@ -102,19 +121,47 @@ def rank_of_spread(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, bool
 
 
 def evaluate(
-    network: LifeIQA, dataset: LifeIQADataset, out: Path | None = None, workers: int = 0
+    network: LifeIQA,
+    dataset: Labelled,
+    out: Path | None = None,
+    workers: int = 0,
+    progress: bool = False,
 ) -> dict[str, float]:
-    """Score a dataset, write ``name,mos,score,std`` to ``out`` on request, return the correlations and ``images``."""
-    (scores, stds), mos = (
-        score_dataset(network, dataset, workers),
-        np.array(dataset.mos, dtype=np.float32),
-    )
-    result = correlations(scores, mos)
-    if out is not None and get_dist_info()[0] == 0:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(out, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "mos", "score", "std"])
-            for row, score, std in zip(dataset.paths_mos, scores, stds, strict=True):
-                writer.writerow([*row[:2], f"{score:.6f}", f"{std:.6f}"])
-    return {"images": float(len(mos)), **result}
+    """Score a dataset, write ``name,mos,score,std`` to ``out`` on request, return the correlations and ``images``.
+
+    Names are paths below the dataset's folder.
+    """
+    scores, stds = score_dataset(network, dataset, workers, progress)
+    mos = opinions(dataset)
+    if out is not None and _rank_and_world_size()[0] == 0:
+        write_scores(out, dataset, scores, stds)
+    return {"images": float(len(mos)), **correlations(scores, mos)}
+
+
+def opinions(dataset: Labelled) -> np.ndarray:
+    """Return the opinion scores, (N,)."""
+    return np.array([row[1] for row in dataset.paths_mos], dtype=np.float32)
+
+
+def write_scores(out: Path, dataset: Labelled, scores: np.ndarray, stds: np.ndarray) -> None:
+    """Write ``name,mos,score,std``, whole or not at all."""
+    root = Path(dataset.opt["dataroot_target"]).expanduser()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "mos", "score", "std"])
+    for row, value, std in zip(dataset.paths_mos, scores, stds, strict=True):
+        name = Path(os.path.relpath(row[0], root)).as_posix()
+        writer.writerow([name, row[1], f"{value:.6f}", f"{std:.6f}"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(out) as file:
+        file.write(text.getvalue().encode())
+
+
+def intervals(scores: np.ndarray, mos: np.ndarray) -> dict[str, list[float]]:
+    """Return the bootstrap 95 % interval of each of :func:`correlations`."""
+    samples = [correlations(scores[chosen], mos[chosen]) for chosen in resamples(len(mos), SAMPLES)]
+    found = {}
+    for name in samples[0]:
+        values = np.array([sample[name] for sample in samples])
+        found[name] = [round(end, 4) for end in interval(values)]
+    return found

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lifeiqa_plugin.benchmark import report
+from lifeiqa_plugin.benchmark import report, tables
 from lifeiqa_plugin.benchmark.accuracy import Accuracy, Pair, Result, judge
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset
 from lifeiqa_plugin.benchmark.figures import write_figures
@@ -43,20 +43,20 @@ def accuracy() -> Accuracy:
 
 
 def test_cells():
-    assert report.number(0.12345) == "0.123"
-    assert report.number(NAN) == report.number(None) == ""
-    assert report.with_interval(Interval(-0.5, -0.6, -0.4)) == "-0.500 (-0.600 to -0.400)"
-    assert report.with_interval(Interval(0.5, NAN, NAN)) == "0.500"
-    assert report.with_interval(Interval(NAN, NAN, NAN)) == ""
+    assert tables.number(0.12345) == "0.123"
+    assert tables.number(NAN) == tables.number(None) == ""
+    assert tables.with_interval(Interval(-0.5, -0.6, -0.4)) == "-0.500 (-0.600 to -0.400)"
+    assert tables.with_interval(Interval(0.5, NAN, NAN)) == "0.500"
+    assert tables.with_interval(Interval(NAN, NAN, NAN)) == ""
     times = {"seconds": 0.01234, "seconds_q1": 0.01, "seconds_q3": 0.02, "rounds": 5}
-    assert report.seconds(pd.Series(times)) == "0.0123 (0.01 to 0.02)"
-    assert report.seconds(pd.Series(times | {"rounds": 1})) == "0.0123"
-    assert report.scaled(5.1e6, 1e6) == "5.1"
+    assert tables.seconds(pd.Series(times)) == "0.0123 (0.01 to 0.02)"
+    assert tables.seconds(pd.Series(times | {"rounds": 1})) == "0.0123"
+    assert tables.scaled(5.1e6, 1e6) == "5.1"
 
 
 def test_formats():
     rows = [["a_b", "0.9 (0.8 to 1.0)", ""], ["c|d", "", "50 % & more\nlines"]]
-    table = report.Table("A_B", ["metric", "SRCC", "note"], rows, "t", {(0, 1): "best"})
+    table = tables.Table("A_B", ["metric", "SRCC", "note"], rows, "t", {(0, 1): "best"})
     markdown = report.markdown(table).splitlines()
     assert "**0.9 (0.8 to 1.0)**" in markdown[2]
     assert "c\\|d" in markdown[3]
@@ -67,12 +67,12 @@ def test_formats():
     assert r"\caption{A\_B}" in text
     assert r"\label{tab:t}" in text
     assert text.count(r"\midrule") == 1
-    only = report.Table("", ["x", "empty"], [["1", ""], ["22", ""]], "t")
+    only = tables.Table("", ["x", "empty"], [["1", ""], ["22", ""]], "t")
     assert report.plain(only) == "x\n1\n22"
 
 
 def test_the_summary_marks_the_best_and_the_second(accuracy):
-    table = report.summary_table(accuracy, intervals=False)
+    table = tables.summary_table(accuracy, intervals=False)
     assert table.rows == [
         ["a", "0.900", "0.900", "0.700", "0.700"],
         ["b", "0.800", "0.800", "-0.500", "-0.500"],
@@ -89,18 +89,18 @@ def test_the_summary_marks_the_best_and_the_second(accuracy):
     assert r"a & \textbf{0.900}" in text
     assert r"b & \underline{0.800}" in text
     assert "<u>0.800</u>" in report.markdown(table)
-    with_intervals = report.summary_table(accuracy, intervals=True)
+    with_intervals = tables.summary_table(accuracy, intervals=True)
     assert with_intervals.rows[0][1] == "0.900 (0.800 to 0.950)"
 
 
 def test_a_single_metric_is_not_marked():
-    assert report._rank([0.5]) == {}
-    assert report._rank([0.5, NAN]) == {}
-    assert report._rank([0.1, 0.5, 0.3]) == {1: "best", 2: "second"}
+    assert tables._rank([0.5]) == {}
+    assert tables._rank([0.5, NAN]) == {}
+    assert tables._rank([0.1, 0.5, 0.3]) == {1: "best", 2: "second"}
 
 
 def test_the_matrix_says_who_is_better(accuracy):
-    table = report.significance_table(accuracy, accuracy.datasets[0])
+    table = tables.significance_table(accuracy, accuracy.datasets[0])
     assert table.header == ["", "a", "b", "c"]
     assert table.rows == [["a", "", "+", "="], ["b", "-", "", "-"], ["c", "=", "+", ""]]
 
@@ -128,7 +128,7 @@ def test_within_groups_is_the_mean_of_their_correlations():
     (result,) = found.results
     assert result.value("srcc_within").value == pytest.approx(0)
     assert result.value("srcc").value > 0.4
-    table = report.summary_table(found, intervals=False)
+    table = tables.summary_table(found, intervals=False)
     assert table.header == ["metric", "SRCC", "PLCC", "SRCC within"]
 
 

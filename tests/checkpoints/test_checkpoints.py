@@ -113,6 +113,7 @@ def test_metadata(saved):
         "training_data": "noise, seed 0",
         "licence": "CC0-1.0",
         "lower_better": False,
+        "std": "",
     }
     assert about["score_range"] == [0.0, 1.0]
     assert about["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
@@ -368,8 +369,9 @@ def test_wrong_metadata(saved, changes, message):
         build_lifeiqa(pretrained_model_path=with_metadata(saved, **changes))
 
 
-def test_metadata_that_is_not_json(saved):
-    save_file(load_file(saved), saved, {"lifeiqa": "{"})
+@pytest.mark.parametrize("text", ["{", "null", "[]", "[" * 100_000])
+def test_metadata_that_describe_nothing(saved, text):
+    save_file(load_file(saved), saved, {"lifeiqa": text})
     with pytest.raises(
         ValueError, match=r"mine\.safetensors: the metadata do not describe a LifeIQA"
     ):

@@ -60,7 +60,7 @@ def test_nothing_that_can_be_read_is_an_error_without_a_manifest(photos, capsys)
     out = photos / "out"
     assert run(photos / "broken.jpg", photos / "missing.jpg", "-o", out) == 1
     assert "none of the 2 images could be explained" in capsys.readouterr().err
-    assert not (out / "manifest.json").exists()
+    assert not out.exists()
 
 
 def test_folders_of_files_of_the_same_name_differ(tmp_path):

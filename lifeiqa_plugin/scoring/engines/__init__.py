@@ -5,7 +5,6 @@ Nothing here imports torch or another runtime before an engine of it is made.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import shutil
@@ -14,6 +13,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lifeiqa_plugin.nearest import nearest
 
 Floats = NDArray[np.float32]
 
@@ -75,7 +76,7 @@ def create_engine(
     """
     name = _choose_engine(model, device) if engine == "auto" else engine
     if name not in ENGINES:
-        near = difflib.get_close_matches(name, ENGINES, n=1)
+        near = nearest(name, ENGINES)
         known = f"did you mean {near[0]!r}?" if near else f"known are auto, {', '.join(ENGINES)}"
         raise ValueError(f"no engine is called {name!r}; {known}")
     if importlib.util.find_spec(name) is None:

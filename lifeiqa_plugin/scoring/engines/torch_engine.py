@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,27 +28,37 @@ class TorchEngine:
     """A :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA` as an engine; the network is used where it is, in eval mode.
 
     Args:
-        network: on the device that shall do the work.
+        network: on the device that shall do the work. A network of a subclass gets images at their own size, since it
+            may look at them in another way.
+        with_distortions: also say what is wrong with an image, if the network can.
     """
 
-    def __init__(self, network: LifeIQA) -> None:
+    def __init__(self, network: LifeIQA, with_distortions: bool = True) -> None:
         self.network = network.eval()
         self.device = next(network.parameters()).device
-        self.names: tuple[str, ...] = network.distortion_names
+        self.names: tuple[str, ...] = network.distortion_names if with_distortions else ()
         sizes = {"crop_size": network.crop_size, "working_size": network.working_size}
-        self.working_shape = functools.partial(working_shape, **sizes)
+        is_plain = type(network) is LifeIQA
+        self.working_shape: Callable[[int, int], tuple[int, int]]
+        self.working_shape = functools.partial(working_shape, **sizes) if is_plain else _own_shape
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(self, batch: Floats) -> EngineOutput:
         """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
         x = torch.from_numpy(batch).to(self.device)
-        if self.names:
-            details = self.network(x, return_details=True)
-            score, std, distortions = details.score, details.std, details.distortions
-        else:
-            score, std = self.network(x, return_std=True)
-            distortions = score.new_zeros(len(batch), 0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "return_std gives NaN")  # every row says so
+            if self.names:
+                details = self.network(x, return_details=True)
+                score, std, distortions = details.score, details.std, details.distortions
+            else:
+                score, std = self.network(x, return_std=True)
+                distortions = score.new_zeros(len(batch), 0)
         return EngineOutput(_flat(score), _flat(std), distortions.float().cpu().numpy())
+
+
+def _own_shape(height: int, width: int) -> tuple[int, int]:
+    return height, width
 
 
 def _flat(column: torch.Tensor) -> Floats:

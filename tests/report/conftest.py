@@ -1,15 +1,23 @@
-"""A real browser for tests: headless Chromium, driven over its DevTools protocol."""
+"""A tab of a headless Chromium, driven over its DevTools protocol, and a report of generated photos in it."""
 
 from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.report.collect import write_report
+from lifeiqa_plugin.scoring.rows import ScoredImage
 
 KEYS = {
     "Enter": 13,
@@ -20,13 +28,9 @@ KEYS = {
     "ArrowDown": 40,
 }
 
-PROGRAM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
-
-class Browser:
-    """One tab of a Chromium that ``started`` has begun."""
+class Tab:
+    """The one tab of a Chromium that listens on a port."""
 
     def __init__(self, port: int) -> None:
         from urllib.request import urlopen
@@ -108,12 +112,12 @@ class Browser:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Browser]:
+def started(browser: str, folder: Path) -> Iterator[Tab]:
     """Run Chromium with its profile in ``folder`` until the block ends."""
     command = [
-        PROGRAM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-        f"--user-data-dir={folder}", "about:blank",
+        browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--remote-debugging-port=0", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--hide-scrollbars", f"--user-data-dir={folder}", "about:blank",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -125,12 +129,58 @@ def started(folder: Path) -> Iterator[Browser]:
                 break
         else:
             raise RuntimeError("Chromium did not start")
-        browser = Browser(port)
+        tab = Tab(port)
         try:
-            yield browser
+            yield tab
         finally:
             with suppress(OSError):
-                browser.socket.close()
+                tab.socket.close()
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def noise_photo(seed: int) -> Image.Image:
+    """A coarse pattern that looks like no other seed's."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def network() -> LifeIQA:
+    torch.manual_seed(0)
+    return LifeIQA(
+        "test_efficientnet", embed_dim=24, num_heads=2, num_queries=3, depth=2, num_experts=4,
+        score_range=(0.0, 1.0), crop_size=64, working_size=110, whole_image=True,
+        distortions=("blur", "noise", "dark"),
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def report(network: LifeIQA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 130 photos, three of which are alike, with an image that could not be scored."""
+    folder = tmp_path_factory.mktemp("report")
+    rows = []
+    for i in range(130):
+        name = f"</script><b>{i}.jpg" if i == 7 else f"photo {i}.jpg"
+        file = f"photos/{name.replace('/', '_')}"
+        (folder / "photos").mkdir(exist_ok=True)
+        seed = 50 if i in (50, 51, 52) else i
+        noise_photo(seed).save(folder / file, quality=90 - i % 5)
+        strengths = {
+            "blur": 0.9 if i % 10 == 0 else 0.1,
+            "noise": 0.6 if i % 26 == 0 else 0.0,
+            "dark": 0.2,
+        }
+        rows.append(ScoredImage(file, 160, 120, (i + 1) / 140, 0.05 + 0.0001 * i, strengths))
+    rows.append(ScoredImage("photos/broken.jpg", error="damaged image"))
+    out = folder / "report.html"
+    write_report(rows, folder, out, network, 3)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tab(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    pytest.importorskip("websocket")
+    with started(browser, tmp_path_factory.mktemp("profile")) as tab:
+        yield tab

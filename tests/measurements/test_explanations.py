@@ -1,0 +1,60 @@
+"""What measurements/explanations.py counts: planted answers on toy networks, and the real map on two photos."""
+
+import pytest
+import torch
+from torch import nn
+
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+
+
+@pytest.fixture
+def explanations(load):
+    return load("explanations")
+
+
+class Corner(nn.Module):
+    """The score is the variance of the upper left 32 x 32 pixels."""
+
+    def forward(self, x):
+        return x[..., :32, :32].var((1, 2, 3))[:, None]
+
+
+def test_quarters_differ_from_case_to_case_and_repeat(explanations):
+    x = torch.rand(1, 3, 64, 96)
+    seen = set()
+    for case in range(24):
+        spoilt, quarter, kind = explanations.spoil_a_quarter(x, case, 0.6)
+        again, *_ = explanations.spoil_a_quarter(x, case, 0.6)
+        assert torch.equal(spoilt, again)
+        outside = torch.ones(64, 96, dtype=torch.bool)
+        outside[quarter.top : quarter.top + 32, quarter.left : quarter.left + 48] = False
+        assert torch.equal(spoilt[..., outside], x[..., outside])
+        assert not torch.equal(spoilt, x)
+        assert quarter.holds(quarter.top, quarter.left)
+        assert not quarter.holds(quarter.top + 32, quarter.left)
+        seen.add((quarter.top, quarter.left, kind))
+    assert len(seen) > 8
+
+
+def test_deleting_the_right_cell_first_moves_the_score_most(explanations):
+    x = torch.rand(1, 3, 64, 100)
+    right = torch.zeros(2, 3)
+    right[0, 0] = 1
+    best = explanations.deletion_area(Corner(), x, right)
+    worst = explanations.deletion_area(Corner(), x, -right)
+    assert best > 3 * worst > 0
+
+
+def test_cells_sum_what_is_in_them(explanations):
+    values = torch.zeros(70, 100)
+    values[0, 0] = values[40, 70] = 2.0
+    torch.testing.assert_close(explanations.cells(values), torch.tensor([[2.0, 0, 0], [0, 0, 2.0]]))
+
+
+def test_the_bundled_map_finds_blur_noise_and_jpeg_in_a_quarter(explanations):
+    photos = explanations.find_photos(explanations.ROOT / "examples" / "photos", 2)
+    assert len(photos) == 2
+    hits = explanations.find_quarters(build_lifeiqa().eval(), photos, cases=8, severity=0.6)
+    assert set(hits) == {"blur", "noise", "jpeg", "darken"}
+    assert all(len(found) == 2 for found in hits.values())
+    assert sum(sum(hits[kind]) for kind in ("blur", "noise", "jpeg")) >= 5

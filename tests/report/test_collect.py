@@ -1,0 +1,169 @@
+"""What goes into the page: rows of each kind of file, groups of near-duplicates, small copies, and what is refused."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from lifeiqa_plugin.checkpoints import factory
+from lifeiqa_plugin.cli import main
+from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
+from lifeiqa_plugin.report.collect import copy_side
+from lifeiqa_plugin.report.rows import read_rows
+
+ROWS = [
+    {"path": "a.png", "width": 80, "height": 60, "score": 0.5, "std": 0.05, "blur": 0.7, "verdict": "check"},
+    {"path": "b.png", "width": 80, "height": 60, "score": 0.7, "std": 0.06, "blur": 0.1, "verdict": "keep"},
+    {"path": "c.png", "error": "damaged image"},
+]  # fmt: skip
+COLUMNS = ["path", "width", "height", "score", "std", "blur", "verdict", "error"]
+
+
+def write(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".csv":
+        lines = [",".join(str(row.get(name, "")) for name in COLUMNS) for row in rows]
+        path.write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
+    else:
+        pa = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(
+            pa.Table.from_pylist([dict.fromkeys(COLUMNS) | row for row in rows]), path
+        )
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch, network):
+    monkeypatch.setattr(factory, "build_lifeiqa", lambda **options: network)
+    for seed, name in enumerate(("a.png", "b.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(4)).save(tmp_path / name)
+    return tmp_path
+
+
+def data_of(page):
+    text = page.read_text(encoding="utf-8")
+    return json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
+def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, capsys):
+    source = photos / f"scores{kind}"
+    write(source, ROWS)
+    out = photos / "deep" / "report.html"
+    command = ["report", source, "-o", out, "--images", photos, "--maps", "1"]
+    assert main(list(map(str, command))) == 1
+    printed = capsys.readouterr()
+    assert f"{out}: 2 photos" in printed.out
+    assert "c.png: damaged image" in printed.err
+    data = data_of(out)
+    assert data["failures"] == [["c.png", "damaged image"]]
+    assert data["kinds"] == ["blur"]
+    assert data["range"] == [0.0, 1.0]
+    first, second = data["images"]
+    assert (first["name"], first["score"], first["distortions"]) == ("a.png", 0.5, [70])
+    assert first["link"] == "../a.png"
+    assert first["small"].startswith("data:image/jpeg;base64,")
+    assert "view" in first
+    assert "view" not in second
+    view = first["view"]
+    assert (view["rows"], view["columns"]) == (30, 40)
+    cells = np.frombuffer(base64.b64decode(view["map"]), np.uint8)
+    assert len(cells) == 30 * 40
+    assert len(view["attention"]) == 3
+
+
+def test_shards_are_read_as_one_table(tmp_path):
+    folder = tmp_path / "scores.parquet"
+    folder.mkdir()
+    write(folder / "part-00000.parquet", ROWS[:1])
+    write(folder / "part-00001.parquet", ROWS[1:])
+    assert [row.name for row in read_rows(folder)] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,mos\na.png,1\n", "expected the columns path and score.*got name, mos"),
+        ("path,score\na.png,good\n", "row 1: could not convert string to float: 'good'"),
+    ],
+)
+def test_tables_of_another_kind_are_refused(tmp_path, content, message):
+    (tmp_path / "scores.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_rows(tmp_path / "scores.csv")
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a folder of images, or one of \.csv, \.jsonl"):
+        read_rows(tmp_path / "scores.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing", "-o", "new.html"], "missing: no such file or folder"),
+        (["scores.csv", "-o", "there.html"], "there.html: exists; choose another name"),
+        (["scores.csv", "-o", "new.html", "--maps", "-1"], "--maps must be at least 0, got -1"),
+        (["scores.csv", "-o", "new.html"], "none of the 1 images has a score"),
+    ],
+)
+def test_the_command_refuses_before_it_writes(photos, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(photos)
+    write(photos / "scores.csv", ROWS[2:])
+    (photos / "there.html").write_text("there")
+    assert main(["report", *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not (photos / "new.html").exists()
+    assert (photos / "there.html").read_text() == "there"
+
+
+def test_a_file_that_is_gone_is_a_card_without_an_image(photos):
+    write(photos / "scores.csv", [ROWS[0], ROWS[0] | {"path": "gone.png", "score": 0.1}])
+    out = photos / "report.html"
+    arguments = ["report", photos / "scores.csv", "-o", out, "--images", photos]
+    assert main(list(map(str, arguments))) == 0
+    gone = data_of(out)["images"][1]
+    assert (gone["small"], gone["group"]) == ("", None)
+    assert "view" not in gone
+
+
+def test_near_duplicates_are_grouped_in_the_order_of_their_first():
+    generator = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(generator.integers(0, 256, (6, 6), dtype=np.uint8)).resize((90, 90))
+        for _ in range(3)
+    ]
+    softer = [picture.filter(ImageFilter.GaussianBlur(3)) for picture in pictures]
+    flat = Image.new("L", (90, 90), 7)
+    order = [flat, pictures[1], pictures[0], softer[1], flat, pictures[2], softer[0]]
+    prints = np.stack([fingerprint(picture) for picture in order])
+    assert group_near_duplicates(prints) == [None, 0, 1, 0, None, None, 1]
+
+
+def test_neighbours_of_neighbours_are_one_group():
+    angles = np.deg2rad([0, 10, 20, 90])  # cos 10 degrees is above the limit, cos 20 is below
+    prints = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert group_near_duplicates(prints[[2, 0, 1, 3]]) == [0, 0, 0, None]
+    assert group_near_duplicates(prints[:0]) == []
+
+
+def test_small_copies_shrink_as_they_become_many():
+    assert [copy_side(count) for count in (1, 1000, 5000, 20000, 10**7)] == [400, 335, 150, 75, 64]
+
+
+def test_a_folder_is_scored_and_what_cannot_be_read_is_named(photos, capsys):
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    out = photos / "report.html"
+    assert main(["report", str(photos), "-o", str(out), "--maps", "0"]) == 1
+    assert "broken.jpg" in capsys.readouterr().err
+    data = data_of(out)
+    assert [image["name"].split("/")[-1] for image in data["images"]] == ["a.png", "b.png"]
+    assert data["images"][0]["link"] == "a.png"
+    assert data["kinds"] == ["blur", "noise", "dark"]
+    assert "view" not in data["images"][0]

@@ -1,0 +1,123 @@
+"""``lifeiqa evaluate``: checked first, with names below the folder, intervals, and a line for each checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lifeiqa_plugin import cli
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.correlation import correlations
+from lifeiqa_plugin.images.reading import read_image
+from lifeiqa_plugin.scoring.evaluation import intervals
+
+
+@pytest.fixture
+def folder(photos, tmp_path, monkeypatch) -> Path:
+    """The photos, a csv of them, and two tiny networks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lifeiqa_plugin.allocator.keep_freed_memory", lambda: False)
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    phases = ["train", "val", "test"] * 3 + ["train"]
+    meta = pd.DataFrame({"name": names, "mos": np.arange(10) / 10, "half": phases})
+    meta.to_csv("meta.csv", index=False)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = build_lifeiqa(
+            pretrained=False,
+            backbone="test_convnext",
+            embed_dim=16,
+            num_heads=2,
+            depth=1,
+            crop_size=32,
+        )
+        save_checkpoint(network, tmp_path / f"{seed}.safetensors", Card("none", "none"))
+    return tmp_path
+
+
+def evaluate(*arguments: str) -> int:
+    return cli.main(["evaluate", "meta.csv", "photos", "--device", "cpu", *arguments])
+
+
+def test_numbers_names_and_intervals(folder, capsys):
+    assert evaluate("--model", "0.safetensors", "--out", "new/scores.csv") == 0
+    printed = capsys.readouterr()
+    assert "10/10" in printed.err
+    result = json.loads(printed.out)
+    table, meta = pd.read_csv("new/scores.csv"), pd.read_csv("meta.csv")
+    assert list(table["name"]) == list(meta["name"])
+    network = build_lifeiqa(pretrained_model_path="0.safetensors").eval()
+    with torch.no_grad():
+        scores = [network(read_image(f"photos/{name}")[None]).item() for name in meta["name"]]
+    np.testing.assert_allclose(table["score"], scores, atol=1e-5)
+    expected = correlations(np.array(scores), np.arange(10) / 10)
+    for name in ("plcc", "rmse"):  # gray images of nearly equal scores may change places
+        assert result[name] == pytest.approx(expected[name], abs=1e-3)
+    for name, (low, high) in result["intervals"].items():
+        assert low <= result[name] + 1e-3, name
+        assert result[name] <= high + 1e-3, name
+
+
+def test_a_line_for_each_checkpoint(folder, capsys):
+    assert evaluate("--model", "0.safetensors", "1.safetensors", "--split", "half") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["model"] for line in lines] == ["0.safetensors", "1.safetensors"]
+    assert [line["images"] for line in lines] == [3, 3]
+    assert lines[0]["rmse"] != lines[1]["rmse"]
+
+
+BAD = [
+    (
+        [],
+        "a.png,0.5\nb.png,0.7\n",
+        "ValueError: .*the first line is 'a.png,0.5', a row and no head",
+    ),
+    ([], "name,mos\n1.png,50\n2.png,80\n", "ValueError: .*mos goes from 50 to 80, expected 0"),
+    ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "OSError: 1 of 2 images .*no.png: no such file; co"),
+    (["--split", "a"], None, r"ValueError: .*no column 'a'; its split columns are \[\]"),
+    (["--split", "name"], None, "ValueError: .*no row is 'test' in 'name', found "),
+    (["--out", "photos"], None, "UsageError: photos: a folder; expected the name of a file"),
+    (
+        ["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"],
+        None,
+        "UsageError: --out take",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "meta", "message"), BAD)
+def test_what_is_refused_before_anything_is_scored(
+    folder, capsys, monkeypatch, arguments, meta, message
+):
+    if meta:
+        Path("meta.csv").write_text(meta)
+    monkeypatch.setattr("lifeiqa_plugin.scoring.evaluation.score", None)
+    assert evaluate(*arguments) in (1, 2)
+    error = capsys.readouterr().err
+    assert re.match(f"lifeiqa: {message}", error)
+    assert error.count("\n") == 1
+
+
+def test_a_target_that_may_not_be_written(folder, capsys, monkeypatch):
+    """Tests may run as root, who may write everywhere."""
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    assert evaluate("--out", "new/scores.csv") == 2
+    assert "new/scores.csv: no permission to write in ." in capsys.readouterr().err
+
+
+def test_intervals_hold_the_value():
+    rng = np.random.default_rng(0)
+    mos = rng.random(100)
+    scores = mos + 0.3 * rng.random(100)
+    value = correlations(scores, mos)
+    found = intervals(scores, mos)
+    assert found.keys() == value.keys()
+    for name, (low, high) in found.items():
+        assert low < value[name] < high
