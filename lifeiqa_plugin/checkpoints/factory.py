@@ -43,11 +43,11 @@ DEFAULT = "default"
 
 BUNDLED = {
     DEFAULT: Bundled(
-        "lifeiqa.safetensors", "abf5567b2cdf53fac22977692dab62ab9d70ac73329a59847198e555ceb8c328"
+        "lifeiqa.safetensors", "aad469155fa3f04006b1157860c76562f956f334ac8db7ca7c771ae06ef8d077"
     ),
     "biq2021": Bundled(
         "lifeiqa-biq2021.safetensors",
-        "f7fdfa91a4d0bb3f16a44e7291646983386c0c3ad651034d7941e0a2ff894b75",
+        "22458f6116297e6bb99d5a9bafc7cbd0dfe9a94bb1ce4a66ac81e3db5c311359",
     ),
 }
 """What ``pretrained`` may name; True is the default one."""
