@@ -272,9 +272,11 @@ def measure(
 
 
 def interval_of_mean(values: Floats, samples: int = 1000) -> Interval:
-    """Return the mean of (N,) and its percentile interval over bootstrap samples."""
+    """Return the mean of (N,) and its percentile interval over bootstrap samples; none for a single value."""
     if not len(values):
         return Interval(float("nan"), float("nan"), float("nan"))
+    if len(values) == 1:
+        return Interval(float(values[0]), float("nan"), float("nan"))
     drawn = values[resamples(len(values), samples)].mean(axis=1)
     return Interval(float(values.mean()), *interval(drawn))
 

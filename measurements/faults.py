@@ -113,10 +113,13 @@ class World:
             "manual_seed": 1,
             "datasets": {"train": data | train, "val": data | {"name": "b"}},
             "network": network,
-            "train": {"total_epoch": 6, "optim": {"lr": 1e-3}},
+            "train": {
+                "total_epoch": 6, "optim": {"lr": 1e-3}, "scheduler": {"type": "cosine"},
+                "mos_loss_opt": {"type": "L1Loss"},
+            },
             "val": {"val_freq": 4, "key_metric": "srcc"},
             "logger": {"print_freq": 1, "save_latest_freq": 2, "use_tb_logger": False},
-        }
+        }  # fmt: skip
         path = self.folder / "tiny.yml"
         path.write_text(yaml.safe_dump(options))
         return path

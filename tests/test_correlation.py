@@ -18,8 +18,10 @@ from lifeiqa_plugin.correlation import (
     fit,
     holm,
     interval,
+    interval_of_mean,
     measure,
     resamples,
+    srcc_within,
     statistics,
     williams,
 )
@@ -204,6 +206,24 @@ def test_a_fit_that_was_stopped_says_so(data, monkeypatch):
     assert fit("logistic4", *data).has_converged
     monkeypatch.setattr(correlation, "MOST_EVALUATIONS", 2)
     assert not fit("logistic4", *data).has_converged
+
+
+def test_a_mean_has_an_interval_from_two_values_on():
+    value, low, high = interval_of_mean(np.array([0.0, 1.0, 1.0, 0.0]), samples=200)
+    assert low < value == 0.5 < high
+    value, low, high = interval_of_mean(np.array([3.0]), samples=200)
+    assert value == 3
+    assert np.isnan([low, high]).all()
+    assert np.isnan(interval_of_mean(np.zeros(0))).all()
+
+
+def test_srcc_within_is_the_mean_over_groups(data):
+    scores, mos = data
+    found = srcc_within([(scores[:100], mos[:100]), (-scores[100:], mos[100:])], samples=20)
+    parts = [spearmanr(scores[:100], mos[:100]), spearmanr(-scores[100:], mos[100:])]
+    assert found.value == pytest.approx(np.mean([part.statistic for part in parts]))
+    assert found.low < found.value < found.high
+    assert np.isnan(srcc_within([])).all()
 
 
 def test_no_samples_give_no_interval(data):

@@ -228,12 +228,15 @@ def measure_ladders(rows: pd.DataFrame, direction: float, samples: int) -> Ladde
         samples: bootstrap samples of photos.
     """
     table = rows.pivot(index="photo", columns=["distortion", "degree"], values="score")
-    table = direction * table.dropna()
+    wanted = [(CLEAN, "0")]
+    for kind in TRAINED | HELD_OUT:
+        wanted += [(kind, str(degree)) for degree in DEGREES]
+    table = direction * table.reindex(columns=wanted).dropna()
     kinds = []
     shares: dict[str, list[NDArray[np.bool_]]] = {"trained": [], "held out": []}
     for kind in TRAINED | HELD_OUT:
         columns = [(CLEAN, "0"), *((kind, str(degree)) for degree in DEGREES)]
-        scores = table.reindex(columns=columns).to_numpy(float)
+        scores = table[columns].to_numpy(float)
         use = "trained" if kind in TRAINED else "held out"
         falling = falls(scores)
         shares[use].append(falling)
@@ -267,7 +270,8 @@ def measure_stability(rows: pd.DataFrame, samples: int) -> list[Stability]:
         rows: photo, change, score; photos of which a score is missing count for nothing.
         samples: bootstrap samples of photos.
     """
-    table = rows.pivot(index="photo", columns="change", values="score").dropna()
+    table = rows.pivot(index="photo", columns="change", values="score")
+    table = table.reindex(columns=[CLEAN, *CHANGES]).dropna()
     clean = table[CLEAN].to_numpy(float)
     spread = float(clean.std()) if len(clean) > 1 else float("nan")
     found = []

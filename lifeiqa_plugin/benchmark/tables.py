@@ -180,12 +180,12 @@ def ladder_table(accuracy: Accuracy, dataset: LabelledDataset) -> Table:
                 if kind.use == use:
                     means = " ".join(f"{mean:.2f}" for mean in kind.means)
                     falling, steps = number(100 * kind.falling, 1), number(100 * kind.steps, 1)
-                    rows.append([metric, kind.kind, use, falling, steps, means])
+                    rows.append([metric, kind.kind, use, falling, steps, means, str(kind.photos)])
             share = with_interval(total, 100, 1)
-            rows.append([metric, f"all {use}", use, share, "", ""])
+            rows.append([metric, f"all {use}", use, share, "", "", str(ladders.kinds[0].photos)])
     header = ["metric", "distortion", "use", "ladders that fall, %", "steps that fall, %"]
     caption = f"Ladders of {dataset.name} ({dataset.rows})"
-    return Table(caption, [*header, "mean scores"], rows, f"ladders-{dataset.name}")
+    return Table(caption, [*header, "mean scores", "n"], rows, f"ladders-{dataset.name}")
 
 
 def stability_table(accuracy: Accuracy, dataset: LabelledDataset) -> Table:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxscript import opset18
+from onnxscript import opset18, optimizer
 
 from lifeiqa_plugin.export.about import KEY, About
 from lifeiqa_plugin.export.graph import AnySizeGraph
@@ -22,6 +23,9 @@ op: Any = opset18  # its types are those of eager numbers, and here it records a
 
 EXAMPLE = (384, 512)
 """Height and width that are traced; no operation keeps them."""
+
+LARGEST_FOLDED = 256
+"""Bytes of a constant up to which operations on it are done beforehand."""
 
 PREFIXES = ("network.backbone.inner.", "backbone."), ("network.", "")
 """What the names of weights begin with in the graph, and in a checkpoint."""
@@ -50,10 +54,21 @@ def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: About) -> onnx
         raise RuntimeError("torch.onnx.export returned nothing")
     model: onnx.ModelProto = exported.model_proto
     _forget_the_example(model)
+    model = _simplify(model)
     _halve_where_exact(model)
     helper.set_model_props(model, {KEY: about.to_json()})
     model.producer_name, model.producer_version = "lifeiqa", about.version
     return model
+
+
+def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold small constants: what the exporter left open, while weights stay what they are in the checkpoint."""
+    graph = onnx_ir.from_proto(model)
+    optimizer.fold_constants(graph, input_size_limit=LARGEST_FOLDED)
+    optimizer.remove_unused_nodes(graph)
+    simplified: onnx.ModelProto = onnx_ir.to_proto(graph)
+    _forget_the_example(simplified)
+    return simplified
 
 
 def _forget_the_example(model: onnx.ModelProto) -> None:

@@ -81,6 +81,18 @@ def test_shares_of_ladders():
     assert turned.trained.value == pytest.approx(1 / len(TRAINED))
 
 
+@pytest.mark.parametrize("rows", [[], [("p", "clean", "0", 1.0)]])
+def test_photos_that_are_not_scored_to_the_end_count_for_nothing(rows):
+    ladders = pd.DataFrame(rows, columns=["photo", "distortion", "degree", "score"])
+    found = photos.measure_ladders(ladders, 1.0, samples=5)
+    assert {kind.photos for kind in found.kinds} == {0}
+    assert np.isnan([*found.trained, *found.held_out]).all()
+    changes = ladders.rename(columns={"distortion": "change"})
+    for one in photos.measure_stability(changes, samples=5):
+        assert one.photos == 0
+        assert np.isnan([*one.move, one.of_spread]).all()
+
+
 def test_changes_that_nobody_sees_are_small():
     x = torch.rand(3, 30, 40, generator=torch.Generator().manual_seed(0))
     for name, change in photos.CHANGES.items():

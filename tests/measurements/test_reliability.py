@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-import pytest
-
 
 def test_nothing_but_scores_and_clear_errors(run_main, tmp_path):
     out = tmp_path / "reliability.md"
@@ -42,11 +40,3 @@ def test_defects_are_noticed(load, monkeypatch):
     assert outcomes.judge_command("score").kind == "traceback"
     monkeypatch.setattr(outcomes.cli, "main", lambda _: 1)
     assert outcomes.judge_command("score").kind == "not one line"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["score", "benchmark", "train"])
-def test_faults_cost_nothing(load, tmp_path, kind):
-    faults = load("faults").inject_all(tmp_path / "world", (kind,))
-    assert len(faults) >= 2
-    assert [fault for fault in faults if not fault.is_good] == []

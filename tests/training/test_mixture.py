@@ -275,3 +275,34 @@ def test_splits_of_nothing_that_is_numbered(write_options):
         ValueError, match="--splits goes through numbered splits, but every split_index"
     ):
         train_splits(read_options(write_options(*columns)), 2)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_line_of_one(
+    write_mixture, halves, start_two, tmp_path, monkeypatch
+):
+    """The line is outside of what DDP wraps, and its gradient is averaged all the same."""
+    no_dice = ["network:dropout=0", "train:load_balancing_weight=0", "train:router_z_weight=0"]
+    option_file = write_mixture(*no_dice, "train:optim:lr=1e-4")
+    options = yaml.safe_load(option_file.read_text())
+    options["datasets"]["train"].pop()  # photos without labels would weigh the halves differently
+    for source in (*options["datasets"]["train"], options["datasets"]["val"]):
+        source["meta_info_file"] = str(halves / source["meta_info_file"])
+    options["datasets"] = {phase: options["datasets"][phase] for phase in ("train", "val")}
+    option_file.write_text(yaml.safe_dump(options, sort_keys=False))
+    states = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if name == "one":
+            launch.train(option_file)
+        else:
+            half = "datasets:train:0:batch_size_per_gpu=3"
+            for process in start_two("-opt", option_file, "--force_yml", half):
+                process.join(120)
+                assert process.exitcode == 0
+        path = FOLDER / "training_states/latest.state"
+        states.append(torch.load(path, weights_only=True)["own_scales"])
+    assert states[0]["offset"][1] != 0
+    for name in ("offset", "log_slope"):
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-6)
