@@ -341,7 +341,7 @@ def test_progress_bar(write_options, monkeypatch):
             model.feed_data(one_batch())
             model.optimize_parameters(iteration)
         if not is_terminal:
-            assert screen.getvalue() == ""
+            assert "l_mos=" not in screen.getvalue()  # pyiqa's log may be there
             continue
         model.bar.refresh()
         line = screen.getvalue().split("\r")[-1]
