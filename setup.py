@@ -35,8 +35,8 @@ EXTRAS = {
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
     "explain": EXPLAIN,
     "light": LIGHT,
-    "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"],
-    "openvino": ["onnx>=1.18", "onnxscript>=0.5", "openvino>=2024.4"],
+    "onnx": ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "openvino": ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxscript>=0.5", "openvino>=2024.4"],
     "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,

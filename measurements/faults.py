@@ -100,7 +100,7 @@ class World:
         if not meta.exists():
             self.run("prepare", "folder", self.images, "--out", meta)
         data = {"meta_info_file": str(meta), "dataroot_target": str(self.images)}
-        data |= {"type": "LifeIQADataset", "split_index": 1}
+        data |= {"type": "LifeIQADataset", "split_index": 1, "split_ratio": "712"}
         train = {"name": "a", "batch_size_per_gpu": 4, "crops_per_image": 1}
         network = {
             "type": "LifeIQA", "pretrained": False, "backbone": "test_convnext", "embed_dim": 16, "num_heads": 2,

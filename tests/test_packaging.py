@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "PyYAML", "torch_scatter": "torch-scatter"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "yaml": "PyYAML",
+    "torch_scatter": "torch-scatter",
+    "onnx_ir": "onnx-ir",
+}
 OURS = {"lifeiqa_plugin", "_lifeiqa_autoload"}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pyiqa import pyiqa_cmd
 
+from lifeiqa_plugin import cli
 from lifeiqa_plugin.network.lifeiqa import option_names
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,16 @@ def test_python_lines(monkeypatch, capsys):
     score, score_range = capsys.readouterr().out.splitlines()[-2:]
     assert 0.5 < float(score) <= 1
     assert score_range == "0, 1 False"
+
+
+def test_commands_are_known():
+    """Every line that begins with lifeiqa, in any block, has arguments that its command takes."""
+    lines = re.findall(r"^lifeiqa (\w+)([^#\\\n]*(?:\\\n[^\n]*)?)", README, re.MULTILINE)
+    assert {"score", "report", "explain", "export", "benchmark"} <= {name for name, _ in lines}
+    for name, arguments in lines:
+        parser, command = cli._build_parser(name)
+        assert command is not None
+        parser.parse_args([name, *shlex.split(arguments.replace("\\\n", " "))])
 
 
 def test_pages_that_are_linked_exist():
