@@ -31,7 +31,7 @@ def draw(explanation: Explanation, kind: str) -> bytes:
     panels = 2 if explanation.attribution is None else 3
     top = WIDTH / panels * height / width * 0.9 + 0.7
     layers, queries = explanation.attention.shape[:2]
-    bottom = WIDTH * 0.62 / queries * layers * height / width + 0.8
+    bottom = max(2.8, WIDTH * 0.62 / queries * layers * height / width + 0.8)
     with matplotlib.rc_context({"svg.hashsalt": "lifeiqa", "font.size": 8.5}):
         figure = figure_class(figsize=(WIDTH, top + bottom), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=[top, bottom])
@@ -136,7 +136,7 @@ def _draw_experts(figure: SubFigure, explanation: Explanation) -> None:
     edges = np.arange(experts + 1) + 0.5
     colours = colormaps["viridis"].resampled(experts)
     shown = _show(
-        lower, "expert with the largest share, by region", first, cmap=colours,
+        lower, "main expert by region", first, cmap=colours,
         norm=BoundaryNorm(edges, experts), interpolation="nearest",
     )  # fmt: skip
     figure.colorbar(shown, ax=lower, ticks=range(1, experts + 1))
