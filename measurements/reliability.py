@@ -28,9 +28,9 @@ HEAD = """# What it does with what it should not be given
 
 Written by `python measurements/reliability.py --fuzz {count} --seed {seed} --out docs/reliability.md`, {conditions}.
 A small run of it is a test (`tests/measurements/test_reliability.py`). Allowed is a score, or one clear error; a crash,
-a hang, a traceback or a NaN in silence is a defect and is printed **bold**. Messages that begin `pyiqa:` are the host's, which
-looks at a tensor before we do. Some mutated checkpoints get a score: their changed weights are finite, and only the files that
-ship have a digest to be held against.
+a hang, a traceback or a NaN in silence is a defect and is printed **bold**. Messages that begin `pyiqa:` are the
+host's, which looks at a tensor before we do. Some mutated checkpoints get a score: their changed weights are finite,
+and only the files that ship have a digest to be held against.
 """
 
 
