@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import http.server
@@ -172,30 +173,52 @@ def score_killed(world: World) -> Iterator[Fault]:
     good = status == 1 and said != "a traceback" and same
     yield Fault("`lifeiqa score`: the disk is full", said, lost, good)
 
-    out = world.folder / "worker.csv"
-    process = world.start(*world.score(out))
-    started = functools.partial(children, process.pid)
-    victims: list[int] = []
-    for _ in range(PATIENCE * 50):
-        victims = started()
-        if victims or process.poll() is not None:
-            break
-        time.sleep(0.02)
-    for victim in victims[-1:]:
-        os.kill(victim, signal.SIGKILL)
-    _, err = process.communicate(timeout=PATIENCE)
-    missing = len(expected) - sum(bool(score) for _, score in rows(out)) if out.exists() else 24
-    said = f"exit status {process.returncode}" + (", a traceback" if "Traceback" in err else "")
-    good = bool(victims) and "Traceback" not in err and missing <= 1
-    lost = "nothing" if missing == 0 else f"the score of {missing} image(s), which say so"
-    yield Fault("`lifeiqa score`: SIGKILL to the process that decodes", said, lost, good)
+    yield from decoder_killed(world)
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
+def decoder_killed(world: World) -> Iterator[Fault]:
+    """SIGKILL to the process that decodes: as soon as it is there, and when some rows are written."""
+    many = world.folder / "many"
+    many.mkdir()
+    for i in range(400):
+        (many / f"{i:03d}.png").symlink_to(world.images / f"{i % 24:02d}.png")
+    for when, least in (("as it begins", 0), ("later on", 20)):
+        out = world.folder / f"worker{least}.csv"
+        command = ("score", many, "-o", out, "--model", world.model, "--workers", 1)
+        process = world.start(*command)
+        kept = functools.partial(count_lines, world.folder, f"{out.name}*")
+        decoders = functools.partial(children, process.pid, "spawn_main")
+        for _ in range(PATIENCE * 100):
+            if (kept() >= least and decoders()) or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        victims = decoders()
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        _, err = process.communicate(timeout=PATIENCE)
+        status, again = process.returncode, ""
+        if not out.exists():
+            status, again = world.run(*command)[0], ", started again"
+        failed = (
+            sum(not score for _, score in rows(out)) if out.exists() else len(list(many.iterdir()))
+        )
+        good = (
+            bool(victims) and "Traceback" not in err and failed <= 1 and status == int(failed > 0)
+        )
+        said = "a traceback" if "Traceback" in err else f"exit status {process.returncode}{again}"
+        lost = f"the score of {failed} image, whose row says so" if failed else "nothing"
+        what = f"`lifeiqa score`: SIGKILL to the process that decodes, {when}"
+        yield Fault(what, said, lost, good)
+
+
+def children(pid: int, named: str) -> list[int]:
+    """Return the processes that a process has started and whose command line has a name in it."""
     found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(child) for child in path.read_text().split()]
+    with contextlib.suppress(OSError):  # one has ended meanwhile
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in path.read_text().split():
+                if named in Path(f"/proc/{child}/cmdline").read_text():
+                    found.append(int(child))
     return found
 
 

@@ -190,12 +190,12 @@ class _Worker:
     def _replace_dead(self) -> dict[int, Prepared]:
         self.process.join(5)
         code = self.process.exitcode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         if not self.has_started:
-            raise RuntimeError(
-                f"a process that decodes ended as it began (exit status {code}); in a script, put what starts it "
+            raise ChildProcessError(
+                f"a process that decodes ended as it began ({how}); in a script, put what starts it "
                 "below if __name__ == '__main__', or use workers=0"
             )
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         return self.give_up(f"the process that decoded it died ({how})")
 
     def give_up(self, reason: str) -> dict[int, Prepared]:

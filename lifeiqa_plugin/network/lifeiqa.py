@@ -357,6 +357,11 @@ def _check_score(score: Tensor) -> None:
 
 def _checked_images(x: Tensor) -> Tensor:
     """Refuse what is not (B, 1 or 3, H, W) floating point near [0, 1], and bring the rest into it."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch forgot to annotate it
+        raise RuntimeError(
+            "LifeIQA cannot be traced, as its crops depend on the size of the image; use torch.compile "
+            "or torch.export, or trace network.forward_crops"
+        )
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
@@ -365,11 +370,6 @@ def _checked_images(x: Tensor) -> Tensor:
     if x.dim() != 4 or x.shape[1] not in (1, 3) or x.numel() == 0:
         raise ValueError(
             f"images must be (B, 1 or 3, H, W) with no empty side, got {tuple(x.shape)}"
-        )
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch forgot to annotate it
-        raise RuntimeError(
-            "LifeIQA cannot be traced, as its crops depend on the size of the image; use torch.compile "
-            "or torch.export, or trace network.forward_crops"
         )
     low, high = x.detach().aminmax()
     if torch.compiler.is_compiling():

@@ -89,7 +89,7 @@ def test_nothing_is_nothing():
 def test_a_process_that_cannot_start():
     recipe = Recipe(WhenSent(os._exit, 7))
     with pytest.raises(
-        RuntimeError, match=r"ended as it began \(exit status 7\); in a script, put"
+        ChildProcessError, match=r"ended as it began \(exit status 7\); in a script, put"
     ):
         list(prepare_images([Named("a", gray(1))], recipe, workers=1))
 

@@ -515,7 +515,7 @@ def test_compile_follows_other_sizes(network):
                 compiled(wrong)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
 def test_tracing_is_refused(network):
     with pytest.raises(RuntimeError, match=r"cannot be traced.*trace network\.forward_crops"):
         torch.jit.trace(network, torch.rand(1, 3, 64, 64))
