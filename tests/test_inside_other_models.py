@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 import lifeiqa_plugin
-from lifeiqa_plugin import build_lifeiqa
+from lifeiqa_plugin import LifeIQA, build_lifeiqa
+from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 
 lifeiqa_plugin.register()
 
 SMALL = {
-    "pretrained": False, "backbone": "test_efficientnet", "embed_dim": 24, "num_heads": 2, "depth": 1,
+    "backbone": "test_efficientnet", "embed_dim": 24, "num_heads": 2, "depth": 1,
     "num_experts": 2, "dropout": 0.5, "score_range": (0.0, 1.0), "crop_size": 64, "working_size": 110,
 }  # fmt: skip
 THREADS = 4
@@ -34,9 +35,19 @@ class Restorer(nn.Module):
         return -self.metric(self.layer(x).sigmoid())
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    network = LifeIQA(**SMALL)
+    nn.init.normal_(network.decoder.head.weight)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_checkpoint(network, path, Card("nothing", "none"))
+    return str(path)
+
+
 @pytest.fixture
-def metric():
-    return pyiqa.create_metric("lifeiqa", device="cpu", **SMALL)
+def metric(checkpoint):
+    return pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=checkpoint)
 
 
 def copy_of(module):
@@ -61,10 +72,10 @@ def test_train_mode_of_a_parent_changes_nothing(metric):
     assert_unchanged(metric, before)
 
 
-def test_a_training_loop_trains_the_other_and_not_the_metric():
+def test_a_training_loop_trains_the_other_and_not_the_metric(checkpoint):
     """As Lightning does it: all parameters to the optimiser, train mode in each epoch, eval mode for validation."""
-    metric = pyiqa.create_metric("lifeiqa", device="cpu", as_loss=True, **SMALL)
-    nn.init.normal_(metric.net.decoder.head.weight)
+    options = {"device": "cpu", "as_loss": True, "pretrained_model_path": checkpoint}
+    metric = pyiqa.create_metric("lifeiqa", **options)
     x, parent = torch.rand(2, 3, 64, 64), Restorer(metric)
     before, layer = copy_of(metric), copy_of(parent.layer)
     optimizer = torch.optim.AdamW(parent.parameters(), lr=0.05, weight_decay=0.1)
@@ -82,8 +93,14 @@ def test_a_training_loop_trains_the_other_and_not_the_metric():
     assert validated[-1] < validated[0]
 
 
-def test_a_network_that_shall_learn_learns():
-    network = build_lifeiqa(**SMALL)
+def test_a_network_of_random_weights_may_be_trained_by_any_model_of_pyiqa():
+    network = build_lifeiqa(pretrained=False, **SMALL)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert network.train().training
+
+
+def test_a_network_that_shall_learn_learns(checkpoint):
+    network = build_lifeiqa(pretrained_model_path=checkpoint)
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert network.train().training is False
     assert network.set_trainable(True) is network
@@ -121,7 +138,6 @@ def test_created_in_four_threads():
 
 
 def test_scoring_in_four_threads(metric):
-    nn.init.normal_(metric.net.decoder.head.weight)
     images = [torch.rand(1, 3, 70 + number, 90) for number in range(THREADS)]
     expected, state = [metric(image) for image in images], torch.get_rng_state()
     for _ in range(3):

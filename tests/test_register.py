@@ -173,7 +173,7 @@ def test_pyiqa_in_a_zip_archive(python, tmp_path):
 import lifeiqa_plugin, pyiqa.default_model_configs as configs, pyiqa.utils.registry as registry, pyiqa.last as last
 print(*configs.DEFAULT_CONFIGS, *registry.ARCH_REGISTRY.names, *last.DEFAULT_CONFIGS)
 """
-    assert python(code, archive) == ["lifeiqa", "LifeIQA"]
+    assert python(code, archive) == ["lifeiqa", "lifeiqa-biq2021", "LifeIQA"]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def build_lifeiqa(
 ) -> LifeIQA:
     """Build a network for scoring; registered with pyiqa as architecture ``LifeIQA``.
 
-    It gives the same scores whatever is trained around it, until ``network.set_trainable(True)``.
+    With weights it gives the same scores whatever is trained around it, until ``network.set_trainable(True)``; a
+    network of random weights has no scores to keep, and any model of pyiqa can train it.
 
     Args:
         pretrained: load a bundled checkpoint, True for the default one or a name in :data:`BUNDLED`; False gives
@@ -82,7 +83,8 @@ def build_lifeiqa(
     """
     given = {"pretrained": pretrained, "pretrained_model_path": pretrained_model_path}
     network = build_network(given | {"preset": preset} | options)
-    return network.set_trainable(False)
+    is_random = pretrained is False and pretrained_model_path is None
+    return network if is_random else network.set_trainable(False)
 
 
 def build_network(options: Mapping[str, Any]) -> LifeIQA:

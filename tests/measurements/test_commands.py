@@ -47,7 +47,7 @@ def test_calibration(run_main, dataset, checkpoint, tmp_path):
     printed = run_main("calibration", *arguments)
     assert "; 12 test images" in printed
     assert re.search(r"errors within 1 std: \d+\.\d%, within 2: \d+\.\d%", printed)
-    assert len(re.findall(r"^\| +\d+ \|", printed, re.MULTILINE)) == 10
+    assert len(re.findall(r"^\| +\d+ +\|", printed, re.MULTILINE)) == 10
     assert {path.name for path in tmp_path.iterdir()} == {"calibration.png", "uncertainty.png"}
 
 
@@ -55,7 +55,7 @@ def test_decoder_share(run_main):
     arguments = ("--rounds", 2, "--batch", 1, "--backbone", "test_convnext")
     printed = run_main("decoder_share", *arguments)
     assert "test_convnext, batch 1, 2 rounds in turn" in printed
-    assert re.search(r"\| released +\| .* \| +\d+\.\d\d % \|", printed)
+    assert re.search(r"\| released +\| .* \| +\d+\.\d\d % +\|", printed)
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_ladders(run_main, dataset, checkpoint, tmp_path):
     figures = ("--figure", tmp_path / "scores.png", "--failures", tmp_path / "failures.png")
     printed = run_main("ladders", photos, "--side", 40, "--checkpoint", checkpoint, *figures)
     assert "; 1 photos, seed 0" in printed
-    assert printed.count(" of 1 |") == 16
+    assert len(re.findall(r" of 1 +\|", printed)) == 16
     assert printed.count("**all ") == 2
     assert (tmp_path / "scores.png").is_file()
     assert (tmp_path / "failures.png").is_file()
@@ -159,6 +159,18 @@ def test_score_with_onnxruntime(run_main):
     assert [Path(line.split()[-1]) for line in lines] == photos
     better, worse = (float(line.split()[0]) for line in lines)
     assert worse < better - 0.1
+
+
+@pytest.mark.slow
+def test_readme_figures(run_main, browser, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for photo in sorted((ROOT / "examples" / "photos").glob("chelsea*")):
+        (photos / photo.name).symlink_to(photo)
+    run_main("readme_figures", "--photos", photos, "--out", tmp_path)
+    for name in ("report.png", "explanation.png"):
+        with Image.open(tmp_path / name) as figure:
+            assert figure.size[0] > 600
 
 
 @pytest.mark.slow
