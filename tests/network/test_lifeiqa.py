@@ -516,6 +516,7 @@ def test_compile_follows_other_sizes(network):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")  # of torch.jit, at times
 def test_tracing_is_refused(network):
     with pytest.raises(RuntimeError, match=r"cannot be traced.*trace network\.forward_crops"):
         torch.jit.trace(network, torch.rand(1, 3, 64, 64))
