@@ -150,7 +150,7 @@ def compute_features(network: LifeIQA, dataset: LifeIQADataset) -> tuple[Tensor,
     """
     stage3, stage4, start = [], [], time.time()
     for row in range(len(dataset)):
-        crops = dataset[row + len(dataset)]["img"]  # seed 1
+        crops = dataset[(row, 1) if dataset.phase == "train" else row]["img"]  # seed 1
         if crops.dim() == 3:
             image = to_working_size(crops[None], network.crop_size, network.working_size)
             offsets = crop_offsets(image.shape[-2], image.shape[-1], network.crop_size)
@@ -176,6 +176,7 @@ def load_features(args: argparse.Namespace) -> dict[str, Tensor]:
     data = {}
     for phase in ("train", "val"):
         opt = {"phase": phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
+        opt |= {"crop_size": network.crop_size, "working_size": network.working_size}
         dataset = LifeIQADataset(
             opt | {"split_index": "official_split", "crops_per_image": args.views}
         )
