@@ -139,6 +139,9 @@ VARIANTS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
+# ------------------------------------------------------------------------------------------------------------ features
+
+
 @torch.no_grad()
 def compute_features(network: LifeIQA, dataset: LifeIQADataset) -> tuple[Tensor, Tensor]:
     """Run the backbone on the crops of every item: (N, V, C3, 7, 7) and (N, V, C4, 7, 7), bfloat16.
@@ -147,7 +150,7 @@ def compute_features(network: LifeIQA, dataset: LifeIQADataset) -> tuple[Tensor,
     """
     stage3, stage4, start = [], [], time.time()
     for row in range(len(dataset)):
-        crops = dataset[(row, 1) if dataset.phase == "train" else row]["img"]
+        crops = dataset[(row, 1) if dataset.phase == "train" else row]["img"]  # seed 1
         if crops.dim() == 3:
             image = to_working_size(crops[None], network.crop_size, network.working_size)
             offsets = crop_offsets(image.shape[-2], image.shape[-1], network.crop_size)
@@ -170,22 +173,21 @@ def load_features(args: argparse.Namespace) -> dict[str, Tensor]:
         kept: dict[str, Tensor] = torch.load(args.features, weights_only=True)
         return kept
     network = build_lifeiqa(pretrained_model_path=args.start).eval()
-    common = {
-        "meta_info_file": str(args.meta),
-        "dataroot_target": str(args.root),
-        "split_index": "official_split",
-        "crops_per_image": args.views,
-        "crop_size": network.crop_size,
-        "working_size": network.working_size,
-    }
     data = {}
     for phase in ("train", "val"):
-        dataset = LifeIQADataset(common | {"phase": phase})
+        opt = {"phase": phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
+        opt |= {"crop_size": network.crop_size, "working_size": network.working_size}
+        dataset = LifeIQADataset(
+            opt | {"split_index": "official_split", "crops_per_image": args.views}
+        )
         dataset.paths_mos = dataset.paths_mos[: args.limit]
         data[f"{phase}3"], data[f"{phase}4"] = compute_features(network, dataset)
         data[f"{phase}_mos"] = torch.tensor(dataset.mos)
     torch.save(data, args.features)
     return data
+
+
+# ------------------------------------------------------------------------------------------------------------ training
 
 
 def mos_loss(score: Tensor, mos: Tensor) -> Tensor:
