@@ -227,6 +227,7 @@ def refusal(metric, path):
     return found
 
 
+@pytest.mark.slow
 def test_files_that_are_not_images(tmp_path, monkeypatch):
     monkeypatch.setattr(
         ImageFile, "LOAD_TRUNCATED_IMAGES", False

@@ -13,6 +13,8 @@ from scipy.stats import spearmanr
 
 from lifeiqa_plugin import cli
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "accuracy.csv", "benchmark.html", "benchmark.md", "benchmark.tex", "efficiency.csv", "failures.csv", "groups.csv",
     "pairs.csv", "pyiqa.csv", "scores", "scores.csv", "scores.parquet",

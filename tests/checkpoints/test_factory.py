@@ -137,7 +137,8 @@ def test_a_subclass_must_remember_its_arguments():
 def test_for_training_or_for_scoring():
     options = {"pretrained": False, **SMALL}
     assert build_network(options).trainable
-    assert not build_lifeiqa(**options).trainable
+    assert build_lifeiqa(**options).trainable  # random weights are there to be trained
+    assert not build_lifeiqa().trainable
 
 
 # Graphs

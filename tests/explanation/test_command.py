@@ -10,6 +10,8 @@ from lifeiqa_plugin.checkpoints import factory
 from lifeiqa_plugin.cli import main
 from lifeiqa_plugin.explanation.command import folder_names
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("matplotlib")
 
 

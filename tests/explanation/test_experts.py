@@ -21,6 +21,8 @@ from lifeiqa_plugin.explanation.experts import (
 )
 from lifeiqa_plugin.explanation.experts_command import evenly
 
+pytestmark = pytest.mark.slow
+
 
 def test_information_of_independent_shares_is_0_and_of_a_permutation_is_their_entropy():
     independent = np.outer([0.2, 0.8], [0.5, 0.25, 0.25])

@@ -13,6 +13,8 @@ import lifeiqa_plugin
 from lifeiqa_plugin.explanation import figure
 from lifeiqa_plugin.explanation.explain import Explanation, explain
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("matplotlib")
 
 

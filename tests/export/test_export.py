@@ -36,7 +36,10 @@ SMALL = {
     "distortions": ["blur", "noise"],
 }
 SHAPES = [(1, 48, 48), (2, 96, 96), (3, 61, 130), (1, 96, 383)]
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 def make_network(**options):

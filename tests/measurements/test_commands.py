@@ -24,6 +24,8 @@ from lifeiqa_plugin.host import forgetful_logger
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 IMPORTED = {"training_images", "measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
 
@@ -77,7 +79,6 @@ def test_decoder_share(run_main):
     assert re.search(r"\| released +\| .* \| +\d+\.\d\d % +\|", printed)
 
 
-@pytest.mark.slow
 def test_ladders(run_main, dataset, checkpoint, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -108,23 +109,19 @@ def test_startup(run_main):
     assert re.search(r"^added +-?\d+\.\d\d ms \(quartiles", printed, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_training(run_main, load, monkeypatch, tmp_path):
     """In this process instead of three."""
     script = load("training")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)
-    replaced = {
-        name: getattr(GeneralIQAModel, name) for name in ("optimize_parameters", "setup_optimizers")
-    }
+    step = GeneralIQAModel.optimize_parameters
 
     def run_here(command, cwd, env, **_):
         with monkeypatch.context() as patch, redirect_stdout(StringIO()) as out, forgetful_logger():
             patch.chdir(cwd)
             patch.setenv("OMP_NUM_THREADS", env["OMP_NUM_THREADS"])
             patch.setattr(sys, "argv", command[1:])
-            for name, function in replaced.items():
-                patch.setattr(GeneralIQAModel, name, function)  # the script replaces it
+            patch.setattr(GeneralIQAModel, "optimize_parameters", step)  # the script replaces it
             script.main()
         return subprocess.CompletedProcess(command, 0, out.getvalue())
 
@@ -137,7 +134,6 @@ def test_training(run_main, load, monkeypatch, tmp_path):
         assert line["peak_MiB"] > 100
 
 
-@pytest.mark.slow
 def test_ablation(run_main, dataset, checkpoint, tmp_path):
     features = ("--features", tmp_path / "features.pt", "--views", 2)
     budget = ("--seeds", 1, "--epochs", 1, "--batch", 4)
@@ -183,7 +179,6 @@ def test_score_with_onnxruntime(run_main):
     assert worse < better - 0.1
 
 
-@pytest.mark.slow
 def test_train_models(run_main, load, monkeypatch, dataset, tmp_path):
     """All stages on 36 images and one shape, two steps each."""
     script, images = load("train_models"), load("training_images")

@@ -332,6 +332,7 @@ def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged):
         list(DataLoader(dataset, sampler=[row], num_workers=1))
 
 
+@pytest.mark.slow
 def test_bits_of_the_order_are_those_of_earlier_versions(make_mixture):
     """Rows and crops of a seed are what version 0.1 drew, so that its runs can be repeated."""
     sampler = ResumableSampler(make_mixture(), 1, 0, seed=1)

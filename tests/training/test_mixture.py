@@ -21,6 +21,8 @@ from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.order import ResumableSampler
 from lifeiqa_plugin.training.splits import train_splits
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path("experiments/tiny")
 
 
@@ -277,7 +279,6 @@ def test_splits_of_nothing_that_is_numbered(write_options):
         train_splits(read_options(write_options(*columns)), 2)
 
 
-@pytest.mark.slow
 def test_two_processes_learn_the_line_of_one(
     write_mixture, halves, start_two, tmp_path, monkeypatch
 ):

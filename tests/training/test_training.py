@@ -35,6 +35,8 @@ from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.order import ResumableSampler
 from lifeiqa_plugin.training.splits import train_splits
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "backbone": "test_convnext",
     "embed_dim": 16,
@@ -553,7 +555,6 @@ def test_not_finite_stops_with_names_and_good_weights(write_options, cause):
     assert_same(before, model.network.state_dict())
 
 
-@pytest.mark.slow
 def test_overfits(write_options, images):
     """Thirty-two images are learnt by heart, and the files of a run are all there."""
     meta = pd.read_csv(images / "meta.csv")
@@ -855,7 +856,6 @@ def test_nan_never_wins_but_a_first_result_counts(write_options):
     assert kept == [(True, 1), (True, 2), (False, 2), (True, 4), (False, 4)]
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_run(write_options, tmp_path, monkeypatch, start_process):
     """SIGKILL at any moment, three times over; weights, average, optimiser, best epoch and test scores are equal."""
     changes = [
@@ -960,7 +960,6 @@ def test_splits(write_options):
     assert before == [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
 
 
-@pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python, tmp_path):
     """Same images, same crops, gradients averaged; AdamW magnifies the order of summing to 1e-4."""
     changes = [
@@ -1001,7 +1000,6 @@ def finish(processes: list) -> None:
         assert process.exitcode == 0
 
 
-@pytest.mark.slow
 def test_two_processes_killed_and_resumed_are_the_same_run(
     write_options, tmp_path, monkeypatch, start_two
 ):
@@ -1035,7 +1033,6 @@ def test_two_processes_killed_and_resumed_are_the_same_run(
     assert (FOLDER / "test_scores.csv").read_text() == (whole / "test_scores.csv").read_text()
 
 
-@pytest.mark.slow
 def test_batch_statistics_of_two_processes_are_those_of_the_first(write_options, images, start_two):
     """Each normalises with its own share of the batch; the running averages of the first are kept and scored."""
     option_file = write_options(
