@@ -114,11 +114,7 @@ def run_one(kind: str, option_file: Path, keeps_memory: bool) -> None:
         import pyiqa.train
         from pyiqa.models.general_iqa_model import GeneralIQAModel
 
-        step, set_up = GeneralIQAModel.optimize_parameters, GeneralIQAModel.setup_optimizers
-
-        def with_weights_free(self: Any) -> None:  # which a network built for scoring holds still
-            self.net.set_trainable(True)
-            set_up(self)
+        step = GeneralIQAModel.optimize_parameters
 
         def with_metrics(
             self: Any, current_iter: int
@@ -126,7 +122,6 @@ def run_one(kind: str, option_file: Path, keeps_memory: bool) -> None:
             self.opt["val"], self.best_metric_results = {"metrics": {}}, {}
             step(self, current_iter)
 
-        GeneralIQAModel.setup_optimizers = with_weights_free
         GeneralIQAModel.optimize_parameters = with_metrics
         sys.argv = ["train", "-opt", str(option_file)]
         pyiqa.train.train_pipeline(os.getcwd())
