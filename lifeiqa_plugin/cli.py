@@ -48,7 +48,15 @@ def main(argv: list[str] | None = None) -> int:
     if not name.startswith("-") and name not in COMMANDS:
         print(f"lifeiqa: {_explain_unknown(name)}", file=sys.stderr)
         return 2
-    parser, command = _build_parser(name)
+    try:
+        parser, command = _build_parser(name)
+    except ModuleNotFoundError as error:  # as in an install for scoring alone
+        print(
+            f"lifeiqa: {name} needs {error.name}, which is not installed; "
+            "pip install lifeiqa_plugin brings all that the commands need",
+            file=sys.stderr,
+        )
+        return 1
     args = parser.parse_args(argv)
     if command is None:
         parser.print_help()

@@ -111,6 +111,18 @@ def test_an_error_is_one_line(as_command, capsys, error, code):
     assert capsys.readouterr().err == f"lifeiqa: {type(error).__name__}: bad value\n"
 
 
+def test_a_command_of_which_a_package_is_missing_names_it(monkeypatch, capsys):
+    def fail(name):
+        raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
+
+    monkeypatch.setattr(cli.importlib, "import_module", fail)
+    assert cli.main(["train", "-opt", "some.yml"]) == 1
+    assert capsys.readouterr().err == (
+        "lifeiqa: train needs yaml, which is not installed; "
+        "pip install lifeiqa_plugin brings all that the commands need\n"
+    )
+
+
 def test_what_a_command_returns_is_the_exit_status(as_command):
     as_command(lambda: 1)
     assert cli.main(["train"]) == 1

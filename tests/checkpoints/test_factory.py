@@ -134,11 +134,13 @@ def test_a_subclass_must_remember_its_arguments():
         build_network({"type": "Forgetful", **SMALL})
 
 
-def test_for_training_or_for_scoring():
-    options = {"pretrained": False, **SMALL}
-    assert build_network(options).trainable
-    assert build_lifeiqa(**options).trainable  # random weights are there to be trained
-    assert not build_lifeiqa().trainable
+def test_for_training_or_for_scoring(saved):
+    random = {"pretrained": False, **SMALL}
+    assert build_network(random).trainable
+    assert build_lifeiqa(**random).trainable
+    trained = {"pretrained_model_path": saved(LifeIQA(**SMALL))}
+    assert build_network(trained).trainable
+    assert not build_lifeiqa(**trained).trainable
 
 
 # Graphs
