@@ -88,6 +88,18 @@ class Tab:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
+    def becomes(self, script: str, wanted: str) -> str:
+        """The value of ``script`` once it is ``wanted``, or what it still is after ten seconds.
+
+        An event such as a dialog's ``close`` comes in a task of its own, at no set time.
+        """
+        return self.run(
+            "new Promise(done => { const end = performance.now() + 10000; (function look() {"
+            f"const value = {script};"
+            f"value === {json.dumps(wanted)} || performance.now() > end ? done(value) : setTimeout(look, 20);"
+            "})(); })"
+        )
+
     def press(self, key: str) -> None:
         code = KEYS.get(key, 0)
         text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
