@@ -83,10 +83,13 @@ def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
             left3 = max(0, min(scale * left, stage3.shape[-1] - scale * width))
             near.append(stage3[0, :, top3 : top3 + scale * height, left3 : left3 + scale * width])
             deep.append(stage4[0, :, top : top + height, left : left + width])
-    judged = _decode(network, torch.stack(near), torch.stack(deep))
+    scores, distortions, gates = _decode(network, torch.stack(near), torch.stack(deep))
     cell_height, cell_width = shape[0] / rows, shape[1] / columns
+    grid = (len(tops), len(lefts))
     return Windows(
-        *(values.reshape(len(tops), len(lefts), *values.shape[1:]) for values in judged),
+        scores.reshape(grid),
+        distortions.reshape(*grid, distortions.shape[-1]),
+        gates.reshape(*grid, gates.shape[-1]),
         [round(top * cell_height) for top in tops],
         [round(left * cell_width) for left in lefts],
         (round(height * cell_height), round(width * cell_width)),
@@ -103,9 +106,12 @@ def _score_crops(network: LifeIQA, x: Tensor) -> Windows:
         judged += [
             _decode(network, *_features(network, chunk)) for chunk in row.split(network.chunk_size)
         ]
-    together = [np.concatenate(parts) for parts in zip(*judged, strict=True)]
+    scores, distortions, gates = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+    grid = (len(tops), len(lefts))
     return Windows(
-        *(values.reshape(len(tops), len(lefts), *values.shape[1:]) for values in together),
+        scores.reshape(grid),
+        distortions.reshape(*grid, distortions.shape[-1]),
+        gates.reshape(*grid, gates.shape[-1]),
         tops,
         lefts,
         (side, side),
@@ -147,7 +153,8 @@ def quality_map(views: list[Windows], height: int, width: int) -> Floats:
         return scores
     distortions = _mean([spread(windows, windows.distortions, height, width) for windows in views])
     flaw = distortions.max(0)
-    return scores - FLAW_WEIGHT * (flaw - flaw.mean())
+    quality: Floats = scores - np.float32(FLAW_WEIGHT) * (flaw - flaw.mean())
+    return quality
 
 
 def _mean(maps: list[Floats]) -> Floats:
