@@ -66,6 +66,7 @@ def test_it_is_trained_tested_and_read_as_itself(run_of, images):
         assert not torch.equal(network(image), plain(image))
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_compared_and_exported_elsewhere(run_of, images, run_python, tmp_path):
     """In a process that knows of it by ``--import`` alone."""
     evaluate = ["evaluate", images / "meta.csv", images, "--model", BEST]
