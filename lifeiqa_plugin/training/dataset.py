@@ -16,7 +16,7 @@ from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.images.distortions import TRAINED, random_ladder
+from lifeiqa_plugin.images.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.training.options import TrainingSetOptions, view
@@ -58,7 +58,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
     ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only, and ``kinds``
-    (crops_per_image,), the distortion of each crop as a number in ``TRAINED``, or ``CLEAN``, or ``UNKNOWN`` for what is
+    (crops_per_image,), the distortion of each crop as a number in ``KINDS``, or ``CLEAN``, or ``UNKNOWN`` for what is
     no ladder. The label is NaN for a photo of ``ladder_folder`` and for a ladder whose first crop is distorted.
 
     Raises:
@@ -224,7 +224,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         ladder = random_ladder(read_image(path), self.options.crops_per_image, generator)
         crops = self._cut(torch.stack(ladder.images), 1, generator)
         label = mos if ladder.is_clean else math.nan
-        kinds = torch.full((len(crops),), list(TRAINED).index(ladder.kind))
+        kinds = torch.full((len(crops),), list(KINDS).index(ladder.kind))
         if ladder.is_clean:
             kinds[0] = CLEAN
         return self._training_item(crops, label, path, is_ladder=True) | {"kinds": kinds}

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
-from lifeiqa_plugin.images.distortions import TRAINED
+from lifeiqa_plugin.images.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
@@ -166,8 +166,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.optimizers.append(self.optimizer)
 
     def _columns_of_distortions(self) -> list[int]:
-        """Return the number in ``TRAINED`` of each distortion that the network names."""
-        names, known = self.network.distortion_names, list(TRAINED)
+        """Return the number in ``KINDS`` of each distortion that the network names."""
+        names, known = self.network.distortion_names, list(KINDS)
         if not self.options.distortion_weight:
             return []
         unknown = [name for name in names if name not in known]

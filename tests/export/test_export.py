@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 from lifeiqa_plugin.export import onnx_file, write  # noqa: E402  # need what is skipped for above
 from lifeiqa_plugin.export.onnx_file import link_weights  # noqa: E402
@@ -266,3 +267,17 @@ def test_no_lists_of_tensors_in_the_graph(exported):
     operators = {node.op_type for node in onnx.load(exported / "own.onnx").graph.node}
     assert "Conv" in operators
     assert not {name for name in operators if "Sequence" in name}
+
+
+def test_onnx_runtime_folds_what_can_be_folded(exported, tmp_path):
+    """A cast or a bias that is computed keeps BatchNorm and clipping apart from convolutions, at half the speed."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(exported / "own.onnx", options)
+    before, after = (
+        Counter(node.op_type for node in onnx.load(path).graph.node)
+        for path in (exported / "own.onnx", tmp_path / "optimised.onnx")
+    )
+    assert before["BatchNormalization"] == after["Conv"] > 0
+    assert not {"BatchNormalization", "Clip", "CastLike"} & set(after)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lifeiqa_plugin.images.distortions import TRAINED, Ladder
+from lifeiqa_plugin.images.kinds import KINDS, Ladder
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap, random_crops
@@ -95,7 +95,7 @@ def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatc
     item = dataset[0, 1]
     assert item["is_ladder"] is True
     assert item["mos_label"].isfinite() == is_clean
-    noise = list(TRAINED).index("noise")
+    noise = list(KINDS).index("noise")
     assert item["kinds"].tolist() == [data.CLEAN if is_clean else noise, noise, noise]
     assert make_dataset()[0, 1]["kinds"].tolist() == [data.UNKNOWN] * 3
     first, *rungs = item["img"]

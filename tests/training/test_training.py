@@ -21,7 +21,7 @@ from torch import nn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.correlation import METRICS
-from lifeiqa_plugin.images.distortions import TRAINED
+from lifeiqa_plugin.images.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration
@@ -269,12 +269,13 @@ def test_images_without_label_are_ranked_only(write_options):
 
 def test_distortions_are_the_second_task(write_options):
     """Cross-entropy over the crops of ladders, for each distortion that the network names, in its order."""
-    changes = ("network:distortions=[jpeg, blur]", "train:distortion_weight=3", *NO_SIDE_LOSS)
+    changes = ("network:distortions=[blocking, blur]", "train:distortion_weight=3", *NO_SIDE_LOSS)
     changes += ("train:scheduler:type=constant", "train:optim:lr=0.01")
     model = build_model(write_options("datasets:train:ladder_share=0.5", *changes))
-    batch, jpeg, noise = one_batch(3), list(TRAINED).index("jpeg"), list(TRAINED).index("noise")
+    batch, names = one_batch(3), list(KINDS)
+    blocking, noise = names.index("blocking"), names.index("noise")
     batch["is_ladder"] = torch.tensor([False, True, True])
-    batch["kinds"] = torch.tensor([[data.UNKNOWN] * 2, [data.CLEAN, jpeg], [noise, noise]])
+    batch["kinds"] = torch.tensor([[data.UNKNOWN] * 2, [data.CLEAN, blocking], [noise, noise]])
     with torch.no_grad():
         crops = batch["img"].flatten(0, 1)
         chances = model.network(crops, return_details=True).distortions
@@ -294,12 +295,12 @@ def test_distortions_are_the_second_task(write_options):
 
 
 def test_distortions_are_learnt_and_kept(write_options):
-    changes = ["network:distortions=[darken, noise]", "train:distortion_weight=1"]
+    changes = ["network:distortions=[dark, noise]", "train:distortion_weight=1"]
     changes += ["datasets:train:ladder_share=0.5", "train:total_epoch=1"]
     launch.train(write_options(*changes))
     assert "l_distortion" in read_csv(FOLDER / "curves_losses.csv")[0]
     network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors")
-    assert network.distortion_names == ("darken", "noise")
+    assert network.distortion_names == ("dark", "noise")
 
 
 @pytest.mark.parametrize(
