@@ -63,6 +63,7 @@ def _options() -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores decode, too
     options.enable_mem_pattern = False  # plans memory for one shape, and shapes change
     options.enable_cpu_mem_arena = False  # would keep the peak of the largest image
+    options.add_session_config_entry("session.x64quantprecision", "1")  # CPUs without VNNI saturate
     options.log_severity_level = 3  # errors
     return options
 
