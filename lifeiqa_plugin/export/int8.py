@@ -2,8 +2,8 @@
 
 Static quantisation in ONNX's own notation: ``QuantizeLinear`` and ``DequantizeLinear`` around a convolution, which
 runtimes turn into integer arithmetic. Weights have a scale for each channel, activations one for each tensor, from
-the least to the largest value that the calibration images bring about. What stays float32: the first convolution,
-which sees the pixels, and the decoder.
+the least to the largest value that the calibration images bring about. What stays float32: the first convolutions,
+which see the pixels, and the decoder.
 
 Rounding shifts the mean of every channel, and such shifts add up over sixty layers. So each bias is corrected by the
 shift that its layer shows on the calibration images, from the first layer to the last, in one pass.
@@ -35,6 +35,9 @@ from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.engines import Engine
 from lifeiqa_plugin.scoring.engines.onnxruntime_engine import OnnxRuntimeEngine
 from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+
+FLOAT_CONVOLUTIONS = 2
+"""At the beginning; half of the error would be that of the second one, the first on each channel by itself."""
 
 LARGEST_WEIGHT = 127
 """Of a channel, as int8."""
@@ -92,9 +95,9 @@ def quantise(model: onnx.ModelProto, network: LifeIQA, images: Tensor) -> None:
         images: (B, 3, H, W) in [0, 1] of all kinds, for calibration.
 
     Raises:
-        ValueError: there is no convolution but the first.
+        ValueError: there are no convolutions but the first.
     """
-    layers = _find_layers(model.graph)[1:]
+    layers = _find_layers(model.graph)[FLOAT_CONVOLUTIONS:]
     if not layers:
         raise ValueError("int8 is for backbones of convolutions, and this one has none to quantise")
     _rewrite(model.graph, layers, calibrate(layers, network, images))
@@ -285,7 +288,7 @@ def _round_layer(
 ) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
     """Return a layer's weights as constants, and the nodes that make a weight and a bias of them."""
     bias, step = found.biases[layer.name], found.ranges[layer.input].step
-    steps = _weight_steps(torch.from_numpy(weight)).numpy()[:, 0, 0, 0]
+    steps = _weight_steps(torch.tensor(weight)).numpy()[:, 0, 0, 0]
     steps = np.maximum(steps, np.abs(bias) / (LARGEST_BIAS * step)).astype(np.float32)
     rounded = np.round(weight / steps[:, None, None, None]).astype(np.int8)
     bias_steps = (steps * np.float32(step)).astype(np.float32)

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError, add_device, check_target
 from lifeiqa_plugin.images.reading import MAX_PIXELS
@@ -204,6 +202,8 @@ def _print_scores(args: argparse.Namespace, engine: Engine) -> int:
 
 
 def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int:
+    from tqdm import tqdm  # not for those who wait for one score
+
     summary = Summary(engine.names)
     done = set()
     for row in output.open():
