@@ -166,3 +166,15 @@ def test_the_bundled_one():
 def test_fast_is_one_network_on_one_engine(options):
     with pytest.raises(ValueError, match="fast is the bundled network in 8 bits, with ONNX Runti"):
         create_engine(fast=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "expected"),
+    [("avx2", "x86_64", False), ("avx512_vnni", "x86_64", True), ("", "arm64", True)],
+)
+def test_where_sums_of_8_bit_products_fit(flags, machine, expected, monkeypatch):
+    from lifeiqa_plugin.scoring.engines import onnxruntime_engine
+
+    monkeypatch.setattr(onnxruntime_engine.platform, "machine", lambda: machine)
+    monkeypatch.setattr(onnxruntime_engine.Path, "read_text", lambda self: flags)
+    assert onnxruntime_engine._has_vnni() == expected
