@@ -325,9 +325,9 @@ def biq2021_stage(start: LifeIQA, args: argparse.Namespace) -> None:
     torch.save(network.state_dict(), args.out)
 
 
-def default_stage(network: LifeIQA, args: argparse.Namespace) -> None:
-    """On from ``lifeiqa-biq2021`` with the other datasets' labels, while BIQ2021 keeps its scores."""
-    network.load_state_dict(torch.load(args.start))
+def default_stage(start: LifeIQA, args: argparse.Namespace) -> None:
+    """On from ``lifeiqa-biq2021`` with the other labels, BIQ2021's scores held loosely and firmly; the average."""
+    start.load_state_dict(torch.load(args.start))
     counts = {
         "biq": 48,
         "biq_pairs": 12,
@@ -336,8 +336,11 @@ def default_stage(network: LifeIQA, args: argparse.Namespace) -> None:
         "agiqa": 48,
         "agiqa_pairs": 12,
     }
-    train(network, open_pool(args.pool, counts), DEFAULT)
-    torch.save(network.state_dict(), args.out)
+    parts = open_pool(args.pool, counts)
+    loose, firm = copy.deepcopy(start), copy.deepcopy(start)
+    train(loose, parts, DEFAULT)
+    train(firm, parts, DEFAULT._replace(keep=2000))
+    torch.save(average_networks([loose, firm], [0.7, 0.3]).state_dict(), args.out)
 
 
 def main() -> None:
