@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lifeiqa_plugin.arguments import add_import, import_modules
 from lifeiqa_plugin.export.about import OUTPUTS
 
 
@@ -42,11 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PHOTOS",
         help="onnx: convolutions in 8 bits, calibrated with images of this folder; says how far scores are off",
     )
+    add_import(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
 def run(args: argparse.Namespace) -> None:
     """Export, and say what was written."""
+    import_modules(args.modules)
     from lifeiqa_plugin.export.write import export_checkpoint
 
     about = export_checkpoint(

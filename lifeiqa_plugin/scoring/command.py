@@ -11,11 +11,21 @@ from pathlib import Path
 
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError, add_device, check_target
-from lifeiqa_plugin.images.reading import MAX_PIXELS
+from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.journal import read_json
 from lifeiqa_plugin.scoring.engines import ENGINES, Engine, create_engine
-from lifeiqa_plugin.scoring.inputs import check_inputs, count, expand, is_archive
+from lifeiqa_plugin.scoring.inputs import (
+    Shard,
+    check_inputs,
+    count,
+    expand,
+    is_archive,
+    key_of,
+    list_archives,
+    parse_shard,
+    stem_of,
+)
 from lifeiqa_plugin.scoring.output import Output
 from lifeiqa_plugin.scoring.placing import place
 from lifeiqa_plugin.scoring.rows import Row, ScoredImage, to_row
@@ -40,7 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help=".parquet, .csv or .jsonl to write (default: print scores)",
+        help=".parquet, .csv or .jsonl to write, or a folder that gets a Parquet file for each .tar or "
+        ".parquet (default: print scores)",
+    )
+    parser.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="take every N-th image from number I on, which counts from 0: for N processes, GPUs or "
+        "machines; archives are taken whole",
     )
     parser.add_argument(
         "--shard-rows",
@@ -88,19 +106,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score; returns 1 if some images have no score, which the output says."""
     _check(args)
-    output = None if args.out is None else _open_output(args)
-    if output is not None and output.is_finished():
-        return _report_finished(output)
-    engine = _create_engine(args)
-    if output is None:
-        return _print_scores(args, engine)
-    return _score_into(
-        Output(args.out, _options(args), engine.names, args.shard_rows), args, engine
-    )
+    if args.out is None:
+        return _print_scores(args, _create_engine(args))
+    options = _options(args)
+    begun, failed = [], 0
+    for one in _divide(args):
+        output = _open_output(one, options)
+        if output.is_finished():
+            failed |= _report_finished(output)
+        else:
+            begun.append(one)
+    if begun:
+        engine = _create_engine(args)
+    for one in begun:
+        failed |= _score_into(_output(one, options, engine.names), one, engine)
+    return failed
 
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before anything is imported or scored."""
+    args.shard = parse_shard(args.shard)
     check_inputs(args.inputs, args.column)
     if not args.drop <= args.keep:
         raise UsageError(f"--drop {args.drop} must not be above --keep {args.keep}")
@@ -116,10 +141,39 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--copy-to and --link-to take files, not archives or tables")
     if args.out is None and (args.shard_rows or args.overwrite):
         raise UsageError("--shard-rows and --overwrite need -o")
+    if args.shard_rows and _writes_folder(args):
+        raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
 
 
-def _open_output(args: argparse.Namespace) -> Output:
-    output = Output(args.out, _options(args), shard_rows=args.shard_rows)
+def _writes_folder(args: argparse.Namespace) -> bool:
+    return args.out is not None and not args.out.suffix
+
+
+def _divide(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the arguments as they are, or for a folder those of each archive.
+
+    Raises:
+        UsageError: two archives of one name.
+    """
+    args.archive = None
+    if not _writes_folder(args):
+        return [args]
+    divided: dict[Path, argparse.Namespace] = {}
+    for archive in list_archives(args.inputs, args.shard):
+        out = args.out / f"{stem_of(archive)}.parquet"
+        if out in divided:
+            raise UsageError(f"{archive} and {divided[out].archive} would both become {out}")
+        own = {"inputs": [archive], "archive": archive, "out": out, "shard": Shard()}
+        divided[out] = argparse.Namespace(**{**vars(args), **own})
+    return list(divided.values())
+
+
+def _output(args: argparse.Namespace, options: Row, distortions: tuple[str, ...] = ()) -> Output:
+    return Output(args.out, options, distortions, args.shard_rows, args.archive is not None)
+
+
+def _open_output(args: argparse.Namespace, options: Row) -> Output:
+    output = _output(args, options)
     if args.overwrite:
         output.delete()
     if args.shard_rows is None:
@@ -137,6 +191,7 @@ def _options(args: argparse.Namespace) -> Row:
         "max_pixels": args.max_pixels,
         "keep": args.keep,
         "drop": args.drop,
+        "shard": None if _writes_folder(args) else list(args.shard),
     }
 
 
@@ -193,8 +248,9 @@ def count_cores() -> int:
 def _print_scores(args: argparse.Namespace, engine: Engine) -> int:
     """Print a line for each image as it is scored: the score, or the error, and the name."""
     failed = 0
-    workers = _workers(args, count(args.inputs))
-    for scored in _score(args, engine, expand(args.inputs, args.column), workers):
+    workers = _workers(args, count(args.inputs, args.column, args.shard))
+    images = expand(args.inputs, args.column, args.shard)
+    for scored in _score(args, engine, images, workers):
         failed += scored.error is not None
         says = f"{scored.score:.4f}" if scored.error is None else f"error: {scored.error}"
         print(f"{says}\t{scored.name}", flush=True)
@@ -209,7 +265,7 @@ def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int
     for row in output.open():
         summary.add(row)
         done.add(hash(row["path"]))
-    total = count(args.inputs)
+    total = count(args.inputs, args.column, args.shard)
     if done:
         print(f"{args.out}: {len(done)} images are scored already; going on", file=sys.stderr)
     paths: dict[str, str] = {}
@@ -219,6 +275,8 @@ def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int
         with progress:
             for scored in _score(args, engine, images, _workers(args, total)):
                 row = to_row(scored, args.keep, args.drop)
+                if args.archive is not None:
+                    row["key"] = key_of(scored.name, args.archive)
                 _place(args, row, paths)
                 output.add([row])
                 summary.add(row)
@@ -232,17 +290,22 @@ def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int
         raise OSError(f"{error}. {_kept(output, summary)}; the same command goes on") from error
     finally:
         output.close()
-    print(summary.describe())
-    print(f"written: {args.out}")
+    if args.archive is not None:
+        print(f"{args.out}: {summary.describe_counts()}", flush=True)
+    else:
+        print(summary.describe())
+        print(f"written: {args.out}")
     return 1 if summary.failed else 0
 
 
 def _remaining(args: argparse.Namespace, done: set[int], paths: dict[str, str]) -> Iterator[Named]:
     """Yield the images that have no row yet; ``paths`` remembers where those are that will be placed."""
-    for named in expand(args.inputs, args.column):
+    for named in expand(args.inputs, args.column, args.shard):
         if hash(named.name) in done:
             continue
         if args.copy_to or args.link_to:
+            if isinstance(named.source, bytes | ImageError):
+                raise UsageError(f"{named.name}: --copy-to and --link-to take files, not archives")
             paths[named.name] = str(named.source)
         yield named
 

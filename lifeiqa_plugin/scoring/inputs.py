@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+import itertools
 import os
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.reading import SUFFIXES, ImageError, name_of, walk_images
@@ -58,57 +59,144 @@ def is_glob(text: str) -> bool:
     return glob.has_magic(text) and not os.path.lexists(text)
 
 
+def stem_of(path: str) -> str:
+    """Return the name of an archive or table, without folder and ending."""
+    name = os.path.basename(path)
+    ending = next(ending for ending in (*ARCHIVES, ".parquet") if name.endswith(ending))
+    return name.removesuffix(ending)
+
+
+def key_of(name: str, archive: str) -> str | None:
+    """Return what an image of an archive is called there: WebDataset's key, or what names a table's row.
+
+    None if ``name`` is that of the archive itself, which could not be read, or that of a file which a table names.
+    """
+    prefix = f"{name_of(archive)}/"
+    if not name.startswith(prefix):
+        return None
+    inside = name.removeprefix(prefix)
+    if archive.endswith(".parquet"):
+        return inside
+    folder, slash, file = inside.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
+
+
 def is_archive(text: str) -> bool:
     """Say whether the images of an argument are no files of their own."""
     return text.endswith((*ARCHIVES, ".parquet"))
 
 
-def expand(inputs: Iterable[str], column: str | None = None) -> Iterator[Named]:
-    """Yield every image of the arguments, always in the same order.
+class Shard(NamedTuple):
+    """Every ``of``-th part of the inputs, from ``number`` on, which counts from 0; all of them by default."""
+
+    number: int = 0
+    of: int = 1
+
+
+def parse_shard(text: str) -> Shard:
+    """Read ``NUMBER/OF``, such as ``0/2``.
+
+    Raises:
+        UsageError: it is nothing of that kind.
+    """
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+        raise UsageError(
+            f"--shard {text}: expected I/N with I from 0 to N - 1, such as 0/2 and 1/2"
+        )
+    return Shard(int(number), int(of))
+
+
+def expand(
+    inputs: Iterable[str], column: str | None = None, shard: Shard | None = None
+) -> Iterator[Named]:
+    """Yield every image of the arguments, or of a shard of them, always in the same order.
 
     A folder gives the images in it and below, a ``.txt`` one path a line, ``-`` the same from standard input, an
-    archive its members, and a ``.parquet`` its rows. Anything else is an image by itself.
+    archive its members, and a ``.parquet`` its rows. Anything else is an image by itself. Shards divide images, but
+    no archive and no table that holds images instead of paths.
     """
-    for text in inputs:
-        if text == "-":
-            yield from _from_lines(sys.stdin.buffer)
-        elif is_glob(text):
-            yield from map(_from_path, sorted(glob.iglob(text, recursive=True)))
-        elif os.path.isdir(text):
-            yield from map(_from_path, walk_images(text))
-        elif text.endswith(ARCHIVES):
-            yield from _from_archive(text)
-        elif text.endswith(".parquet"):
-            yield from _from_table(text, column)
-        elif text.endswith(".txt"):
-            with open(text, "rb") as file:
-                yield from _from_lines(file)
-        else:
-            yield _from_path(text)
+    number, of = shard or Shard()
+    parts = _parts(inputs, column)
+    return itertools.chain.from_iterable(itertools.islice(parts, number, None, of))
 
 
-def count(inputs: Iterable[str]) -> int | None:
+def list_archives(inputs: Iterable[str], shard: Shard | None = None) -> list[str]:
+    """Return the archives and tables of the arguments, or of a shard of them.
+
+    Raises:
+        UsageError: something else is among them.
+    """
+    number, of = shard or Shard()
+    paths = [path for text in inputs for path in _list_files(text)]
+    for path in paths:
+        if not is_archive(path):
+            raise UsageError(
+                f"-o with a folder takes .tar and .parquet, for each of which it gets a file, not {path}; "
+                "a name that ends in .parquet, .csv or .jsonl takes all in one"
+            )
+    return paths[number::of]
+
+
+def count(
+    inputs: Iterable[str], column: str | None = None, shard: Shard | None = None
+) -> int | None:
     """Count the images of the arguments; None if that would mean reading them."""
+    number, of = shard or Shard()
     total = 0
     for text in inputs:
-        if text == "-" or text.endswith(ARCHIVES):
+        if text == "-":
             return None
-        if text.endswith(".parquet"):
-            total += _open_table(text).metadata.num_rows
-        else:
-            total += sum(1 for _ in expand([text]))
-    return total
+        for path in _list_files(text):
+            if not is_archive(path):
+                total += 1
+            elif path.endswith(ARCHIVES) or (of > 1 and not _holds_paths(path, column)):
+                return None
+            else:
+                total += _open_table(path).metadata.num_rows
+    return len(range(number, total, of))
+
+
+def _parts(inputs: Iterable[str], column: str | None) -> Iterator[Iterable[Named]]:
+    """Yield what shards do not divide: an image, or all those of an archive or of a table of bytes."""
+    for text in inputs:
+        for path in _list_files(text):
+            if path.endswith(ARCHIVES):
+                yield _from_archive(path)
+            elif not path.endswith(".parquet"):
+                yield [_from_path(path)]
+            elif _holds_paths(path, column):
+                yield from ([named] for named in _from_table(path, column))
+            else:
+                yield _from_table(path, column)
+
+
+def _list_files(text: str) -> Iterator[str]:
+    if text == "-":
+        return _read_lines(sys.stdin.buffer)
+    if is_glob(text):
+        return iter(sorted(glob.iglob(text, recursive=True)))
+    if os.path.isdir(text):
+        return walk_images(text)
+    if text.endswith(".txt"):
+        return _read_list(text)
+    return iter([text])
 
 
 def _from_path(path: str) -> Named:
     return Named(name_of(path), path)
 
 
-def _from_lines(lines: Iterable[bytes]) -> Iterator[Named]:
+def _read_list(path: str) -> Iterator[str]:
+    with open(path, "rb") as file:
+        yield from _read_lines(file)
+
+
+def _read_lines(lines: Iterable[bytes]) -> Iterator[str]:
     for line in lines:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
-            yield _from_path(path)
+            yield path
 
 
 def _from_archive(path: str) -> Iterator[Named]:
@@ -159,6 +247,11 @@ def _open_table(path: str) -> Any:
         return parquet.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
+
+
+def _holds_paths(path: str, column: str | None) -> bool:
+    image, _ = _find_columns(path, column)
+    return str(_open_table(path).schema_arrow.field(image).type) in TEXTS
 
 
 def _find_columns(path: str, column: str | None) -> tuple[str, str | None]:

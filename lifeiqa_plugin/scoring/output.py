@@ -1,8 +1,9 @@
 """Where rows go: a journal that grows line by line, then files put in place whole, and a manifest last.
 
 A single result ``scores.csv`` has its journal in ``scores.csv.partial`` and its manifest in ``scores.csv.json``. Shards
-``scores.parquet/part-00000.parquet`` have theirs beside them, as ``_partial.jsonl`` and ``_manifest.json``, which
-readers of folders of Parquet leave out. Whatever ends the process, what stands in the journal is scored.
+``scores.parquet/part-00000.parquet`` have theirs beside them, as ``_partial.jsonl`` and ``_manifest.json``, and the
+result ``scores/00000.parquet`` of one archive among others as ``_00000.parquet.partial`` and ``_00000.parquet.json``:
+readers of folders of Parquet leave such names out. Whatever ends the process, what stands in the journal is scored.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Output:
         options: what the scores depend on; rows of other options are never mixed.
         distortions: names of further columns.
         shard_rows: rows of a shard; None for one file.
+        of_archive: this is the result of one archive in a folder of such results, with a column ``key``.
 
     Raises:
         UsageError: the name says no format, or something else is there.
@@ -38,17 +40,19 @@ class Output:
         options: Row,
         distortions: tuple[str, ...] = (),
         shard_rows: int | None = None,
+        of_archive: bool = False,
     ) -> None:
         self.path, self.shard_rows, self.kind = path, shard_rows, path.suffix
         self.options = json.loads(json.dumps(options | {"shard_rows": shard_rows}))
-        self.columns = column_names(distortions)
+        self.columns = [*(["key"] if of_archive else []), *column_names(distortions)]
         if self.kind not in FORMATS:
             raise UsageError(f"-o {path}: the name must end in {', '.join(FORMATS)}")
         if shard_rows is not None and self.kind != ".parquet":
             raise UsageError(f"-o {path}: shards are Parquet; the name must end in .parquet")
         inside = shard_rows is not None
-        self.journal = path / "_partial.jsonl" if inside else path.with_name(f"{path.name}.partial")
-        self.manifest = path / "_manifest.json" if inside else path.with_name(f"{path.name}.json")
+        name = f"_{path.name}" if of_archive else path.name
+        self.journal = path / "_partial.jsonl" if inside else path.with_name(f"{name}.partial")
+        self.manifest = path / "_manifest.json" if inside else path.with_name(f"{name}.json")
         self._file: TextIO | None = None
         self._shards = 0
         self._in_journal = 0

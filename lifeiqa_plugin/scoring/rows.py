@@ -9,7 +9,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = dict[str, Any]
 
@@ -95,13 +98,20 @@ def _csv_line(values: Iterable[Any]) -> bytes:
     return line.encode()
 
 
+def schema_of(columns: Iterable[str]) -> pa.Schema:
+    """Return the types of columns, as Parquet files have them."""
+    import pyarrow as pa
+
+    kinds = dict.fromkeys(("key", "path", "verdict", "error"), pa.string())
+    kinds |= dict.fromkeys(("width", "height"), pa.int32())
+    return pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
+
+
 def _write_parquet(file: IO[bytes], columns: list[str], rows: Iterator[Row]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    texts = {"path": pa.string(), "verdict": pa.string(), "error": pa.string()}
-    kinds = texts | {"width": pa.int32(), "height": pa.int32()}
-    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
+    schema = schema_of(columns)
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while batch := list(itertools.islice(rows, 8192)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))

@@ -54,10 +54,14 @@ class Summary:
             "distortions": self.shares,
         }
 
+    def describe_counts(self) -> str:
+        """Return how many there are, in a line."""
+        return f"{self.rows} images, {self.rows - self.failed} scored, {self.failed} failed"
+
     def describe(self) -> str:
         """Return the closing lines."""
         scored = self.rows - self.failed
-        lines = [f"{self.rows} images, {scored} scored, {self.failed} failed"]
+        lines = [self.describe_counts()]
         lines += [f"  {number:8d}  {reason}" for reason, number in self.failures.most_common(10)]
         if not scored:
             return "\n".join(lines)

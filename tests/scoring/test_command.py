@@ -18,26 +18,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin import cli
 from lifeiqa_plugin.scoring import command as score_command
 from lifeiqa_plugin.scoring.output import Output
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def score(engine, photos, tmp_path, monkeypatch, capsys):
-    """Run ``lifeiqa score`` in the folder that holds ``photos``; returns exit status, stdout, last line of stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(score_command, "create_engine", lambda *arguments: engine)
-    monkeypatch.setattr("lifeiqa_plugin.allocator.keep_freed_memory", lambda: False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(["score", *arguments, "--workers", "0"])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err.strip().splitlines()[-1] if printed.err else ""
-
-    return run
 
 
 def read(path: str) -> pd.DataFrame:
