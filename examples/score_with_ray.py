@@ -29,7 +29,9 @@ def main() -> None:
             continue
         shutil.rmtree(part, ignore_errors=True)
         images = ray.data.read_webdataset(shards[i : i + GROUP], decoder=None)
-        workers = ray.data.ActorPoolStrategy(min_size=1, max_size=1000)  # as many as there are cores
+        workers = ray.data.ActorPoolStrategy(
+            min_size=1, max_size=1000
+        )  # as many as there are cores
         scored = images.map_batches(Scorer, batch_size=512, compute=workers)
         scored.write_parquet(str(part))
         part.rename(target)  # whole, or not there
