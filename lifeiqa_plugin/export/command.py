@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lifeiqa_plugin.arguments import add_import, import_modules
 from lifeiqa_plugin.export.about import OUTPUTS
 
 
@@ -36,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="onnx: refer to the weights in the checkpoint, which stays beside the file",
     )
+    add_import(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
 def run(args: argparse.Namespace) -> None:
     """Export, and say what was written."""
+    import_modules(args.modules)
     from lifeiqa_plugin.export.write import export_checkpoint
 
     about = export_checkpoint(

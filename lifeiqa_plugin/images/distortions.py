@@ -1,4 +1,4 @@
-"""Synthetic distortions of growing severity: what training ranks, and what ``measurements/ladders.py`` tests.
+"""Synthetic distortions of growing severity: what ``measurements/ladders.py`` tests; ``kinds`` has what training draws.
 
 A distortion is a function of an image (3, H, W) in [0, 1], a severity in 0 .. 1 and a generator; it returns an image
 of the same shape and range. With the same generator state, a higher severity is the same flaw, only worse.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -132,10 +131,10 @@ TRAINED: dict[str, Distortion] = {
         blur, motion_blur, noise, salt_and_pepper, resample, darken, brighten, fade, colour_cast, jpeg, webp, jpeg_2000,
     )
 }  # fmt: skip
-"""The kinds that training draws from."""
+"""Those that training draws from; ``kinds`` adds more."""
 
 HELD_OUT: dict[str, Distortion] = {f.__name__: f for f in (pixelate, posterise, speckle, haze)}
-"""Kinds that training never sees, to find out whether ranking carries over."""
+"""Those that training never sees, to find out whether ranking carries over."""
 
 
 def build_ladder(
@@ -143,28 +142,3 @@ def build_ladder(
 ) -> list[Tensor]:
     """Return the image and one distorted version per severity, all from the same random numbers."""
     return [x, *(distort(x, severity, Generator().manual_seed(seed)) for severity in severities)]
-
-
-class Ladder(NamedTuple):
-    """An image in growing distortion."""
-
-    images: list[Tensor]
-    is_clean: bool  # whether the first is the image itself
-    kind: str  # of TRAINED
-
-
-def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> Ladder:
-    """Distort (3, H, W) in ``steps`` growing, uneven severities of a kind of ``TRAINED``, the worst at 0.2 .. 1.
-
-    Half of the ladders begin with ``x`` itself.
-    """
-    kind = list(TRAINED)[int(torch.randint(len(TRAINED), (), generator=generator))]
-    parts = 0.3 + torch.rand(steps, generator=generator)
-    is_clean = bool(torch.rand((), generator=generator) < 0.5)
-    if is_clean:
-        parts[0] = 0
-    worst = 0.2 + 0.8 * torch.rand((), generator=generator)
-    severities = (parts.cumsum(0) / parts.sum() * worst).tolist()
-    seed = int(torch.randint(2**31, (), generator=generator))
-    images = build_ladder(x, TRAINED[kind], severities[is_clean:], seed)[not is_clean :]
-    return Ladder(images, is_clean, kind)

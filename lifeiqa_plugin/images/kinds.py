@@ -1,6 +1,6 @@
 """What a person calls each kind of distortion, and the generators that make it, more of them than ladders rank.
 
-The names are those that the bundled models' second task tells apart.
+The names are those that a network's second task can tell apart; the bundled models name them all.
 """
 
 from __future__ import annotations
@@ -13,18 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.images import distortions as known
-from lifeiqa_plugin.images.distortions import Distortion
-
-
-def soften(x: Tensor, severity: float, generator: Generator) -> Tensor:
-    """Gaussian of up to 6 pixels deviation, row by row and column by column."""
-    sigma = max(6 * severity, 1e-3)
-    reach = round(3 * sigma)
-    curve = torch.exp(-0.5 * (torch.arange(-reach, reach + 1.0) / sigma) ** 2)
-    weight = (curve / curve.sum()).expand(3, 1, 1, -1)
-    padded = F.pad(x[None], (reach,) * 4, mode="replicate")
-    rows = F.conv2d(padded, weight, groups=3)
-    return F.conv2d(rows, weight.mT, groups=3)[0].clamp(0, 1)
+from lifeiqa_plugin.images.distortions import Distortion, build_ladder
 
 
 def defocus(x: Tensor, severity: float, generator: Generator) -> Tensor:
@@ -64,7 +53,7 @@ def grain(x: Tensor, severity: float, generator: Generator) -> Tensor:
 
 def oversharpen(x: Tensor, severity: float, generator: Generator) -> Tensor:
     """Unsharp mask of up to six times the detail, with halos at every edge."""
-    soft = soften(x, 0.2 + 0.1 * severity, generator)
+    soft = known.blur(x, 0.2 + 0.1 * severity, generator)
     return (x + 6 * severity * (x - soft)).clamp(0, 1)
 
 
@@ -119,7 +108,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "blur": Kind((soften, defocus), True),
+    "blur": Kind((known.blur, defocus), True),
     "motion blur": Kind((known.motion_blur, shake), True),
     "noise": Kind((known.noise, colour_noise, grain), True),
     "impulse noise": Kind((known.salt_and_pepper,), True),
@@ -133,4 +122,34 @@ KINDS: dict[str, Kind] = {
     "low contrast": Kind((known.fade,), False),
     "colour cast": Kind((known.colour_cast, tint), False),
 }
-"""The names that a network's distortion head gives, in the order of its outputs."""
+"""What training draws from; the keys are what ``network: distortions`` may name."""
+
+
+class Ladder(NamedTuple):
+    """An image in growing distortion."""
+
+    images: list[Tensor]
+    is_clean: bool  # whether the first is the image itself
+    kind: str  # of KINDS
+
+
+def random_ladder(x: Tensor, steps: int, generator: Generator | None) -> Ladder:
+    """Distort (3, H, W) in ``steps`` growing, uneven severities of one of ``KINDS``, the worst at 0.2 .. 1.
+
+    Half of the ladders begin with ``x`` itself.
+    """
+    kind = list(KINDS)[_randint(len(KINDS), generator)]
+    generators = KINDS[kind].generators
+    distort = generators[_randint(len(generators), generator)]
+    parts = 0.3 + torch.rand(steps, generator=generator)
+    is_clean = bool(torch.rand((), generator=generator) < 0.5)
+    if is_clean:
+        parts[0] = 0
+    worst = 0.2 + 0.8 * torch.rand((), generator=generator)
+    severities = (parts.cumsum(0) / parts.sum() * worst).tolist()
+    images = build_ladder(x, distort, severities[is_clean:], _randint(2**31, generator))
+    return Ladder(images[not is_clean :], is_clean, kind)
+
+
+def _randint(end: int, generator: Generator | None) -> int:
+    return int(torch.randint(end, (), generator=generator))

@@ -16,10 +16,12 @@ from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.images.distortions import TRAINED, random_ladder
+from lifeiqa_plugin.images.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.training.options import TrainingSetOptions, view
+from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.views import Front, Views
 
 CLEAN, UNKNOWN = -1, -2
 """Of ``kinds``: no distortion was added; nothing is known of it."""
@@ -56,7 +58,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
     ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only, and ``kinds``
-    (crops_per_image,), the distortion of each crop as a number in ``TRAINED``, or ``CLEAN``, or ``UNKNOWN`` for what is
+    (crops_per_image,), the distortion of each crop as a number in ``KINDS``, or ``CLEAN``, or ``UNKNOWN`` for what is
     no ladder. The label is NaN for a photo of ``ladder_folder`` and for a ladder whose first crop is distorted.
 
     Raises:
@@ -70,7 +72,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         self.options = view(TrainingSetOptions, opt)
         super().__init__(opt)
         if not self.paths_mos:
-            column = self.options.split_index
+            column = split_column(self.options.split_index, self.options.split_ratio)
             found = sorted(set(self.meta_info[column])) if column in self.meta_info else []
             raise ValueError(
                 f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
@@ -87,6 +89,13 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             raise ValueError(
                 f"working_range must be [lowest, highest], both at least crop_size={size}, got {drawn}"
             )
+        views = self.options.views
+        if views and (share or views < self.options.crops_per_image):
+            raise ValueError(
+                "views must be at least crops_per_image, and goes without ladder_share; got "
+                f"{views} views, {self.options.crops_per_image} crops, ladder_share {share}"
+            )
+        self.views: Views | None = None
         folder = self.options.ladder_folder
         self.ladder_photos = [] if folder is None else find_images(folder)
 
@@ -113,6 +122,14 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         column = split_column(self.options.split_index, self.options.split_ratio)
         if column is None:
             return
+        whole = split_column(self.options.split_index, "712")
+        if (
+            column not in self.meta_info
+            and self.options.split_ratio == "802"
+            and whole in self.meta_info
+        ):
+            joined = self.meta_info[whole].replace("val", "train")
+            self.meta_info = self.meta_info.assign(**{column: joined})
         if column not in self.meta_info:
             splits = [name for name in self.meta_info if "split" in name]
             raise ValueError(
@@ -176,8 +193,27 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         if share > 0 and _happens(share, generator):
             return self._ladder(row, generator)
         path, mos = self.paths_mos[row][:2]
-        crops = self._cut(read_image(path)[None], self.options.crops_per_image, generator)
+        count = self.options.crops_per_image
+        if self.views is None:
+            crops = self._cut(read_image(path)[None], count, generator)
+        else:
+            crops = self.views.draw(path, count, generator, lambda: self._all_views(path))
         return self._training_item(crops, mos, path, is_ladder=False)
+
+    def keep_views(self, front: Front, seed: int) -> None:
+        """Give out, from now on, ``views`` crops of each image as a front leaves them, instead of new crops."""
+        names = ("views", "crop_size", "working_size", "working_range", "hflip")
+        self.view_seed = seed
+        self.views = Views(
+            front, {name: getattr(self.options, name) for name in names} | {"seed": seed}
+        )
+
+    def _all_views(self, path: str) -> Tensor:
+        """Draw all views of an image; which, is a function of the seed and its name."""
+        name = Path(path).relative_to(Path(self.opt["dataroot_target"]).expanduser()).as_posix()
+        generator = Generator().manual_seed(derive_seed(self.view_seed, *name.encode()))
+        image = read_image(path)[None]
+        return torch.cat([self._cut(image, 1, generator) for _ in range(self.options.views)])
 
     def _ladder(self, row: int, generator: Generator) -> dict[str, Any]:
         """One place of the row's image, or of a photo without score, in growing distortion."""
@@ -188,7 +224,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         ladder = random_ladder(read_image(path), self.options.crops_per_image, generator)
         crops = self._cut(torch.stack(ladder.images), 1, generator)
         label = mos if ladder.is_clean else math.nan
-        kinds = torch.full((len(crops),), list(TRAINED).index(ladder.kind))
+        kinds = torch.full((len(crops),), list(KINDS).index(ladder.kind))
         if ladder.is_clean:
             kinds[0] = CLEAN
         return self._training_item(crops, label, path, is_ladder=True) | {"kinds": kinds}

@@ -33,6 +33,7 @@ BATCH = (
     "crops_per_image",
     "crop_size",
     "working_size",
+    "views",
     "use_shuffle",
     "pin_memory",
     "persistent_workers",
@@ -88,6 +89,9 @@ class TrainingSetOptions(DatasetOptions):
     """shorter side to which larger images are reduced first: the network's, which it must equal"""
     working_range: list[int] | None = None
     """lowest and highest shorter side, drawn anew at each visit, in place of `working_size`"""
+    views: int = 0
+    """crops of each image that are drawn once instead of anew at each visit, and kept below `views/` as what the frozen
+    modules at the backbone's beginning give for them, for all epochs, splits and runs; 0 is off"""
     hflip: bool = True
     """mirror half of the crops"""
     ladder_share: float = 0.0
@@ -188,7 +192,9 @@ class TrainOptions:
     ema_decay: float = 0.0
     """average of the weights over iterations, which is then what is scored and saved; 0 is off"""
     freeze: list[str] = field(default_factory=list)
-    """modules that stand still, dropout and batch statistics included, such as `backbone`"""
+    """modules that stand still, dropout and batch statistics included, such as `backbone`; `*` is one part of a name"""
+    decoder_first: float = 0
+    """epochs at the start in which the backbone stands still; it has a warm-up and schedule of its own afterwards"""
     freeze_batch_stats: bool = False
     """BatchNorm layers keep and use their stored statistics, for small batches"""
     grad_checkpointing: bool = False

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, build_ladder, random_ladder
+from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, build_ladder
 from lifeiqa_plugin.images.reading import read_image
 
 KINDS = TRAINED | HELD_OUT
@@ -55,20 +55,3 @@ def test_random_kinds_are_functions_of_the_seed(photo, kind):
 
     assert torch.equal(last(1), last(1))
     assert any(not torch.equal(last(1), last(seed)) for seed in range(2, 6))
-
-
-def test_random_ladder_is_drawn_from_the_generator(photo):
-    def draw(seed):
-        return random_ladder(photo, 3, torch.Generator().manual_seed(seed))
-
-    def stack(seed):
-        return torch.stack(draw(seed)[0])
-
-    assert stack(5).shape == (3, *photo.shape)
-    assert torch.equal(stack(5), stack(5))
-    assert not torch.equal(stack(5), stack(6))
-    assert all(
-        torch.equal(rungs[0], photo) == is_clean for rungs, is_clean, _ in map(draw, range(8))
-    )
-    assert {ladder.is_clean for ladder in map(draw, range(8))} == {True, False}
-    assert {ladder.kind for ladder in map(draw, range(20))} <= set(TRAINED)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, blur
 from lifeiqa_plugin.images.kinds import (
     KINDS,
     colour_noise,
@@ -12,14 +13,13 @@ from lifeiqa_plugin.images.kinds import (
     overexpose,
     oversharpen,
     oversmooth,
+    random_ladder,
     shake,
-    soften,
     tint,
     underexpose,
 )
 
 NEW = [
-    soften,
     defocus,
     shake,
     colour_noise,
@@ -61,10 +61,29 @@ def test_same_generator_same_flaw(image: Tensor) -> None:
 
 def test_flat_images_stay_flat() -> None:
     flat = torch.full((3, 32, 32), 0.4)
-    for distort in (soften, defocus, shake, oversharpen, oversmooth):
+    for distort in (blur, defocus, shake, oversharpen, oversmooth):
         torch.testing.assert_close(distort(flat, 0.8, Generator().manual_seed(0)), flat)
 
 
-def test_names_are_distinct() -> None:
+def test_training_draws_what_ladders_call_trained() -> None:
+    drawn = {distort for kind in KINDS.values() for distort in kind.generators}
     assert len(KINDS) == 13
-    assert all(kind.generators for kind in KINDS.values())
+    assert drawn >= set(TRAINED.values())
+    assert drawn.isdisjoint(HELD_OUT.values())
+
+
+def test_random_ladder_is_drawn_from_the_generator(image: Tensor) -> None:
+    def draw(seed):
+        return random_ladder(image, 3, torch.Generator().manual_seed(seed))
+
+    def stack(seed):
+        return torch.stack(draw(seed)[0])
+
+    assert stack(5).shape == (3, *image.shape)
+    assert torch.equal(stack(5), stack(5))
+    assert not torch.equal(stack(5), stack(6))
+    assert all(
+        torch.equal(rungs[0], image) == is_clean for rungs, is_clean, _ in map(draw, range(8))
+    )
+    assert {ladder.is_clean for ladder in map(draw, range(8))} == {True, False}
+    assert {ladder.kind for ladder in map(draw, range(20))} <= set(KINDS)

@@ -28,7 +28,16 @@ from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-IMPORTED = {"training_images", "measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
+IMPORTED = {
+    "claims_models",
+    "claims_page",
+    "training_images",
+    "measuring",
+    "outcomes",
+    "fuzzing",
+    "faults",
+    "bad_inputs",
+}
 
 
 def test_every_script_is_named_by_a_test():
@@ -178,13 +187,45 @@ def test_training(run_main, load, monkeypatch, tmp_path):
         assert line["peak_MiB"] > 100
 
 
-def test_ablation(run_main, dataset, checkpoint, tmp_path):
-    features = ("--features", tmp_path / "features.pt", "--views", 2)
-    budget = ("--seeds", 1, "--epochs", 1, "--batch", 4)
-    printed = run_main("ablation", dataset / "meta.csv", dataset, checkpoint, *features, *budget)
-    assert "| complete (learnable adjacency) |" in printed
-    assert printed.count("seed 1: ") == 8
-    assert (tmp_path / "features.pt").is_file()
+def test_claims(run_main, load, monkeypatch, dataset, tmp_path):
+    """One backbone, two steps of everything; a second call finds all done."""
+    start, script = load("imagenet_start"), load("claims")
+    monkeypatch.setattr(start, "read_imagenet", lambda size: {})
+    monkeypatch.setattr(start, "load_imagenet", lambda backbone, weights: None)
+    monkeypatch.setattr(script, "BACKBONES", script.BACKBONES[:1])
+    monkeypatch.setattr(script, "STAGES", ("3", "34"))
+    monkeypatch.setattr(script, "SHARES", (0.5, 1.0))
+    models = load("claims_models").MODELS
+    for name in set(models) - {script.LINEAR, script.VANILLA, script.NO_MOE, script.COMPLETE}:
+        monkeypatch.delitem(models, name)
+    short = script.Schedule(2, 4)
+    monkeypatch.setattr(script, "SCHEDULES", {script.BIQ2021: short, script.LIVEC: short})
+    monkeypatch.setattr(script, "UPPER", short)
+    meta = tmp_path / "meta.csv"
+    rows = (dataset / "meta.csv").read_text().splitlines()[1:]
+    more = ("ss01,A,older,val", "ss03,B,newer,test", "ss02,A,newer,val", "ss03,A,newer,val")
+    lines = [f"{row},{more[i % 4]}" for i, row in enumerate(rows)]
+    header = "name,mos,official_split,subset,half,generation,ratio712_seed123_split_01"
+    meta.write_text("\n".join([header, *lines]) + "\n")
+    given = [
+        part for name in ("biq2021", "livec", "agiqa3k") for part in (f"--{name}", meta, dataset)
+    ]
+    given += ["--more", "more", meta, dataset, "--size", 64, "--seeds", 1, "--figures", tmp_path]
+    given += ["--work", tmp_path / "work", "--results", tmp_path / "claims.csv"]
+    printed = run_main("claims", *given)
+    results = (tmp_path / "claims.csv").read_text()
+    runs = {tuple(line.split(",")[:5]) for line in results.splitlines()[1:]}
+    assert len(runs) == 3 * 4 + 2 * 2 + 4 + 3 + 3 * 2
+    tests = {(line.split(",")[0], line.split(",")[5]) for line in results.splitlines()[1:]}
+    assert {claim for claim, test in tests if test == "biq2021-train"} == {"rates"}
+    assert ("parts", "agiqa-val-newer") in tests
+    for title in ("rates of learning", "stages", "parts", "upper half", "data", "trained on"):
+        assert f"\n{title}" in printed
+    assert re.search(r"\| complete +\| [-+.\d]+ +\|", printed)
+    assert len(list(tmp_path.glob("claims_*.svg"))) == 3
+    monkeypatch.setattr(script, "fit", None)
+    assert run_main("claims", *given).count("| complete ") == printed.count("| complete ")
+    assert (tmp_path / "claims.csv").read_text() == results
 
 
 def test_imagenet_start(run_main, load, monkeypatch, tmp_path):

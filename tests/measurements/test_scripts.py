@@ -15,7 +15,15 @@ from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
-SHARED = {"measuring", "outcomes", "fuzzing", "faults", "bad_inputs"}
+SHARED = {
+    "claims_models",
+    "claims_page",
+    "measuring",
+    "outcomes",
+    "fuzzing",
+    "faults",
+    "bad_inputs",
+}
 SCRIPTS = sorted({path.stem for path in (ROOT / "measurements").glob("*.py")} - SHARED)
 
 
@@ -71,6 +79,35 @@ def test_tenths_are_means_in_order(load):
 
 def test_one_megapixel_keeps_the_proportions(load):
     assert load("scale").one_megapixel(Image.new("RGB", (4000, 3000))).size == (1155, 866)
+
+
+def test_compared_decoders_score_and_learn(load):
+    models = load("claims_models").MODELS
+    assert len(models) == 15
+    stage3, stage4 = torch.rand(4, 12, 9, 9), torch.rand(4, 20, 7, 7)
+    for name, build in models.items():
+        model = build(12, 20)
+        score, side = model(stage3, stage4)
+        assert score.shape == (4,), name
+        (score.square().sum() + side).backward()
+        assert all(p.grad is not None for p in model.parameters() if p is not unused(model)), name
+
+
+def unused(model: torch.nn.Module) -> torch.Tensor | None:
+    """The scale of a mixture that is not there."""
+    return model.decoder.moe_scale if getattr(model, "without", "") == "moe" else None
+
+
+def test_a_probe_finds_a_linear_rule_among_noise(load):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 30, generator=generator)
+    y = 0.5 + x[:, 0] - 2 * x[:, 1] + 0.1 * torch.randn(200, generator=generator)
+    probe = load("claims_models").ridge(x[:150], y[:150])
+    error = (probe(x[150:]) - y[150:]).square().mean().sqrt()
+    assert 0.08 < error < 0.14
+    noise = torch.randn(150, generator=generator)
+    shrunk = load("claims_models").ridge(x[:150], noise)
+    assert shrunk(x[150:]).std() < 0.3
 
 
 def test_the_bundled_network_is_the_one_that_training_starts_from(load):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lifeiqa_plugin.images.distortions import TRAINED, Ladder
+from lifeiqa_plugin.images.kinds import KINDS, Ladder
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap, random_crops
@@ -95,7 +95,7 @@ def test_ladder_item_is_one_place_in_growing_distortion(make_dataset, monkeypatc
     item = dataset[0, 1]
     assert item["is_ladder"] is True
     assert item["mos_label"].isfinite() == is_clean
-    noise = list(TRAINED).index("noise")
+    noise = list(KINDS).index("noise")
     assert item["kinds"].tolist() == [data.CLEAN if is_clean else noise, noise, noise]
     assert make_dataset()[0, 1]["kinds"].tolist() == [data.UNKNOWN] * 3
     first, *rungs = item["img"]
@@ -297,6 +297,17 @@ def test_missing_and_empty_splits(make_dataset, tmp_path, images):
     table.to_csv(tmp_path / "m.csv", index=False)
     with pytest.raises(ValueError, match=r"no row is 'val' in 'my_split', found \['train'\]"):
         make_dataset("val", meta_info_file=str(tmp_path / "m.csv"), split_index="my_split")
+
+
+def test_eight_to_two_is_train_and_val_to_test(make_dataset):
+    """Where the csv has no split of that ratio."""
+    of = {phase: make_dataset(phase) for phase in ("train", "val", "test")}
+    names = {phase: {row[0] for row in dataset.paths_mos} for phase, dataset in of.items()}
+    train, test = (make_dataset(phase, split_ratio="802") for phase in ("train", "test"))
+    assert {row[0] for row in train.paths_mos} == names["train"] | names["val"]
+    assert {row[0] for row in test.paths_mos} == names["test"]
+    with pytest.raises(ValueError, match="no row is 'val' in 'ratio802_seed123_split_01'"):
+        make_dataset("val", split_ratio="802")
 
 
 def test_fewer_images_than_a_batch(make_mixture):

@@ -21,7 +21,7 @@ from torch import nn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.correlation import METRICS
-from lifeiqa_plugin.images.distortions import TRAINED
+from lifeiqa_plugin.images.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration
@@ -137,6 +137,8 @@ def test_schedules():
     assert [step.factor(i) for i in (1, 30, 31, 61, 100)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
     cosine = Schedule(101, type="cosine", min_factor=0.2)
     assert [cosine.factor(i) for i in (1, 51, 101)] == pytest.approx([1.0, 0.6, 0.2])
+    late = Schedule(101, type="cosine", start=50)
+    assert [late.factor(i) for i in (1, 50, 51, 101)] == pytest.approx([0, 0, 1, 0], abs=1e-9)
     falling = Schedule(100, warmup_iter=10, warmup_factor=10.0)
     assert [falling.factor(i) for i in (1, 11)] == pytest.approx([10.0, 1.0])
 
@@ -171,6 +173,36 @@ def test_freeze():
     freeze(network, ["decoder"])
     with pytest.raises(ValueError, match="leaves no parameter to train"):
         parameter_groups(network, 1.0, 0.0)
+
+
+def test_names_to_freeze_may_have_stars():
+    network = LifeIQA(**SMALL)
+    freeze(network, ["backbone.stages_*.blocks.*.conv_dw"])
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    assert len(frozen) == 2 * len([n for n, _ in network.named_modules() if n.endswith("conv_dw")])
+    assert all(".conv_dw." in name for name in frozen)
+    with pytest.raises(ValueError, match=r"nothing is called 'backbone\.\*\.conv_d'"):
+        freeze(network, ["backbone.*.conv_d"])
+
+
+def test_the_decoder_learns_first(write_options):
+    """The backbone, its statistics included, stands still for an epoch; then it has a schedule of its own."""
+    model = build_model(
+        write_options("train:decoder_first=1", "train:optim:lr_backbone=0.1", "train:total_epoch=2")
+    )
+    start = {k: v.clone() for k, v in model.network.state_dict().items()}
+    for iteration in range(1, 11):
+        model.feed_data(one_batch())
+        model.optimize_parameters(iteration)
+        rates = {g["is_backbone"]: g["lr"] for g in model.optimizer.param_groups}
+        assert rates[False] == pytest.approx(1e-3 * model.schedule.factor(iteration))
+        now = model.network.state_dict()
+        moved = {k.split(".")[0] for k, v in now.items() if not torch.equal(v, start[k])}
+        assert moved == ({"decoder"} if iteration <= 5 else {"decoder", "backbone"})
+        assert model.network.backbone.training == (iteration > 5)
+        if iteration == 6:
+            assert rates[True] == 0.1
+    assert rates[True] == 0
 
 
 def test_losses_are_weighted_and_logged(write_options):
@@ -237,12 +269,13 @@ def test_images_without_label_are_ranked_only(write_options):
 
 def test_distortions_are_the_second_task(write_options):
     """Cross-entropy over the crops of ladders, for each distortion that the network names, in its order."""
-    changes = ("network:distortions=[jpeg, blur]", "train:distortion_weight=3", *NO_SIDE_LOSS)
+    changes = ("network:distortions=[blocking, blur]", "train:distortion_weight=3", *NO_SIDE_LOSS)
     changes += ("train:scheduler:type=constant", "train:optim:lr=0.01")
     model = build_model(write_options("datasets:train:ladder_share=0.5", *changes))
-    batch, jpeg, noise = one_batch(3), list(TRAINED).index("jpeg"), list(TRAINED).index("noise")
+    batch, names = one_batch(3), list(KINDS)
+    blocking, noise = names.index("blocking"), names.index("noise")
     batch["is_ladder"] = torch.tensor([False, True, True])
-    batch["kinds"] = torch.tensor([[data.UNKNOWN] * 2, [data.CLEAN, jpeg], [noise, noise]])
+    batch["kinds"] = torch.tensor([[data.UNKNOWN] * 2, [data.CLEAN, blocking], [noise, noise]])
     with torch.no_grad():
         crops = batch["img"].flatten(0, 1)
         chances = model.network(crops, return_details=True).distortions
@@ -262,12 +295,12 @@ def test_distortions_are_the_second_task(write_options):
 
 
 def test_distortions_are_learnt_and_kept(write_options):
-    changes = ["network:distortions=[darken, noise]", "train:distortion_weight=1"]
+    changes = ["network:distortions=[dark, noise]", "train:distortion_weight=1"]
     changes += ["datasets:train:ladder_share=0.5", "train:total_epoch=1"]
     launch.train(write_options(*changes))
     assert "l_distortion" in read_csv(FOLDER / "curves_losses.csv")[0]
     network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors")
-    assert network.distortion_names == ("darken", "noise")
+    assert network.distortion_names == ("dark", "noise")
 
 
 @pytest.mark.parametrize(
