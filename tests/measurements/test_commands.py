@@ -124,7 +124,7 @@ def test_scoring_memory(run_main):
     printed = run_main("scoring_memory", "--images", 64, "--interval", 0.05)
     assert "; 64 images, 1 workers, " in printed
     assert "64 images, 64 scored, 0 failed" in printed
-    assert re.search(r"\| 57 to 64 +\| \d+\.\d +\| \d+\.\d +\|", printed)
+    assert re.search(r"\| 0 to 6 +\| \d+\.\d +\| \d+\.\d +\|", printed)
 
 
 def test_scaling(run_main, dataset):
@@ -145,6 +145,7 @@ def test_verdicts(run_main, load, dataset, monkeypatch, tmp_path):
     results.write_text("id,what,value,command,commit,weights_sha256,condition\nmine,1,2,3,4,5,6\n")
     monkeypatch.setattr(script, "RESULTS", results)
     monkeypatch.setitem(script.read_results.__globals__, "RESULTS", results)
+    monkeypatch.setattr(script.subprocess, "check_output", lambda *_, **__: "abcdef0\n")
     data = f"{dataset / 'meta.csv'}@{dataset}"
     printed = run_main("verdicts", tmp_path, "-d", data, "--results")
     assert printed.count(": 36 images") == 2
