@@ -27,7 +27,7 @@ START_LIMIT = 300
 """Seconds that a process may take to begin."""
 
 SHRINK_TO = 2.9
-"""Times the working size that a JPEG keeps at least, where its decoder may shrink it; with 2, scores moved thrice as far."""
+"""Times the working size that a JPEG keeps at least, where it may be shrunk; with 2, scores moved thrice as far."""
 
 
 class Named(NamedTuple):
