@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import sys
 from pathlib import Path
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -37,6 +39,33 @@ def choose_device(device: str) -> str:
     if device.startswith("cuda") and not has_cuda:
         raise UsageError(f"device {device}: torch finds no GPU here; use --device cpu")
     return device
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--import``, whose names are ``modules`` of the arguments."""
+    parser.add_argument(
+        "--import",
+        nargs="+",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="modules of your own to import first, of the current folder or installed",
+    )
+
+
+def import_modules(names: list[str]) -> None:
+    """Import modules of the user's, of the current folder or installed, that define networks, datasets or losses.
+
+    Raises:
+        ImportError: names the module and what is wrong with it.
+    """
+    if names and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # anything may happen in there
+            raise ImportError(f"import: {name}: {type(error).__name__}: {error}") from error
 
 
 def check_file(path: Path, what: str) -> None:

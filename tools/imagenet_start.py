@@ -59,9 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="safetensors file to write")
     parser.add_argument("--seed", type=int, default=1, help="of the new decoder (default 1)")
+    parser.add_argument(
+        "--whole-image", action="store_true", help="the network sees whole images, not crops"
+    )
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    network = LifeIQA(BACKBONE, **DECODER)
+    network = LifeIQA(BACKBONE, whole_image=args.whole_image, **DECODER)
     load_imagenet(network.backbone, read_imagenet(BACKBONE[-1]))
     save_checkpoint(
         network, args.out, Card(training_data="ImageNet (backbone only)", licence="Apache-2.0")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from training_images import NAMES, RUNGS, Batches, Ladder, read_rows
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.network.moe import load_balancing_loss, router_z_loss
+from lifeiqa_plugin.training.optim import Schedule, parameter_groups
 
 
 def lower_half(network: LifeIQA, images: Tensor) -> Tensor:
@@ -79,8 +79,7 @@ def choose_parameters(network: LifeIQA, with_backbone: bool) -> None:
 
 def correlation_loss(score: Tensor, mos: Tensor) -> Tensor:
     """Return one minus the linear correlation."""
-    score, mos = score - score.mean(), mos - mos.mean()
-    return 1 - (score * mos).sum() / (score.norm() * mos.norm() + 1e-6)
+    return 1 - F.cosine_similarity(score - score.mean(), mos - mos.mean(), dim=0)
 
 
 def opinion_losses(raw: Tensor, mos: Tensor, groups: list[str]) -> tuple[Tensor, Tensor]:
@@ -220,22 +219,11 @@ def train(network: LifeIQA, parts: list[Part], recipe: Recipe) -> list[Tensor]:
 
 def build_optimiser(network: LifeIQA, lines: list[Tensor], recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with decay of the decoder's matrices only."""
-    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    backbone = [p for name, p in named if name.startswith("backbone.")]
-    decoder = [(name, p) for name, p in named if name.startswith("decoder.")]
-    decayed = [
-        p
-        for name, p in decoder
-        if p.dim() > 1 and "edge_weight" not in name and "query_tokens" not in name
-    ]
-    others = [p for _, p in decoder if all(p is not q for q in decayed)]
-    groups = [
-        {"params": backbone, "peak": recipe.backbone_rate, "weight_decay": 0.0},
-        {"params": decayed, "peak": recipe.decoder_rate, "weight_decay": 0.02},
-        {"params": others, "peak": recipe.decoder_rate, "weight_decay": 0.0},
-        {"params": lines[1:], "peak": 2e-3, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]])
+    groups = parameter_groups(network.decoder, recipe.decoder_rate, 0.02)
+    if recipe.backbone_rate:
+        groups += parameter_groups(network.backbone, recipe.backbone_rate, 0.0)
+    groups.append({"params": lines[1:], "initial_lr": 2e-3, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups)
 
 
 def total_loss(
@@ -316,7 +304,10 @@ def name_kinds(
         for name, p in network.decoder.named_parameters()
         if not name.startswith("distortion_head.")
     ]
-    groups = [{"params": head, "peak": 5e-3}, {"params": rest, "peak": recipe.decoder_rate}]
+    groups = [
+        {"params": head, "initial_lr": 5e-3},
+        {"params": rest, "initial_lr": recipe.decoder_rate},
+    ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
     average = {name: value.clone() for name, value in network.decoder.state_dict().items()}
     for step in range(1, recipe.steps + 1):
@@ -370,9 +361,9 @@ def kinds_loss(
 
 def set_rates(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:
     """Warm up over 20 steps, then fall along a cosine to a fiftieth."""
-    factor = min(1, step / 20) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+    schedule = Schedule(steps, min(20, steps - 1), type="cosine", min_factor=0.02)
     for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
+        group["lr"] = group["initial_lr"] * schedule.factor(step)
 
 
 def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:

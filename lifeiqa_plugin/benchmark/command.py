@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_device, check_file, choose_device
+from lifeiqa_plugin.arguments import add_device, add_import, check_file, choose_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="further columns of the csv to group by",
     )
     add_device(parser)
+    add_import(parser)
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     parser.add_argument(
         "--samples", type=int, default=1000, help="bootstrap samples (default 1000)"
@@ -109,6 +110,7 @@ def run(args: argparse.Namespace) -> None:
         datasets=args.d,
         metric_opt=args.metric_opt,
         data_opt=args.data_opt,
+        modules=tuple(args.modules),
         out=args.out,
         by=tuple(args.by),
         device=choose_device(args.device),

@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.benchmark.metrics import Builder, Candidate
 from lifeiqa_plugin.benchmark.protocol import Size, make_inputs
 
@@ -19,17 +20,22 @@ SHARE = 0.8
 """Part of the free memory that a measurement may take; beyond it allocation fails, and no process is killed."""
 
 
-def peak_memory(candidate: Candidate, sizes: list[Size]) -> dict[Size, float | str]:
+def peak_memory(
+    candidate: Candidate, sizes: list[Size], modules: list[str] | None = None
+) -> dict[Size, float | str]:
     """Measure a metric on one image of each size.
 
     Args:
         candidate: as it was built, see :class:`~lifeiqa_plugin.benchmark.metrics.Built`.
         sizes: from small to large.
+        modules: to import first.
 
     Returns:
         Size -> peak of the whole process in GiB, Python and torch included, or why there is none.
     """
-    question = json.dumps({"candidate": asdict(candidate), "sizes": sizes})
+    question = json.dumps(
+        {"candidate": asdict(candidate), "sizes": sizes, "modules": modules or []}
+    )
     importable = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-m", "lifeiqa_plugin.benchmark.memory"],
@@ -78,6 +84,7 @@ def main() -> None:
     question = json.loads(sys.stdin.read())
     if left := memory_left():
         resource.setrlimit(resource.RLIMIT_DATA, (int(SHARE * left), resource.RLIM_INFINITY))
+    import_modules(question["modules"])
     candidate = Candidate(**question["candidate"])
     metric = Builder().create(candidate, "cpu").metric
     for size in question["sizes"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,25 +73,47 @@ class Built:
 
 
 def read_yaml(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Read an option file of pyiqa: name -> options.
-
-    A line that holds nothing but words in brackets, as in pyiqa's own example, stands for something to fill in and is
-    left out.
+    """Read an option file of pyiqa: name -> options; what :func:`all_modules` reads is left out.
 
     Raises:
         OSError: no such file.
         ValueError: not YAML, or no table of names.
+    """
+    return _read(path)[0]
+
+
+def all_modules(named: Iterable[str], *option_files: str | Path | None) -> list[str]:
+    """Return the modules to import that are named here, and below ``import:`` in option files.
+
+    Raises:
+        OSError, ValueError: as :func:`read_yaml`; ``import:`` is no list of names.
+    """
+    found = list(named)
+    for path in option_files:
+        if path is not None:
+            found += _read(path)[1]
+    return found
+
+
+def _read(path: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the table and the modules of an option file.
+
+    A line that holds nothing but words in brackets, as in pyiqa's own example, stands for something to fill in and is
+    left out.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
         content = yaml.safe_load(_PLACEHOLDER.sub("", text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
+    modules = content.pop("import", []) if isinstance(content, dict) else []
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
+        raise ValueError(f"{path}: import: takes a list of modules, got {modules!r}")
     is_table = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
     if not is_table:
         found = repr(content)[:200]
         raise ValueError(f"{path}: expected 'name:' with its options below, got {found}")
-    return {str(name): value for name, value in content.items()}
+    return {str(name): value for name, value in content.items()}, modules
 
 
 def find_metrics(names: list[str], option_file: str | Path | None = None) -> list[Candidate]:

@@ -9,10 +9,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.benchmark import report
 from lifeiqa_plugin.benchmark.accuracy import frames, judge
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset, find_datasets
-from lifeiqa_plugin.benchmark.metrics import Builder, Candidate, find_metrics, first_line
+from lifeiqa_plugin.benchmark.metrics import (
+    Builder,
+    Candidate,
+    all_modules,
+    find_metrics,
+    first_line,
+)
 from lifeiqa_plugin.benchmark.page import write_page
 from lifeiqa_plugin.benchmark.protocol import Protocol
 from lifeiqa_plugin.benchmark.scores import Store, score_metric
@@ -28,6 +35,7 @@ class Request:
     datasets: list[str] = field(default_factory=list)
     metric_opt: Path | None = None
     data_opt: Path | None = None
+    modules: tuple[str, ...] = ()
     out: Path = Path("benchmark")
     by: tuple[str, ...] = ()
     device: str = "cpu"
@@ -50,6 +58,8 @@ def benchmark(request: Request) -> bool:
             run, no pyarrow.
     """
     _check(request)
+    modules = all_modules(request.modules, request.metric_opt, request.data_opt)
+    import_modules(modules)
     candidates = find_metrics(request.metrics, request.metric_opt)
     datasets = find_datasets(request.datasets, request.data_opt, request.by)
     if not datasets and request.protocol is None:
@@ -67,7 +77,7 @@ def benchmark(request: Request) -> bool:
                 notes[candidate.name] = _score(request, store, builder, candidate, datasets)
             if request.protocol is not None:
                 path, devices = request.out / "efficiency.csv", list(request.speed_devices)
-                measure_speed(builder, candidates, request.protocol, devices, path)
+                measure_speed(builder, candidates, request.protocol, devices, path, modules)
     except KeyboardInterrupt:
         is_finished = False
         print(

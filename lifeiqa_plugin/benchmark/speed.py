@@ -73,10 +73,12 @@ def measure_speed(
     protocol: Protocol,
     devices: list[str],
     path: Path,
+    modules: list[str] | None = None,
 ) -> None:
     """Measure what the csv ``path`` does not hold yet, size by size; it is written after each.
 
-    A size is measured anew for all metrics unless it is there for all of them, under the same conditions.
+    ``modules`` are imported in the processes whose memory is measured, as they are here already. A size is measured
+    anew for all metrics unless it is there for all of them, under the same conditions.
 
     Raises:
         ValueError: ``path`` is damaged.
@@ -90,7 +92,8 @@ def measure_speed(
         if not todo:
             continue
         built, failed = _create_all(builder, candidates, device)
-        memory = _memory_of_all(built, todo, device, protocol)
+        measures_memory = device == "cpu" and protocol.memory
+        memory = _memory_of_all(built, todo, modules or []) if measures_memory else {}
         for size in todo:
             costs = _measure_size(built, size, protocol, device, memory)
             for candidate in candidates:
@@ -162,13 +165,11 @@ Peaks = dict[tuple[str, Size], float | str]
 """Peak memory by metric and size, or why there is none."""
 
 
-def _memory_of_all(built: list[Built], sizes: list[Size], device: str, protocol: Protocol) -> Peaks:
+def _memory_of_all(built: list[Built], sizes: list[Size], modules: list[str]) -> Peaks:
     found: Peaks = {}
-    if device != "cpu" or not protocol.memory:
-        return found
     rising = sorted(sizes, key=lambda size: size[0] * size[1])
     for one in tqdm(built, desc="peak memory", unit="metric"):
-        for size, peak in peak_memory(one.candidate, rising).items():
+        for size, peak in peak_memory(one.candidate, rising, modules).items():
             found[one.candidate.name, size] = peak
     return found
 

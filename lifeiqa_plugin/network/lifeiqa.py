@@ -267,15 +267,23 @@ class LifeIQA(nn.Module):
 
     def forward_crops(self, crops: Tensor, need_weights: bool = False) -> DecoderOutput:
         """Run backbone and decoder on (B, 1 or 3, height, width) crops in [0, 1], with no checks."""
+        stage3, stage4 = self.stages_of(self.normalised(crops))
+        output: DecoderOutput = self.decoder(stage3, stage4, need_weights)
+        return output
+
+    def normalised(self, crops: Tensor) -> Tensor:
+        """Bring crops to the mean, deviation, type and memory layout that the backbone wants."""
         crops = (crops - self.mean) / self.std
         crops = crops.to(self.decoder.head.weight.dtype)
-        crops = crops.contiguous(memory_format=torch.channels_last)  # faster convolutions
+        return crops.contiguous(memory_format=torch.channels_last)  # faster convolutions
+
+    def stages_of(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the backbone on normalised crops: (B, C3, H3, W3), (B, C4, H4, W4)."""
         stage3, stage4 = self.backbone(crops)
         if getattr(self.backbone, "output_fmt", None) == "NHWC":
             stage3 = stage3.permute(0, 3, 1, 2)
             stage4 = stage4.permute(0, 3, 1, 2)
-        output: DecoderOutput = self.decoder(stage3, stage4, need_weights)
-        return output
+        return stage3, stage4
 
     def _to_std(self, spread: Tensor) -> Tensor:
         if self.std_calibration is None:

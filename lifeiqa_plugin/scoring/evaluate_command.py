@@ -6,7 +6,15 @@ import argparse
 import json
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import UsageError, add_device, check_file, check_target, choose_device
+from lifeiqa_plugin.arguments import (
+    UsageError,
+    add_device,
+    add_import,
+    check_file,
+    check_target,
+    choose_device,
+    import_modules,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write, of one model")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     add_device(parser)
+    add_import(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -47,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
+    import_modules(args.modules)
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
     from lifeiqa_plugin.correlation import correlations
     from lifeiqa_plugin.datasets.table import read_labelled

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import check_file
+from lifeiqa_plugin.arguments import add_import, check_file
 from lifeiqa_plugin.training.options import read_options
 
 
@@ -20,14 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="changes, train:optim:lr=1e-4",
     )
-    parser.add_argument(
-        "--import",
-        nargs="+",
-        default=[],
-        dest="modules",
-        metavar="MODULE",
-        help="modules of your own to import first, beside the option file's 'import'",
-    )
+    add_import(parser)
     parser.add_argument(
         "--auto_resume", action="store_true", help="go on from the last saved state of this name"
     )

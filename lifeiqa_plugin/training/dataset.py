@@ -19,7 +19,10 @@ from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
 from lifeiqa_plugin.images.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.training.options import TrainingSetOptions, view
+from lifeiqa_plugin.training.options import view
+from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.sections import TrainingSetOptions
+from lifeiqa_plugin.training.views import Front, Views
 
 CLEAN, UNKNOWN = -1, -2
 """Of ``kinds``: no distortion was added; nothing is known of it."""
@@ -52,7 +55,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     Without a csv, all images below the folder, which have no scores and are shown as ladders.
 
-    :class:`~lifeiqa_plugin.training.options.TrainingSetOptions` describes the option keys.
+    :class:`~lifeiqa_plugin.training.sections.TrainingSetOptions` describes the option keys.
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
     ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only, and ``kinds``
@@ -70,7 +73,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         self.options = view(TrainingSetOptions, opt)
         super().__init__(opt)
         if not self.paths_mos:
-            column = self.options.split_index
+            column = split_column(self.options.split_index, self.options.split_ratio)
             found = sorted(set(self.meta_info[column])) if column in self.meta_info else []
             raise ValueError(
                 f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
@@ -87,6 +90,13 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             raise ValueError(
                 f"working_range must be [lowest, highest], both at least crop_size={size}, got {drawn}"
             )
+        views = self.options.views
+        if views and (share or views < self.options.crops_per_image):
+            raise ValueError(
+                "views must be at least crops_per_image, and goes without ladder_share; got "
+                f"{views} views, {self.options.crops_per_image} crops, ladder_share {share}"
+            )
+        self.views: Views | None = None
         folder = self.options.ladder_folder
         self.ladder_photos = [] if folder is None else find_images(folder)
 
@@ -113,6 +123,14 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         column = split_column(self.options.split_index, self.options.split_ratio)
         if column is None:
             return
+        whole = split_column(self.options.split_index, "712")
+        if (
+            column not in self.meta_info
+            and self.options.split_ratio == "802"
+            and whole in self.meta_info
+        ):
+            joined = self.meta_info[whole].replace("val", "train")
+            self.meta_info = self.meta_info.assign(**{column: joined})
         if column not in self.meta_info:
             splits = [name for name in self.meta_info if "split" in name]
             raise ValueError(
@@ -176,8 +194,27 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         if share > 0 and _happens(share, generator):
             return self._ladder(row, generator)
         path, mos = self.paths_mos[row][:2]
-        crops = self._cut(read_image(path)[None], self.options.crops_per_image, generator)
+        count = self.options.crops_per_image
+        if self.views is None:
+            crops = self._cut(read_image(path)[None], count, generator)
+        else:
+            crops = self.views.draw(path, count, generator, lambda: self._all_views(path))
         return self._training_item(crops, mos, path, is_ladder=False)
+
+    def keep_views(self, front: Front, seed: int) -> None:
+        """Give out, from now on, ``views`` crops of each image as a front leaves them, instead of new crops."""
+        names = ("views", "crop_size", "working_size", "working_range", "hflip")
+        self.view_seed = seed
+        self.views = Views(
+            front, {name: getattr(self.options, name) for name in names} | {"seed": seed}
+        )
+
+    def _all_views(self, path: str) -> Tensor:
+        """Draw all views of an image; which, is a function of the seed and its name."""
+        name = Path(path).relative_to(Path(self.opt["dataroot_target"]).expanduser()).as_posix()
+        generator = Generator().manual_seed(derive_seed(self.view_seed, *name.encode()))
+        image = read_image(path)[None]
+        return torch.cat([self._cut(image, 1, generator) for _ in range(self.options.views)])
 
     def _ladder(self, row: int, generator: Generator) -> dict[str, Any]:
         """One place of the row's image, or of a photo without score, in growing distortion."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import importlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +16,12 @@ import pyiqa.train
 import torch
 import yaml
 from pyiqa.data import build_dataset
+from pyiqa.models import build_model
 from pyiqa.utils import get_root_logger, set_random_seed
 from pyiqa.utils.dist_util import get_dist_info
 from pyiqa.utils.options import make_paths
 
+from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.host import forgetful_logger, quiet, training_loop
@@ -32,8 +32,10 @@ from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
 from lifeiqa_plugin.training.effort import describe_effort
 from lifeiqa_plugin.training.mixture import Mixture
 from lifeiqa_plugin.training.model import STATE_FILE
-from lifeiqa_plugin.training.options import BATCH, read_options
+from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.order import ResumableSampler
+from lifeiqa_plugin.training.sections import BATCH
+from lifeiqa_plugin.training.views import Front
 
 Options = dict[str, Any]
 
@@ -106,6 +108,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         "load_resume_state": lambda _: state,
         "EnlargedSampler": sampler,
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
+        "build_model": lambda opt: keep_views(build_model(opt), datasets["train"]),
         "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
     }
     with forgetful_logger(), training_loop(replaced):
@@ -152,21 +155,6 @@ def prepare_options(options: Options) -> Options:
     make_paths(opt, os.getcwd())
     set_random_seed(opt["manual_seed"] + opt["rank"])
     return opt
-
-
-def import_modules(names: list[str]) -> None:
-    """Import modules of the user's, of the current folder or installed, that define networks, datasets or losses.
-
-    Raises:
-        ImportError: names the module and what is wrong with it.
-    """
-    if names and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # anything may happen in there
-            raise ImportError(f"import: {name}: {type(error).__name__}: {error}") from error
 
 
 def as_one(train: Options | list[Options]) -> Options:
@@ -226,6 +214,21 @@ def check_data(opt: Options) -> dict[str, Any]:
         dataset.check_files()
     check_no_overlap(parts)
     return {"train": Mixture(sources, train_opt)} | datasets
+
+
+def keep_views(model: Any, mixture: Mixture) -> Any:
+    """Let the training sets give out views where ``datasets:train:views`` says so, and the model take them.
+
+    Raises:
+        ValueError: as :class:`~lifeiqa_plugin.training.views.Front`; several processes.
+    """
+    if mixture.opt.get("views"):
+        if model.opt["dist"]:
+            raise ValueError("datasets:train:views works in one process, without --launcher")
+        model.front = Front(model.network, model.dtype, model.device.type)
+        for source in mixture.sources:
+            source.keep_views(model.front, model.opt["manual_seed"])
+    return model
 
 
 def save_options(options: Options, path: Path) -> None:

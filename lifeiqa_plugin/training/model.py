@@ -42,16 +42,16 @@ from lifeiqa_plugin.training.losses import (
     within_sets,
 )
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
-from lifeiqa_plugin.training.options import (
+from lifeiqa_plugin.training.options import differences, view
+from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.sections import (
     CardOptions,
     OptimOptions,
     TrainingSetOptions,
     TrainOptions,
     ValidationOptions,
-    differences,
-    view,
 )
-from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.views import Front, Judged
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,7 +89,10 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             freeze(network, self.options.freeze)
             if self.options.grad_checkpointing:
                 network.backbone.set_grad_checkpointing(True)
-        network = network.to(self.device)
+        return self._wrapped(network.to(self.device))
+
+    def _wrapped(self, network: LifeIQA) -> nn.Module:
+        """Wrap for several processes; what has no gradient now must have none later."""
         if not self.opt["dist"]:
             return network
         devices = [torch.cuda.current_device()] if self.device.type == "cuda" else None
@@ -112,7 +115,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.columns = self._columns_of_distortions()
         self.setup_precision()
         self.setup_optimizers()
-        self.schedule = schedule_of(self.options, self.opt["train"]["total_iter"])
+        total_iter = self.opt["train"]["total_iter"]
+        self.schedule = schedule_of(self.options, total_iter)
+        self.backbone_schedule = schedule_of(self.options, total_iter, self.options.decoder_first)
+        self.backbone_waits = False
+        self.front: Front | None = None
         self.ema = self._average(self.options.ema_decay)
         self.key_metric = view(ValidationOptions, self.opt["val"] or {}).key_metric
         if self.key_metric not in METRICS:
@@ -202,7 +209,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``is_ladder`` (B,)."""
         crops: Tensor = data["img"] if data["img"].dim() == 5 else data["img"][:, None]
         size = self.sources[0].crop_size
-        if crops.shape[-2:] != (size, size):
+        if self.front is None and crops.shape[-2:] != (size, size):
             got = "x".join(map(str, crops.shape[-2:]))
             raise ValueError(f"crops are {got}, but the network's are {size}x{size}")
         self.img_input = crops.to(self.device, non_blocking=True)
@@ -218,9 +225,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Do ``train.steps_per_batch`` steps, each on its share of every image's crops; log their mean losses."""
         self.current_iter = current_iter
         torch.manual_seed(derive_seed(self.opt["manual_seed"], self.opt["rank"], current_iter))
-        factor = self.schedule.factor(current_iter)
+        self._hold_backbone(current_iter <= self.backbone_schedule.start)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            is_backbone = group.get("is_backbone", False)
+            schedule = self.backbone_schedule if is_backbone else self.schedule
+            group["lr"] = group["initial_lr"] * schedule.factor(current_iter)
         steps = self.options.steps_per_batch
         losses: dict[str, Tensor] = {}
         for step in range(steps):
@@ -231,6 +240,18 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.log_dict["lr"] = self.optimizer.param_groups[0]["lr"]
         self.loss_rows.append([current_iter, *(f"{v:.6g}" for v in self.log_dict.values())])
         self._show_progress()
+
+    def _hold_backbone(self, waits: bool) -> None:
+        """Let the backbone stand still, or let what the optimiser has of it move, where that is not so already."""
+        if waits == self.backbone_waits:
+            return
+        self.backbone_waits = waits
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"] if group["is_backbone"] else []:
+                parameter.requires_grad_(not waits)
+        still = [*self.options.freeze, "backbone"] if waits else self.options.freeze
+        set_train_mode(self.network, still, self.options.freeze_batch_stats)
+        self.net = self._wrapped(self.network)
 
     def _one_step(self, images: Tensor) -> dict[str, Tensor]:
         """Fit (B, K, 3, S, S); ``train.accumulate`` computes it in that many parts of whole images, one by one."""
@@ -251,13 +272,19 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Add the gradient of one part of the batch; returns its share of each loss."""
         share = len(crops) / len(self.img_input)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            output = cast(LifeIQAOutput, self.net(crops.flatten(0, 1), return_details=True))
+            output = self._judge(crops.flatten(0, 1))
         losses = {name: loss * share for name, loss in self._losses(output, labels).items()}
         self._check_finite(losses["l_total"], "loss")
         torch.autograd.backward(self.scaler.scale(losses["l_total"]))
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _losses(self, output: LifeIQAOutput, labels: Labels) -> dict[str, Tensor]:
+    def _judge(self, crops: Tensor) -> LifeIQAOutput | Judged:
+        """Pass crops (N, 3, S, S), or what the front has made of them."""
+        if self.front is not None:
+            return self.front.judge(crops)
+        return cast(LifeIQAOutput, self.net(crops, return_details=True))
+
+    def _losses(self, output: LifeIQAOutput | Judged, labels: Labels) -> dict[str, Tensor]:
         """Losses of the B * K crops of B labels."""
         scores = output.score.view(len(labels.mos), -1)  # (B, K)
         labelled = has_label(scores, labels)  # (B, K)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
-from lifeiqa_plugin.training.options import TrainOptions
+from lifeiqa_plugin.training.sections import TrainOptions
 
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
 """Parts of a parameter's own name that exempt it from weight decay, beside every parameter of fewer than two axes."""
@@ -46,6 +47,7 @@ def parameter_groups(
         rate = lr_backbone if is_backbone and lr_backbone is not None else lr
         group = {
             "params": [],
+            "is_backbone": is_backbone,
             "lr": rate,
             "initial_lr": rate,
             "weight_decay": weight_decay if decayed else 0.0,
@@ -57,15 +59,13 @@ def parameter_groups(
 
 
 def freeze(network: nn.Module, prefixes: list[str]) -> None:
-    """Take the gradient from the parameters below the named modules, for example ``backbone`` or ``backbone.layers_0``.
+    """Take the gradient from the parameters below the named modules, see :func:`is_below`.
 
     Raises:
         ValueError: a name that no parameter begins with.
     """
     for prefix in prefixes:
-        frozen = [
-            p for name, p in network.named_parameters() if f"{name}.".startswith(f"{prefix}.")
-        ]
+        frozen = [p for name, p in network.named_parameters() if is_below(name, prefix)]
         if not frozen:
             children = ", ".join(
                 f"backbone.{name}" for name, _ in network.get_submodule("backbone").named_children()
@@ -75,6 +75,13 @@ def freeze(network: nn.Module, prefixes: list[str]) -> None:
             )
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def is_below(name: str, module: str) -> bool:
+    """Whether a name lies below a module's, in which ``*`` is any one part, as in ``backbone.blocks.*.*.conv_dw``."""
+    wanted = module.split(".")
+    parts = name.split(".")[: len(wanted)]
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 def set_train_mode(network: nn.Module, frozen: list[str], freeze_batch_stats: bool = False) -> None:
@@ -87,9 +94,8 @@ def set_train_mode(network: nn.Module, frozen: list[str], freeze_batch_stats: bo
     """
     network.train()
     for name, module in network.named_modules():
-        is_frozen = any(
-            f"{name}.".removeprefix("module.").startswith(f"{prefix}.") for prefix in frozen
-        )  # DDP's name
+        own_name = name.removeprefix("module.")  # without DDP's
+        is_frozen = any(is_below(own_name, prefix) for prefix in frozen)
         if is_frozen or (freeze_batch_stats and isinstance(module, nn.BatchNorm2d)):
             module.eval()
 
@@ -107,6 +113,7 @@ class Schedule:
         step_iter: iterations of a step.
         gamma: factor of a step.
         min_factor: end of the cosine.
+        start: iterations before it begins, in which the factor is 0.
 
     Raises:
         ValueError: an unknown type, a warm-up as long as the run, a step of no iterations.
@@ -119,16 +126,18 @@ class Schedule:
     step_iter: int = 0
     gamma: float = 0.1
     min_factor: float = 0.0
+    start: int = 0
 
     def __post_init__(self) -> None:
         if self.type not in ("constant", "step", "cosine"):
             raise ValueError(
                 f"train.scheduler.type must be 'constant', 'step' or 'cosine', got {self.type!r}"
             )
-        if not 0 <= self.warmup_iter < self.total_iter:
+        if not 0 <= self.warmup_iter < self.total_iter - self.start:
+            after = " after train.decoder_first" if self.start else ""
             raise ValueError(
                 "train.warmup_epochs must be shorter than the run, "
-                f"got {self.warmup_iter} of {self.total_iter} iterations"
+                f"got {self.warmup_iter} of {self.total_iter - self.start} iterations{after}"
             )
         if self.type == "step" and self.step_iter < 1:
             raise ValueError(
@@ -137,21 +146,22 @@ class Schedule:
 
     def factor(self, iteration: int) -> float:
         """Return the factor of iteration 1 .. total_iter."""
-        done = iteration - 1
+        done = iteration - 1 - self.start
+        if done < 0:
+            return 0.0
         if done < self.warmup_iter:
             return self.warmup_factor + (1 - self.warmup_factor) * done / self.warmup_iter
         if self.type == "step":
             return float(self.gamma ** (done // self.step_iter))
         if self.type == "constant":
             return 1.0
-        progress = min(
-            1.0, (done - self.warmup_iter) / max(1, self.total_iter - 1 - self.warmup_iter)
-        )
+        last = self.total_iter - self.start - 1
+        progress = min(1.0, (done - self.warmup_iter) / max(1, last - self.warmup_iter))
         return self.min_factor + (1 - self.min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def schedule_of(options: TrainOptions, total_iter: int) -> Schedule:
-    """Build the schedule that the ``train`` section describes in epochs."""
+def schedule_of(options: TrainOptions, total_iter: int, start_epochs: float = 0) -> Schedule:
+    """Build the schedule that the ``train`` section describes in epochs, to begin after some of them."""
     per_epoch = total_iter / options.total_epoch
     shape = options.scheduler
     return Schedule(
@@ -162,4 +172,5 @@ def schedule_of(options: TrainOptions, total_iter: int) -> Schedule:
         step_iter=round(shape.every_epochs * per_epoch),
         gamma=shape.gamma,
         min_factor=shape.min_factor,
+        start=round(start_epochs * per_epoch),
     )

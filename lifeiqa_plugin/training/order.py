@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from pyiqa.data.data_sampler import EnlargedSampler
 
-from lifeiqa_plugin.training.mixture import Mixture
+if TYPE_CHECKING:
+    from lifeiqa_plugin.training.mixture import Mixture
 
 
 class Visit(NamedTuple):

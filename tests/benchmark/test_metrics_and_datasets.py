@@ -18,6 +18,7 @@ from lifeiqa_plugin.benchmark.datasets import find_datasets, read_items
 from lifeiqa_plugin.benchmark.metrics import (
     Builder,
     Candidate,
+    all_modules,
     find_metrics,
     fingerprint,
     read_yaml,
@@ -109,6 +110,7 @@ def test_shipped_option_files(path, tmp_path, images):
         (["zzz"], "", r"no metric is called 'zzz'; 'pyiqa -ls' lists them"),
         ([], "- a", r"m\.yml: expected 'name:' with its options below, got \['a'\]"),
         ([], "a: [", r"m\.yml: not valid YAML"),
+        ([], "import: my_module", r"m\.yml: import: takes a list of modules, got 'my_module'"),
     ],
 )
 def test_bad_metrics(names, text, message, tmp_path):
@@ -255,3 +257,11 @@ def test_unknown_group_column_and_names_twice(images):
 def test_yaml_that_is_missing(tmp_path):
     with pytest.raises(OSError, match="nothing"):
         read_yaml(tmp_path / "nothing.yml")
+
+
+def test_modules_to_import(tmp_path):
+    """Of the command line and of both option files; a table is what is left."""
+    path = tmp_path / "m.yml"
+    path.write_text("import: [one, two]\nmine: {csv: a.csv}\n")
+    assert all_modules(["zero"], None, path) == ["zero", "one", "two"]
+    assert read_yaml(path) == {"mine": {"csv": "a.csv"}}

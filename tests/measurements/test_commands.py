@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -116,6 +117,50 @@ def test_startup(run_main):
     printed = run_main("startup", "--runs", 2)
     assert "2 starts of each, in turn" in printed
     assert re.search(r"^added +-?\d+\.\d\d ms \(quartiles", printed, re.MULTILINE)
+
+
+def test_scoring_memory(run_main):
+    pytest.importorskip("onnxruntime")
+    printed = run_main("scoring_memory", "--images", 64, "--interval", 0.05)
+    assert "; 64 images, 1 workers, " in printed
+    assert "64 images, 64 scored, 0 failed" in printed
+    assert re.search(r"\| 0 to 6 +\| \d+\.\d +\| \d+\.\d +\|", printed)
+
+
+def test_scaling(run_main, dataset):
+    printed = run_main("scaling", dataset, "--rounds", 1)
+    assert "; 36 images, 1 rounds in turn" in printed
+    assert re.search(r"\| 1 +\| -?\d+\.\d +\| 1\.00 +\|", printed)
+
+
+def test_verdicts(run_main, load, dataset, monkeypatch, tmp_path):
+    """Of scores that are the opinions of people, and of their opposite."""
+    script, out = load("verdicts"), tmp_path / "scores"
+    names = [f"{i:02d}.png" for i in range(36)]
+    for metric, sign in (("lifeiqa", 1), ("lifeiqa-biq2021", -1)):
+        (out / metric).mkdir(parents=True)
+        lines = [f"{name},{(i if sign > 0 else 35 - i) / 36:.3f}," for i, name in enumerate(names)]
+        (out / metric / "meta.csv").write_text("\n".join(["name,score,error", *lines, ""]))
+    results = tmp_path / "results.csv"
+    results.write_text("id,what,value,command,commit,weights_sha256,condition\nmine,1,2,3,4,5,6\n")
+    monkeypatch.setattr(script, "RESULTS", results)
+    monkeypatch.setitem(script.read_results.__globals__, "RESULTS", results)
+    monkeypatch.setattr(script.subprocess, "check_output", lambda *_, **__: "abcdef0\n")
+    data = f"{dataset / 'meta.csv'}@{dataset}"
+    printed = run_main("verdicts", tmp_path, "-d", data, "--results")
+    assert printed.count(": 36 images") == 2
+    with results.open(newline="") as file:
+        values = {row["id"]: row["value"] for row in csv.DictReader(file)}
+    assert len(values) == 9
+    assert values["mine"] == "2"
+    assert values["default_meta_dropped_better_half"] == "0.0 %"
+    assert values["default_meta_dropped_worst_third"] == "91.7 %"
+    assert values["biqonly_meta_dropped_better_half"] == "61.1 %"
+    assert values["biqonly_meta_kept_worst_third"] == "100.0 %"
+    with pytest.raises(SystemExit, match="--results is for what ships: lifeiqa, lifeiqa-biq2021"):
+        run_main("verdicts", tmp_path, "-d", data, "--results", "-m", "other")
+    with pytest.raises(SystemExit, match=r"other.meta\.csv: 36 of 36 images have no score; run"):
+        run_main("verdicts", tmp_path, "-d", data, "-m", "other")
 
 
 def test_training(run_main, load, monkeypatch, tmp_path):

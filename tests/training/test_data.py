@@ -299,6 +299,17 @@ def test_missing_and_empty_splits(make_dataset, tmp_path, images):
         make_dataset("val", meta_info_file=str(tmp_path / "m.csv"), split_index="my_split")
 
 
+def test_eight_to_two_is_train_and_val_to_test(make_dataset):
+    """Where the csv has no split of that ratio."""
+    of = {phase: make_dataset(phase) for phase in ("train", "val", "test")}
+    names = {phase: {row[0] for row in dataset.paths_mos} for phase, dataset in of.items()}
+    train, test = (make_dataset(phase, split_ratio="802") for phase in ("train", "test"))
+    assert {row[0] for row in train.paths_mos} == names["train"] | names["val"]
+    assert {row[0] for row in test.paths_mos} == names["test"]
+    with pytest.raises(ValueError, match="no row is 'val' in 'ratio802_seed123_split_01'"):
+        make_dataset("val", split_ratio="802")
+
+
 def test_fewer_images_than_a_batch(make_mixture):
     with pytest.raises(ValueError, match="28 images to train on, fewer than one batch of 29"):
         make_mixture(batch_size_per_gpu=29)

@@ -1,17 +1,20 @@
-"""The networks of one's own in ``examples/``: trained, tested, read again, from the command line."""
+"""The networks of one's own in ``examples/``: trained, tested, read again and exported, from the command line."""
 
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from lifeiqa_plugin import build_lifeiqa, cli
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.correlation import METRICS
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.training.options import read_options
 
@@ -61,6 +64,35 @@ def test_it_is_trained_tested_and_read_as_itself(run_of, images):
         plain = build_lifeiqa(**plain_options())
         plain.load_state_dict(network.state_dict())
         assert not torch.equal(network(image), plain(image))
+
+
+@pytest.mark.slow
+def test_it_is_evaluated_compared_and_exported_elsewhere(run_of, images, run_python, tmp_path):
+    """In a process that knows of it by ``--import`` alone."""
+    evaluate = ["evaluate", images / "meta.csv", images, "--model", BEST]
+    evaluate += ["--split", "ratio712_seed123_split_01"]
+    compare = ["benchmark", "-m", BEST, "-d", images / "scores.csv", "--no-speed", "--samples", "4"]
+    export = ["export", "--model", BEST, "--format", "torch-export", "-o", "own.pt2"]
+    commands = [[*map(str, command), "--import", run_of] for command in (evaluate, compare, export)]
+    code = (
+        f"from lifeiqa_plugin import cli\nfor command in {commands}: assert cli.main(command) == 0"
+    )
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tested = json.loads(Path("experiments/tiny/test_results.json").read_text())
+    evaluated = json.loads(done.stdout.splitlines()[0])
+    assert evaluated["images"] == 8
+    for name in METRICS:
+        assert evaluated[name] == pytest.approx(tested[name], abs=1e-4)
+    compared = pd.read_csv("benchmark/scores.csv").set_index("name")["score"]
+    assert len(compared) == 40
+    network = build_lifeiqa(pretrained_model_path=BEST)
+    image = read_image(images / "003.png")
+    assert network(image[None]).item() == pytest.approx(compared["003.png"], abs=1e-4)
+    size = network.working_size
+    batch = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    exported = torch.export.load("own.pt2").module()(batch)
+    torch.testing.assert_close(exported[0], network(batch)[:, 0])
 
 
 def plain_options() -> dict:

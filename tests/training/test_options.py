@@ -14,9 +14,10 @@ from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.datasets.readers import DATASETS
 from lifeiqa_plugin.network import lifeiqa as arch
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
-from lifeiqa_plugin.training import options as options_module
+from lifeiqa_plugin.training import sections
 from lifeiqa_plugin.training.optim import schedule_of
-from lifeiqa_plugin.training.options import TrainOptions, apply_change, read_options, view
+from lifeiqa_plugin.training.options import apply_change, read_options, view
+from lifeiqa_plugin.training.sections import TrainOptions
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "options" / "train").glob("*.yml"))
@@ -29,9 +30,13 @@ CROPS = {  # of each image in an epoch of the released code
 }  # fmt: skip
 
 
+UNUSED = {"bundled": {"test"}, "livec_lite": {"val"}}
+"""Phases that a file does without."""
+
+
 def test_every_set_has_its_files():
     sets = DATASETS.keys() - {"folder", "biq2021", "agiqa3k", "avt_ai"}
-    recipes = {"quick", "unfreeze", "whole_image", "bundled"}
+    recipes = {"quick", "unfreeze", "whole_image", "bundled", "livec_lite"}
     assert set(NAMES) == {*recipes, "biq2021", *sets, "koniq10k_paper"}
 
 
@@ -48,9 +53,7 @@ def test_file_is_read_and_its_parts_are_built(path, monkeypatch):
     monkeypatch.setattr(arch, "create_backbone", create_without_weights)
     options = read_options(path)
     assert options["name"] == path.stem
-    assert options["datasets"].keys() == (
-        {"train", "val"} if "bundled" in path.stem else {"train", "val", "test"}
-    )
+    assert options["datasets"].keys() == ({"train", "val", "test"} - UNUSED.get(path.stem, set()))
     network = {k: v for k, v in options["network"].items() if k != "type"}
     if not network.pop("pretrained", "pretrained_model_path" in network):
         network["backbone_pretrained"] = False  # fetched from the network otherwise
@@ -83,7 +86,11 @@ def test_set_and_file_agree():
     for name, path in zip(NAMES, FILES, strict=True):
         options, set_name = (
             yaml.safe_load(path.read_text()),
-            re.sub("quick|unfreeze|whole_image", "folder", name.removesuffix("_paper")),
+            re.sub(
+                "quick|unfreeze|whole_image",
+                "folder",
+                name.removesuffix("_paper").removesuffix("_lite"),
+            ),
         )
         set_name = set_name.replace("bundled", "biq2021")
         files = {dataset["meta_info_file"] for dataset in options["datasets"].values()}
@@ -228,7 +235,7 @@ def test_missing_key_is_named(tmp_path, key):
 def option_table() -> list[tuple[str, str, str]]:
     """Key, default and meaning of every field of the dataclasses, whose meaning is the text below it."""
     rows = []
-    for node in ast.parse(Path(options_module.__file__).read_text()).body:
+    for node in ast.parse(Path(sections.__file__).read_text()).body:
         if not (isinstance(node, ast.ClassDef) and node.name.endswith("Options")):
             continue
         for i, item in enumerate(node.body):

@@ -137,6 +137,8 @@ def test_schedules():
     assert [step.factor(i) for i in (1, 30, 31, 61, 100)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
     cosine = Schedule(101, type="cosine", min_factor=0.2)
     assert [cosine.factor(i) for i in (1, 51, 101)] == pytest.approx([1.0, 0.6, 0.2])
+    late = Schedule(101, type="cosine", start=50)
+    assert [late.factor(i) for i in (1, 50, 51, 101)] == pytest.approx([0, 0, 1, 0], abs=1e-9)
     falling = Schedule(100, warmup_iter=10, warmup_factor=10.0)
     assert [falling.factor(i) for i in (1, 11)] == pytest.approx([10.0, 1.0])
 
@@ -152,6 +154,11 @@ def test_schedules():
 def test_schedule_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         Schedule(10, **arguments)
+
+
+def test_nothing_is_left_for_the_backbone():
+    with pytest.raises(ValueError, match=r"got 0 of 0 iterations after train\.decoder_first"):
+        Schedule(10, start=10)
 
 
 def test_freeze():
@@ -171,6 +178,36 @@ def test_freeze():
     freeze(network, ["decoder"])
     with pytest.raises(ValueError, match="leaves no parameter to train"):
         parameter_groups(network, 1.0, 0.0)
+
+
+def test_names_to_freeze_may_have_stars():
+    network = LifeIQA(**SMALL)
+    freeze(network, ["backbone.stages_*.blocks.*.conv_dw"])
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    assert len(frozen) == 2 * len([n for n, _ in network.named_modules() if n.endswith("conv_dw")])
+    assert all(".conv_dw." in name for name in frozen)
+    with pytest.raises(ValueError, match=r"nothing is called 'backbone\.\*\.conv_d'"):
+        freeze(network, ["backbone.*.conv_d"])
+
+
+def test_the_decoder_learns_first(write_options):
+    """The backbone, its statistics included, stands still for an epoch; then it has a schedule of its own."""
+    model = build_model(
+        write_options("train:decoder_first=1", "train:optim:lr_backbone=0.1", "train:total_epoch=2")
+    )
+    start = {k: v.clone() for k, v in model.network.state_dict().items()}
+    for iteration in range(1, 11):
+        model.feed_data(one_batch())
+        model.optimize_parameters(iteration)
+        rates = {g["is_backbone"]: g["lr"] for g in model.optimizer.param_groups}
+        assert rates[False] == pytest.approx(1e-3 * model.schedule.factor(iteration))
+        now = model.network.state_dict()
+        moved = {k.split(".")[0] for k, v in now.items() if not torch.equal(v, start[k])}
+        assert moved == ({"decoder"} if iteration <= 5 else {"decoder", "backbone"})
+        assert model.network.backbone.training == (iteration > 5)
+        if iteration == 6:
+            assert rates[True] == 0.1
+    assert rates[True] == 0
 
 
 def test_losses_are_weighted_and_logged(write_options):
