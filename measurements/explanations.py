@@ -4,7 +4,7 @@
     python measurements/explanations.py FOLDER                       photos of a folder, clean ones
     python measurements/explanations.py FOLDER --varied FOLDER2      and photos of all qualities for the map's mean
 
-- quarters: one quarter of the photo is spoilt, top or bottom, left or right; is the lowest value of the map inside?
+- quarters: a quarter of the photo is spoilt, in a corner or anywhere; is the lowest value of the map inside?
 - deletion: 32 x 32 cells are replaced by blurred ones, those first that the attribution names; how far does the score
   move, on average over the way, against a plain gradient and a random order? Farther is better.
 - mean: rank correlation of the map's mean with the score.
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
-from lifeiqa_plugin.explanation.dense import score_windows, spread
+from lifeiqa_plugin.explanation.dense import look_closely, quality_map
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.images.distortions import blur, darken, jpeg, noise
 from lifeiqa_plugin.images.reading import find_images, read_image
@@ -72,19 +72,24 @@ def read_working(network: LifeIQA, path: Path) -> Tensor:
     return to_working_size(read_image(path)[None], network.crop_size, network.working_size)
 
 
-def quality_map(network: LifeIQA, x: Tensor) -> np.ndarray:
-    """Return the map (H, W) of ``explain``, and nothing else of it."""
-    windows = score_windows(network, x)
-    return spread(windows, windows.scores, x.shape[-2], x.shape[-1])
+def map_of(network: LifeIQA, x: Tensor) -> np.ndarray:
+    """Return the quality map (H, W) of ``explain``, and nothing else of it."""
+    return quality_map(look_closely(network, x), x.shape[-2], x.shape[-1])
 
 
-def spoil_a_quarter(x: Tensor, case: int, severity: float) -> tuple[Tensor, Quarter, str]:
-    """Spoil one of the four quarters of (1, 3, H, W), with the kind and at the place of a case's number."""
+def spoil_a_quarter(
+    x: Tensor, case: int, severity: float, anywhere: bool
+) -> tuple[Tensor, Quarter, str]:
+    """Spoil a quarter of (1, 3, H, W), in a corner or anywhere, with the kind and at the place of a case's number."""
     generator = torch.Generator().manual_seed(case)
     height, width = x.shape[-2] // 2, x.shape[-1] // 2
-    is_low, is_right = torch.randint(2, (2,), generator=generator).tolist()
-    top = is_low * (x.shape[-2] - height)
-    left = is_right * (x.shape[-1] - width)
+    lowest, rightmost = x.shape[-2] - height, x.shape[-1] - width
+    if anywhere:
+        top = int(torch.randint(lowest + 1, (), generator=generator))
+        left = int(torch.randint(rightmost + 1, (), generator=generator))
+    else:
+        is_low, is_right = torch.randint(2, (2,), generator=generator).tolist()
+        top, left = is_low * lowest, is_right * rightmost
     distort = KINDS[case % len(KINDS)]
     place = np.s_[0, :, top : top + height, left : left + width]
     spoilt = x.clone()
@@ -93,15 +98,15 @@ def spoil_a_quarter(x: Tensor, case: int, severity: float) -> tuple[Tensor, Quar
 
 
 def find_quarters(
-    network: LifeIQA, photos: list[Path], cases: int, severity: float
+    network: LifeIQA, photos: list[Path], cases: int, severity: float, anywhere: bool
 ) -> dict[str, list[bool]]:
     """Return for each kind in which cases the lowest value of the map is inside of the spoilt quarter."""
     hits: dict[str, list[bool]] = {distort.__name__: [] for distort in KINDS}
-    for case in tqdm(range(cases), desc="quarters"):
+    for case in tqdm(range(cases), desc="anywhere" if anywhere else "corners"):
         # Photos and kinds in turn, so that each photo meets each kind.
         x = read_working(network, photos[case // len(KINDS) % len(photos)])
-        spoilt, quarter, kind = spoil_a_quarter(x, case, severity)
-        values = quality_map(network, spoilt)
+        spoilt, quarter, kind = spoil_a_quarter(x, case, severity, anywhere)
+        values = map_of(network, spoilt)
         row, column = divmod(int(values.argmin()), values.shape[1])
         hits[kind].append(quarter.holds(row, column))
     return hits
@@ -159,7 +164,7 @@ def map_mean_correlation(network: LifeIQA, photos: list[Path]) -> float:
         x = read_working(network, path)
         with torch.no_grad():
             scores.append(network(x).item())
-        means.append(quality_map(network, x).mean())
+        means.append(map_of(network, x).mean())
     return float(spearmanr(scores, means).statistic)
 
 
@@ -226,7 +231,9 @@ def main() -> None:
     print(conditions(), f"\n{len(photos)} photos\n")
 
     if "quarters" in args.parts:
-        print_quarters(find_quarters(network, photos, args.cases, args.severity))
+        for anywhere in (False, True):
+            hits = find_quarters(network, photos, args.cases, args.severity, anywhere)
+            print_quarters(hits, "spoilt quarter, " + ("anywhere" if anywhere else "in a corner"))
     if "deletion" in args.parts:
         print_deletion(compare_deletion(network, find_photos(args.folder, args.deletions)))
     if "mean" in args.parts:
@@ -241,11 +248,11 @@ def main() -> None:
         print(markdown_table(["what", "times one score"], rows))
 
 
-def print_quarters(hits: dict[str, list[bool]]) -> None:
+def print_quarters(hits: dict[str, list[bool]], title: str) -> None:
     """Print the share of cases in which the map was right, by kind and in all."""
     together = hits | {"all": [hit for found in hits.values() for hit in found]}
     rows = [[kind, f"{np.mean(found):.0%}", str(len(found))] for kind, found in together.items()]
-    print(markdown_table(["spoilt quarter", "lowest value inside", "cases"], rows), "\n")
+    print(markdown_table([title, "lowest value inside", "cases"], rows), "\n")
 
 
 def print_deletion(areas: dict[str, list[float]]) -> None:

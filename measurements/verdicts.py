@@ -4,6 +4,7 @@ It reads what ``lifeiqa benchmark`` has kept, and scores nothing itself:
 
     lifeiqa benchmark -m lifeiqa lifeiqa-biq2021 --data_opt options/benchmark/cross.yml --no-speed -o benchmark
     python measurements/verdicts.py benchmark --data_opt options/benchmark/cross.yml
+    python measurements/verdicts.py benchmark --data_opt options/benchmark/cross.yml --results  # docs/results.csv
 
 Good images have an opinion score in the upper part of their dataset, bad ones in the lower part.
 """
@@ -11,17 +12,27 @@ Good images have an opinion score in the upper part of their dataset, bad ones i
 from __future__ import annotations
 
 import argparse
+import csv
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from measuring import markdown_table
+from measuring import ROOT, markdown_table
+from quote_results import RESULTS, read_results
 
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset, find_datasets
 from lifeiqa_plugin.benchmark.scores import Store, in_one_line
+from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 
 DROP = (0.2, 0.25, 0.3, 0.35, 0.4)
+SHIPPED = {"lifeiqa": ("default", DEFAULT), "lifeiqa-biq2021": ("biqonly", "biq2021")}
+"""Metric -> how its ids in ``docs/results.csv`` begin, and which of the bundled weights it has."""
+
 KEEP = (0.5, 0.55, 0.6, 0.65, 0.7)
+
+TRAINED_ON = {("lifeiqa", "livec-a")}
+"""What the rates would flatter, so that no result is written."""
 
 
 class Rates(NamedTuple):
@@ -92,18 +103,60 @@ def table(scores: np.ndarray, mos: np.ndarray, keep: bool, thresholds: tuple[flo
     return markdown_table(header, rows)
 
 
+def results(scores: np.ndarray, mos: np.ndarray, metric: str, dataset: str) -> list[dict[str, str]]:
+    """Return rows of ``docs/results.csv``: what the default thresholds cost."""
+    drop = rates(scores, mos, 0.3, keep=False)
+    keep = rates(scores, mos, 0.6, keep=True)
+    values = {
+        "dropped_better_half": drop.wrong_half,
+        "dropped_worst_third": drop.right_third,
+        "kept_worst_third": keep.wrong_third,
+        "kept_best_third": keep.right_third,
+    }
+    prefix, weights = SHIPPED[metric]
+    commit = subprocess.check_output(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, text=True)
+    about = {
+        "command": "python measurements/verdicts.py benchmark --data_opt options/benchmark/cross.yml",
+        "commit": commit.strip(),
+        "weights_sha256": BUNDLED[weights].sha256,
+        "condition": f"{len(mos)} images, --drop 0.3 --keep 0.6",
+    }
+    return [
+        {
+            "id": f"{prefix}_{dataset.replace('-', '_')}_{what}",
+            "what": f"{dataset}, {metric}: {what.replace('_', ' ')}",
+            "value": f"{100 * share:.1f} %",
+            **about,
+        }
+        for what, share in values.items()
+    ]
+
+
+def add_results(rows: list[dict[str, str]]) -> None:
+    """Put rows into ``docs/results.csv``, each in the place of the one of its id."""
+    everything = read_results() | {row["id"]: row for row in rows}
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(everything.values())
+
+
 def main() -> None:
     """Parse the command line, count, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder that 'lifeiqa benchmark -o' wrote")
-    parser.add_argument("-m", nargs="+", default=["lifeiqa", "lifeiqa-biq2021"], metavar="METRIC")
+    parser.add_argument("-m", nargs="+", default=list(SHIPPED), metavar="METRIC")
     parser.add_argument("-d", nargs="+", default=[], metavar="DATASET", help="as for the benchmark")
     parser.add_argument("--data_opt", type=Path, metavar="YML", help="the same")
     parser.add_argument("--keep", type=float, nargs="+", default=KEEP)
     parser.add_argument("--drop", type=float, nargs="+", default=DROP)
+    parser.add_argument("--results", action="store_true", help="write into docs/results.csv")
     args = parser.parse_args()
+    if args.results and not SHIPPED.keys() >= set(args.m):
+        raise SystemExit(f"--results is for what ships: {', '.join(SHIPPED)}")
     store = Store(args.out / "scores")
     datasets = find_datasets(args.d, args.data_opt)
+    rows = []
     for metric in args.m:
         for dataset in datasets:
             if dataset.kind != "opinions":
@@ -112,6 +165,10 @@ def main() -> None:
             print(f"\n## {metric}, {dataset.name}: {len(mos)} images\n")
             print(table(scores, mos, keep=False, thresholds=args.drop), end="\n\n")
             print(table(scores, mos, keep=True, thresholds=args.keep))
+            if args.results and (metric, dataset.name) not in TRAINED_ON:
+                rows += results(scores, mos, metric, dataset.name)
+    if rows:
+        add_results(rows)
 
 
 if __name__ == "__main__":

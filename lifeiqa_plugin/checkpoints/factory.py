@@ -19,6 +19,7 @@ from lifeiqa_plugin.checkpoints.rebuilding import (
     shapes_of,
 )
 from lifeiqa_plugin.checkpoints.released import StateDict
+from lifeiqa_plugin.network.folding import fold_batch_norm
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA, check_option_names
 
 
@@ -55,13 +56,14 @@ BUNDLED = {
 RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_calibration"}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
-FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset")
+FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset", "folded")
 
 
 def build_lifeiqa(
     pretrained: bool | str = True,
     pretrained_model_path: str | Path | None = None,
     preset: str | None = None,
+    folded: bool = False,
     **options: Any,
 ) -> LifeIQA:
     """Build a network for scoring; registered with pyiqa as architecture ``LifeIQA``.
@@ -74,17 +76,25 @@ def build_lifeiqa(
             random weights and touches neither disk nor network.
         pretrained_model_path: file or URL of another checkpoint, see :func:`read_checkpoint`; wins over ``pretrained``.
         preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.lifeiqa.PRESETS`.
+        folded: for scoring only: BatchNorm is folded into the convolutions, which gives the same scores in less time;
+            needs weights. See :func:`~lifeiqa_plugin.network.folding.fold_batch_norm`.
         **options: arguments of :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA`.
 
     Raises:
         TypeError: an unknown option, or ``pretrained`` neither True, False nor a name.
-        ValueError: an unknown preset or name, or options that contradict the checkpoint.
+        ValueError: an unknown preset or name, options that contradict the checkpoint, or ``folded`` random weights.
         OSError, ValueError: as :func:`read_checkpoint`.
     """
     given = {"pretrained": pretrained, "pretrained_model_path": pretrained_model_path}
     network = build_network(given | {"preset": preset} | options)
     is_random = pretrained is False and pretrained_model_path is None
-    return network if is_random else network.set_trainable(False)
+    if folded and is_random:
+        raise ValueError(
+            "folded=True is for scoring with weights that are there, not for random ones"
+        )
+    if is_random:
+        return network
+    return fold_batch_norm(network) if folded else network.set_trainable(False)
 
 
 def build_network(options: Mapping[str, Any]) -> LifeIQA:

@@ -1,7 +1,8 @@
 """The network's own opinion of every part of an image, and how its maps come back to pixels.
 
-A convolutional backbone runs once over the whole image; the decoder, which costs next to nothing beside it, then judges
-overlapping windows of the two feature maps. A backbone of fixed input size runs on overlapping crops instead.
+A convolutional backbone runs over the whole image at two sizes; the decoder, which costs next to nothing beside it,
+then judges overlapping windows of the two feature maps. A backbone of fixed input size runs on overlapping crops
+instead.
 
 Letters in shapes: R and S rows and columns of windows, D distortions, E experts; H and W the image at its working size.
 """
@@ -9,6 +10,7 @@ Letters in shapes: R and S rows and columns of windows, D distortions, E experts
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +24,20 @@ from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 Floats = NDArray[np.float32]
 
-WINDOW = 5
-"""Side of a window in cells of the last stage: 160 pixels where a cell is 32. Smaller windows follow the score less
-well, larger ones blur the map (``measurements/explanations.py``)."""
+
+class View(NamedTuple):
+    """How closely to look."""
+
+    scale: float  # of the image, 1 is its working size
+    window: int  # side in cells of the last stage
+
+
+VIEWS = (View(1.0, 5), View(1.5, 3))
+"""Windows of 160 and of 64 pixels of the working size, where a cell is 32. The large ones follow the score, but alone
+miss what is spoilt in the middle of a photo; the small ones find it, but alone take calm places for bad ones."""
+
+FLAW_WEIGHT = 0.2
+"""What a distortion named with certainty in one place only takes off the map there."""
 
 OVERLAP = 4
 """Crops of a backbone of fixed size begin a quarter of their side apart."""
@@ -34,6 +47,7 @@ class Windows(NamedTuple):
     """What the decoder says of each window of one image."""
 
     scores: Floats  # (R, S)
+    distortions: Floats  # (R, S, D), strengths in 0 .. 1
     gates: Floats  # (R, S, E), mean over the queries
     tops: list[int]  # R, in pixels
     lefts: list[int]  # S, in pixels
@@ -41,18 +55,24 @@ class Windows(NamedTuple):
 
 
 @torch.no_grad()
-def score_windows(network: LifeIQA, x: Tensor, window: int = WINDOW) -> Windows:
-    """Judge overlapping windows of an image (1, 3, H, W) at its working size; ``network`` is in evaluation mode."""
+def look_closely(network: LifeIQA, x: Tensor, views: Sequence[View] = VIEWS) -> list[Windows]:
+    """Judge an image (1, 3, H, W) of working size in windows; ``network`` is in evaluation mode."""
     if preprocessing_of(network.config["backbone"]).is_fixed:
-        return _score_crops(network, x)
-    return _score_cells(network, x, window)
+        return [_score_crops(network, x)]
+    return [score_windows(network, x, view) for view in views]
 
 
-def _score_cells(network: LifeIQA, x: Tensor, window: int) -> Windows:
+@torch.no_grad()
+def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
+    """Judge overlapping windows of the features of an image (1, 3, H, W), looked at in one way."""
+    shape = x.shape[-2:]
+    if view.scale != 1:
+        enlarged = [round(view.scale * length) for length in shape]
+        x = F.interpolate(x, enlarged, mode="bicubic", antialias=True).clamp(0, 1)
     stage3, stage4 = _features(network, x)
     rows, columns = stage4.shape[-2:]
     scale = round(stage3.shape[-1] / columns)  # cells of stage3 in one of stage4, 2 as a rule
-    height, width = min(window, rows), min(window, columns)
+    height, width = min(view.window, rows), min(view.window, columns)
     tops = list(range(rows - height + 1))
     lefts = list(range(columns - width + 1))
     near, deep = [], []
@@ -63,11 +83,13 @@ def _score_cells(network: LifeIQA, x: Tensor, window: int) -> Windows:
             left3 = max(0, min(scale * left, stage3.shape[-1] - scale * width))
             near.append(stage3[0, :, top3 : top3 + scale * height, left3 : left3 + scale * width])
             deep.append(stage4[0, :, top : top + height, left : left + width])
-    scores, gates = _decode(network, torch.stack(near), torch.stack(deep))
-    cell_height, cell_width = x.shape[-2] / rows, x.shape[-1] / columns
+    scores, distortions, gates = _decode(network, torch.stack(near), torch.stack(deep))
+    cell_height, cell_width = shape[0] / rows, shape[1] / columns
+    grid = (len(tops), len(lefts))
     return Windows(
-        scores.reshape(len(tops), len(lefts)),
-        gates.reshape(len(tops), len(lefts), -1),
+        scores.reshape(grid),
+        distortions.reshape(*grid, distortions.shape[-1]),
+        gates.reshape(*grid, gates.shape[-1]),
         [round(top * cell_height) for top in tops],
         [round(left * cell_width) for left in lefts],
         (round(height * cell_height), round(width * cell_width)),
@@ -78,17 +100,18 @@ def _score_crops(network: LifeIQA, x: Tensor) -> Windows:
     side = network.crop_size
     tops = _even_steps(x.shape[-2] - side, side // OVERLAP)
     lefts = _even_steps(x.shape[-1] - side, side // OVERLAP)
-    scores, gates = [], []
+    judged = []
     for top in tops:
         row = torch.cat([x[..., top : top + side, left : left + side] for left in lefts])
-        for chunk in row.split(network.chunk_size):
-            score, gate = _decode(network, *_features(network, chunk))
-            scores.append(score)
-            gates.append(gate)
-    shape = (len(tops), len(lefts))
+        judged += [
+            _decode(network, *_features(network, chunk)) for chunk in row.split(network.chunk_size)
+        ]
+    scores, distortions, gates = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+    grid = (len(tops), len(lefts))
     return Windows(
-        np.concatenate(scores).reshape(shape),
-        np.concatenate(gates).reshape(*shape, -1),
+        scores.reshape(grid),
+        distortions.reshape(*grid, distortions.shape[-1]),
+        gates.reshape(*grid, gates.shape[-1]),
         tops,
         lefts,
         (side, side),
@@ -109,11 +132,34 @@ def _features(network: LifeIQA, x: Tensor) -> tuple[Tensor, Tensor]:
     return stage3, stage4
 
 
-def _decode(network: LifeIQA, stage3: Tensor, stage4: Tensor) -> tuple[Floats, Floats]:
-    """Return the scores (N,) and gates (N, E) of N windows."""
+def _decode(network: LifeIQA, stage3: Tensor, stage4: Tensor) -> tuple[Floats, Floats, Floats]:
+    """Return the scores (N,), distortions (N, D) and gates (N, E) of N windows."""
     output = network.decoder(stage3, stage4)
     scores = network.to_range(output.query_scores.float().mean(1))
-    return scores.numpy(force=True), output.routing.gates.mean(1).numpy(force=True)
+    distortions = output.distortion_logits.float().sigmoid()
+    gates = output.routing.gates.mean(1)
+    return scores.numpy(force=True), distortions.numpy(force=True), gates.numpy(force=True)
+
+
+def quality_map(views: list[Windows], height: int, width: int) -> Floats:
+    """Return the quality (H, W) of each place, in units of the score.
+
+    It is the mean score of the windows, lower by up to ``FLAW_WEIGHT`` where a distortion is named more firmly than on
+    average over the image, and higher where less. So a flaw of the whole image changes nothing, and the mean stays that
+    of the scores.
+    """
+    scores = _mean([spread(windows, windows.scores, height, width) for windows in views])
+    if views[0].distortions.shape[-1] == 0:
+        return scores
+    distortions = _mean([spread(windows, windows.distortions, height, width) for windows in views])
+    flaw = distortions.max(0)
+    quality: Floats = scores - np.float32(FLAW_WEIGHT) * (flaw - flaw.mean())
+    return quality
+
+
+def _mean(maps: list[Floats]) -> Floats:
+    mean: Floats = np.mean(maps, axis=0, dtype=np.float32)
+    return mean
 
 
 def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:

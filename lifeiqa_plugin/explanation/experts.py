@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lifeiqa_plugin.explanation.dense import attention_to_pixels, spread
+from lifeiqa_plugin.explanation.dense import VIEWS, attention_to_pixels, spread
 from lifeiqa_plugin.explanation.explain import evaluating, look
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -51,7 +51,7 @@ def use_of(network: LifeIQA, image: Tensor) -> Use:
     device = next(network.parameters()).device
     with evaluating(network):
         x = to_working_size(image[None].to(device), network.crop_size, network.working_size)
-        output, windows = look(network, x)
+        output, (windows,) = look(network, x, VIEWS[:1])
     shape = (x.shape[-2], x.shape[-1])
     attention = attention_to_pixels(
         output.attention[0, :, -1:], output.crop_offsets, output.crop_shape, shape

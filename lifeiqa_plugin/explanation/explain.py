@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +22,13 @@ from torch import Tensor, nn
 
 from lifeiqa_plugin.explanation.attribution import STEPS, integrated_gradients
 from lifeiqa_plugin.explanation.dense import (
+    VIEWS,
     Floats,
+    View,
     Windows,
     attention_to_pixels,
-    score_windows,
+    look_closely,
+    quality_map,
     spread,
 )
 from lifeiqa_plugin.explanation.words import describe
@@ -156,11 +159,12 @@ def explain(
     with evaluating(network):
         x = to_working_size(given[None].to(device), network.crop_size, network.working_size)
         del given
-        output, windows = look(network, x)
+        output, views = look(network, x)
         attribution = None
         if attribution_steps:
             attribution = integrated_gradients(network, x, attribution_steps).numpy(force=True)
     height, width = x.shape[-2:]
+    quality = quality_map(views, height, width)
     return Explanation(
         name=name or (Path(image).name if isinstance(image, str | Path) else "image"),
         size=size,
@@ -170,20 +174,22 @@ def explain(
         distortions=dict(
             zip(network.distortion_names, output.distortions[0].tolist(), strict=True)
         ),
-        quality_map=spread(windows, windows.scores, height, width),
+        quality_map=quality if network.score_range is None else quality.clip(*network.score_range),
         attention=attention_to_pixels(
             output.attention[0], output.crop_offsets, output.crop_shape, (height, width)
         ),
         attribution=attribution,
         expert_share=output.gates[0].mean(0).numpy(force=True),
-        expert_map=spread(windows, windows.gates, height, width),
+        expert_map=spread(views[0], views[0].gates, height, width),
     )
 
 
 @torch.no_grad()
-def look(network: LifeIQA, x: Tensor) -> tuple[LifeIQAOutput, Windows]:
+def look(
+    network: LifeIQA, x: Tensor, views: Sequence[View] = VIEWS
+) -> tuple[LifeIQAOutput, list[Windows]]:
     """Score an image (1, 3, H, W) of working size, as a whole and window by window: what maps and attention cost."""
-    return network(x, return_details=True), score_windows(network, x)
+    return network(x, return_details=True), look_closely(network, x, views)
 
 
 @contextmanager

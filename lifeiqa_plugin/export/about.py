@@ -27,6 +27,7 @@ class About:
         weights_sha256: of the checkpoint file that was exported.
         training_data: what the checkpoint says of its training.
         licence: of the weights.
+        precision: ``float32``, or ``int8`` if that is what its convolutions compute with.
         format: of this description.
     """
 
@@ -38,6 +39,7 @@ class About:
     weights_sha256: str
     training_data: str = "not stated"
     licence: str = "not stated"
+    precision: str = "float32"
     format: int = FORMAT
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:

@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="onnx: refer to the weights in the checkpoint, which stays beside the file",
     )
+    parser.add_argument(
+        "--int8",
+        type=Path,
+        metavar="PHOTOS",
+        help="onnx: convolutions in 8 bits, calibrated with images of this folder; says how far scores are off",
+    )
     add_import(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
@@ -53,7 +59,10 @@ def run(args: argparse.Namespace) -> None:
         outputs=tuple(args.outputs) if args.outputs else None,
         size=tuple(args.size) if args.size else None,
         link_weights=args.link_weights,
+        photos=args.int8,
         overwrite=args.overwrite,
     )
     kind = "whole images" if about.whole_image else f"crops of {about.crop_size}"
-    print(f"{args.out}: {args.out.stat().st_size:,} bytes, {kind}, weights {about.weights_sha256}")
+    print(
+        f"{args.out}: {args.out.stat().st_size:,} bytes, {kind}, {about.precision}, weights {about.weights_sha256}"
+    )

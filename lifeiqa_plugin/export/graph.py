@@ -99,8 +99,10 @@ class SameConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
-        out: Tensor = same_conv_op(x, self.weight, self.stride, self.dilation, self.groups)
-        return out if self.bias is None else out + self.bias[:, None, None]
+        out: Tensor = same_conv_op(
+            x, self.weight, self.bias, self.stride, self.dilation, self.groups
+        )
+        return out
 
 
 class PooledBackbone(nn.Module):
@@ -121,15 +123,27 @@ class PooledBackbone(nn.Module):
 
 @torch.library.custom_op("lifeiqa::same_conv", mutates_args=())
 def same_conv_op(
-    x: Tensor, weight: Tensor, stride: list[int], dilation: list[int], groups: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    dilation: list[int],
+    groups: int,
 ) -> Tensor:
     """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
     padded = pad_same(x, list(weight.shape[2:]), stride, dilation)
-    return F.conv2d(padded, weight, None, stride, 0, dilation, groups)
+    return F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
 
 
 @same_conv_op.register_fake
-def _(x: Tensor, weight: Tensor, stride: list[int], dilation: list[int], groups: int) -> Tensor:
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
     height, width = (-(-length // step) for length, step in zip(x.shape[2:], stride, strict=True))
     return x.new_empty(x.shape[0], weight.shape[0], height, width)
 

@@ -32,7 +32,7 @@ PREFIXES = ("network.backbone.inner.", "backbone."), ("network.", "")
 
 
 def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: About) -> onnx.ModelProto:
-    """Return the graph with all weights inside: (B, 3, H, W) images -> ``outputs``, every B, H and W."""
+    """Return the graph with all weights inside, as float32: (B, 3, H, W) images -> ``outputs``, every B, H and W."""
     graph = AnySizeGraph(network, outputs)
     batch = torch.export.Dim("batch")
     with torch.no_grad():
@@ -56,10 +56,15 @@ def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: About) -> onnx
     _resolve_types(model.graph)
     _forget_the_example(model)
     model = _simplify(model)
-    _halve_where_exact(model)
-    helper.set_model_props(model, {KEY: about.to_json()})
+    describe(model, about)
     model.producer_name, model.producer_version = "lifeiqa", about.version
     return model
+
+
+def describe(model: onnx.ModelProto, about: About) -> None:
+    """Put the description into the file, in place of one that is there."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, {KEY: about.to_json()})
 
 
 def _resolve_types(graph: onnx.GraphProto) -> None:
@@ -103,7 +108,7 @@ def _forget_the_example(model: onnx.ModelProto) -> None:
         output.type.tensor_type.shape.dim[0].dim_param = "batch"
 
 
-def _halve_where_exact(model: onnx.ModelProto) -> None:
+def halve_where_exact(model: onnx.ModelProto) -> None:
     """Keep weights as float16, and widen them in the graph, where each number is one of float16."""
     widened = []
     for tensor in model.graph.initializer:
@@ -150,9 +155,9 @@ def link_weights(model: onnx.ModelProto, checkpoint: Path) -> None:
         raise ValueError(f"{checkpoint}: no safetensors file with the weights of this network")
 
 
-def _same_conv(x: Any, weight: Any, stride: Any, dilation: Any, groups: int) -> Any:
+def _same_conv(x: Any, weight: Any, bias: Any, stride: Any, dilation: Any, groups: int) -> Any:
     return op.Conv(
-        x, weight, auto_pad="SAME_UPPER", strides=stride, dilations=dilation, group=groups
+        x, weight, bias, auto_pad="SAME_UPPER", strides=stride, dilations=dilation, group=groups
     )
 
 

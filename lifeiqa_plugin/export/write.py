@@ -18,6 +18,8 @@ from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT, build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.export.about import KEY, OUTPUTS, About
 from lifeiqa_plugin.export.graph import ScoringGraph
+from lifeiqa_plugin.images.reading import find_images
+from lifeiqa_plugin.network.folding import fold_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.engines import Floats
 
@@ -26,6 +28,10 @@ TOLERANCE = 1e-4
 
 PROOFS = ((2, 0, 0), (1, 5, 93), (3, 131, 20))
 """Batch size, and by how much height and width exceed the crop size, of the random images that are compared."""
+
+
+MIN_PHOTOS, MAX_PHOTOS = 16, 96
+"""Images that int8 needs, and those it takes at most; each that calibrates takes some 50 MB meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ def export_checkpoint(
     outputs: tuple[str, ...] | None = None,
     size: tuple[int, int] | None = None,
     link_weights: bool = False,
+    photos: Path | None = None,
     overwrite: bool = False,
 ) -> About:
     """Export a checkpoint, and compare the file with torch on random images before it is put in its place.
@@ -63,6 +70,7 @@ def export_checkpoint(
         size: height and width of the images for ``torch-export``, which cannot leave them open; None for a square of
             the working size.
         link_weights: for ONNX: refer to the weights in ``checkpoint``, a safetensors file in the same folder.
+        photos: for ONNX: folder of images with which convolutions in 8 bits are calibrated; None for float32.
         overwrite: replace what is there.
 
     Raises:
@@ -78,12 +86,14 @@ def export_checkpoint(
     network = build_lifeiqa(pretrained_model_path=source).eval()
     outputs = _choose_outputs(network, outputs)
     about = describe(network, source, outputs)
+    chosen = [] if photos is None else _choose_photos(photos, format)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         if format == "torch-export":
             _write_torch(network, outputs, about, part, size)
         else:
-            _write_any_size(network, outputs, about, part, source if link_weights else None)
+            linked = source if link_weights else None
+            about = _write_any_size(network, outputs, about, part, linked, chosen)
         for file in _files(part):
             file.replace(path.with_suffix(file.suffix))
     finally:
@@ -113,6 +123,19 @@ def _check_arguments(
             )
 
 
+def _choose_photos(folder: Path, format: str) -> list[str]:
+    """Return images for int8, evenly chosen: each second one calibrates, the others say what it costs."""
+    if format != "onnx":
+        raise UsageError(f"int8 is for the format onnx, not for {format}")
+    found = find_images(folder)
+    if len(found) < MIN_PHOTOS:
+        raise UsageError(
+            f"{folder}: {len(found)} images; int8 needs {MIN_PHOTOS} or more, of all kinds"
+        )
+    places = np.linspace(0, len(found) - 1, min(len(found), MAX_PHOTOS)).round().astype(int)
+    return [found[place] for place in places]
+
+
 def _choose_outputs(network: LifeIQA, outputs: tuple[str, ...] | None) -> tuple[str, ...]:
     there = OUTPUTS if network.distortion_names else OUTPUTS[:2]
     if outputs is None:
@@ -140,25 +163,45 @@ def describe(network: LifeIQA, checkpoint: Path, outputs: tuple[str, ...] = OUTP
 
 
 def _write_any_size(
-    network: LifeIQA, outputs: tuple[str, ...], about: About, path: Path, linked: Path | None
-) -> None:
+    network: LifeIQA,
+    outputs: tuple[str, ...],
+    about: About,
+    path: Path,
+    linked: Path | None,
+    photos: list[str],
+) -> About:
     """Write ONNX, or OpenVINO's form of it."""
     import onnx
 
-    from lifeiqa_plugin.export.onnx_file import build_onnx, link_weights
+    from lifeiqa_plugin.export import onnx_file
 
-    model = build_onnx(network, outputs, about)
+    if not photos:
+        model = onnx_file.build_onnx(network, outputs, about)
+    else:
+        from lifeiqa_plugin.export import int8  # needs ONNX Runtime
+
+        folded = fold_batch_norm(network)
+        model = onnx_file.build_onnx(folded, outputs, about)
+        int8.quantise(model, folded, int8.load_crops(photos[::2], about.working_size))
+    onnx_file.halve_where_exact(model)
     if linked is not None:
-        link_weights(model, linked)
+        onnx_file.link_weights(model, linked)
     onnx_path = path.with_suffix(".onnx")
     onnx.save(model, onnx_path)
     try:
         if path.suffix == ".xml":
             _convert_to_openvino(onnx_path, about, path)
-        _prove(network, outputs, path)
+        if not photos:
+            _prove(network, outputs, path)
+        else:
+            differences = int8.find_differences(network, path, photos[1::2])
+            about = dataclasses.replace(about, precision=f"int8; {differences}")
+            onnx_file.describe(model, about)
+            onnx.save(model, path)
     finally:
         if path != onnx_path:
             onnx_path.unlink()
+    return about
 
 
 def _largest_difference(found: Floats, wanted: Floats) -> float:

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError, add_device, check_target
 from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError
@@ -72,8 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help="checkpoint, or what 'lifeiqa export' wrote")
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
     add_device(parser)
-    parser.add_argument(
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
         "--exact", action="store_true", help="decode large JPEGs in full, as metric(path) does"
+    )
+    precision.add_argument(
+        "--fast", action="store_true", help="8-bit network, for CPUs; scores differ by some .00x"
     )
     parser.add_argument(
         "--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)"
@@ -183,7 +185,7 @@ def _options(args: argparse.Namespace) -> Row:
     """Return what scores and verdicts depend on."""
     return {
         "version": __version__,
-        "weights": "bundled" if args.model is None else _digest(args.model),
+        "weights": _weights(args),
         "engine": args.engine,
         "exact": args.exact,
         "max_pixels": args.max_pixels,
@@ -191,6 +193,12 @@ def _options(args: argparse.Namespace) -> Row:
         "drop": args.drop,
         "shard": None if _writes_folder(args) else list(args.shard),
     }
+
+
+def _weights(args: argparse.Namespace) -> str:
+    if args.model is not None:
+        return _digest(args.model)
+    return "bundled, 8 bits" if args.fast else "bundled"
 
 
 def _digest(path: Path) -> str:
@@ -204,7 +212,7 @@ def _create_engine(args: argparse.Namespace) -> Engine:
 
     keep_freed_memory()  # before anything large is allocated
     try:
-        return create_engine(args.engine, args.model, args.device)
+        return create_engine(args.engine, args.model, args.device, args.fast)
     except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -250,6 +258,8 @@ def _print_scores(args: argparse.Namespace, engine: Engine) -> int:
 
 
 def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int:
+    from tqdm import tqdm  # not for those who wait for one score
+
     summary = Summary(engine.names)
     done = set()
     for row in output.open():

@@ -28,6 +28,7 @@ def score(
     batch_size: int = 1,
     workers: int = 0,
     exact: bool = True,
+    fast: bool = False,
     max_pixels: int = MAX_PIXELS,
     time_limit: float = 60,
 ) -> Iterator[ScoredImage]:
@@ -46,6 +47,7 @@ def score(
             than 1e-5 with it. On CPUs more than 1 gains nothing.
         workers: processes that decode; 0 decodes in this one, without a time limit.
         exact: False lets the JPEG decoder halve large photos: faster, and scores differ by some .001.
+        fast: take the bundled network in 8 bits; see :func:`create_engine`.
         max_pixels: larger images are refused.
         time_limit: seconds that an image may take to decode.
 
@@ -64,7 +66,9 @@ def score(
         raise ValueError(f"workers must be 0 or more, got {workers}")
     named = name_images(images)
     if isinstance(engine, str):
-        engine = create_engine(engine, model, device)
+        engine = create_engine(engine, model, device, fast)
+    elif fast:
+        raise ValueError("fast chooses an engine, and one is given")
     recipe = Recipe(engine.working_shape, exact, max_pixels)
     prepared = prepare_images(named, recipe, workers, time_limit)
     return _score_prepared(prepared, engine, batch_size)

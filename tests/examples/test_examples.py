@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
         score_range=(0.0, 1.0), crop_size=64, working_size=64,
     )  # fmt: skip
     nn.init.normal_(network.decoder.head.weight, std=0.5)
-    monkeypatch.setattr(lifeiqa_plugin, "build_lifeiqa", lambda: network)
+    monkeypatch.setattr(lifeiqa_plugin, "build_lifeiqa", lambda pretrained=True: network)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     photo = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1))
     for i in range(3):
@@ -92,18 +92,31 @@ def test_gradient_ascent_raises_the_score_and_draws_what_it_did(folder, capsys):
     pytest.importorskip("matplotlib")
     example = load("gradient_ascent")
     out = folder / "ascent.png"
-    example.main([str(folder / "shot0.png"), "-o", str(out), "--steps", "4"])
-    printed = capsys.readouterr().out
+    original = folder / "shot1.png"
+    arguments = [str(folder / "shot0.png"), "-o", str(out), "--steps", "4"]
+    example.main([*arguments, "--original", str(original)])
+    printed, nearness = capsys.readouterr().out.splitlines()
     before, after = (float(printed.split(": ")[1].split(";")[0].split(" -> ")[i]) for i in (0, 1))
     assert after > before
+    assert f"the other model {before:.3f} -> {after:.3f}." in printed  # here it is the same one
+    photo = lifeiqa_plugin.read_image(folder / "shot0.png")
+    nearest = example.psnr(photo, lifeiqa_plugin.read_image(original))
+    assert nearness.startswith(f"PSNR to {original}: {nearest:.2f} -> ")
     with Image.open(out) as plot:
         assert plot.size == (1600, 544)
+
+
+def test_psnr_of_a_known_difference():
+    black = torch.zeros(3, 4, 4)
+    assert load("gradient_ascent").psnr(black, black + 0.1) == pytest.approx(20, abs=1e-4)
 
 
 def test_the_climb_moves_no_pixel_further_than_its_steps(folder):
     example = load("gradient_ascent")
     image = lifeiqa_plugin.read_image(folder / "shot0.png")
-    climbed = example.climb(lifeiqa_plugin.build_lifeiqa().eval(), image, steps=3, rate=0.01)
+    network = lifeiqa_plugin.build_lifeiqa().eval()
+    climbed = example.climb(network, network, image, steps=3, rate=0.01)
+    assert climbed.scores_of_another == pytest.approx(climbed.scores)
     assert (climbed.result - image).abs().max() <= 0.03 + 1e-6
     assert climbed.result.min() >= 0
     assert climbed.result.max() <= 1

@@ -6,8 +6,13 @@ import torch
 
 from lifeiqa_plugin.explanation import dense
 from lifeiqa_plugin.explanation.dense import (
+    FLAW_WEIGHT,
+    VIEWS,
+    View,
     Windows,
     attention_to_pixels,
+    look_closely,
+    quality_map,
     score_windows,
     spread,
 )
@@ -15,7 +20,7 @@ from lifeiqa_plugin.explanation.dense import (
 
 def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
     x = torch.rand(1, 3, 128, 192)
-    windows = score_windows(whole, x, window=2)
+    windows = score_windows(whole, x, View(1, 2))
     stage3, stage4 = whole.backbone((x - whole.mean) / whole.std)
     assert stage4.shape[-2:] == (4, 6)
     assert stage3.shape[-2:] == (8, 12)
@@ -30,25 +35,41 @@ def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
         )
         expected = output.query_scores.mean().sigmoid().item()
         assert windows.scores[i, j] == pytest.approx(expected, abs=1e-5)
+        strengths = output.distortion_logits[0].sigmoid().detach().numpy()
+        np.testing.assert_allclose(windows.distortions[i, j], strengths, atol=1e-5)
         gates = output.routing.gates.mean((0, 1)).detach().numpy()
         np.testing.assert_allclose(windows.gates[i, j], gates, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(110, 110), (64, 64), (65, 200), (96, 81)])
 def test_windows_cover_images_whose_cells_are_odd_or_few(whole, height, width):
-    windows = score_windows(whole, torch.rand(1, 3, height, width))
-    values = spread(windows, windows.scores, height, width)
-    assert values.shape == (height, width)
-    assert np.isfinite(values).all()
-    assert windows.scores.min() - 1e-6 <= values.min()
-    assert values.max() <= windows.scores.max() + 1e-6
+    views = look_closely(whole, torch.rand(1, 3, height, width))
+    assert len(views) == len(VIEWS) == 2
+    for windows in views:
+        values = spread(windows, windows.scores, height, width)
+        assert values.shape == (height, width)
+        assert np.isfinite(values).all()
+        assert windows.scores.min() - 1e-6 <= values.min()
+        assert values.max() <= windows.scores.max() + 1e-6
+
+
+def test_an_enlarged_image_has_its_windows_in_pixels_of_the_image(whole):
+    x = torch.rand(1, 3, 128, 192)
+    windows = score_windows(whole, x, View(1.5, 3))
+    assert windows.scores.shape == (4, 7)
+    assert windows.tops == [0, 21, 43, 64]
+    assert windows.lefts == [0, 21, 43, 64, 85, 107, 128]
+    assert windows.shape == (64, 64)
+    enlarged = torch.nn.functional.interpolate(x, (192, 288), mode="bicubic", antialias=True)
+    same = score_windows(whole, enlarged.clamp(0, 1), View(1, 3))
+    np.testing.assert_array_equal(windows.scores, same.scores)
 
 
 def test_a_backbone_of_fixed_size_sees_overlapping_crops(whole, monkeypatch):
     fixed = dense.preprocessing_of("test_efficientnet")._replace(is_fixed=True)
     monkeypatch.setattr(dense, "preprocessing_of", lambda name: fixed)
     x = torch.rand(1, 3, 64, 100)
-    windows = score_windows(whole, x)
+    (windows,) = look_closely(whole, x)
     assert windows.tops == [0]
     assert windows.lefts == [0, 12, 24, 36]
     assert windows.shape == (64, 64)
@@ -57,10 +78,33 @@ def test_a_backbone_of_fixed_size_sees_overlapping_crops(whole, monkeypatch):
     np.testing.assert_allclose(windows.scores[0], expected.detach().numpy(), atol=1e-5)
 
 
+def windows_of(scores, tops, lefts, shape, distortions=None):
+    none = np.zeros((*scores.shape, 0), np.float32)
+    return Windows(scores, none if distortions is None else distortions, none, tops, lefts, shape)
+
+
+def test_the_map_is_the_mean_of_the_views_where_no_distortions_are_named():
+    coarse = windows_of(np.full((1, 1), 0.8, np.float32), [0], [0], (64, 64))
+    fine = windows_of(np.full((2, 2), 0.2, np.float32), [0, 32], [0, 32], (32, 32))
+    np.testing.assert_allclose(quality_map([coarse, fine], 64, 64), 0.5, rtol=1e-6)
+
+
+def test_a_distortion_lowers_the_map_where_it_is_and_leaves_the_mean():
+    scores = np.full((2, 2), 0.6, np.float32)
+    strengths = np.full((2, 2, 3), 0.1, np.float32)
+    strengths[1, 0, 2] = 0.9
+    local = quality_map([windows_of(scores, [0, 32], [0, 32], (32, 32), strengths)], 64, 64)
+    # The strongest kind is .9 in one quarter and .1 in three, .3 on average.
+    np.testing.assert_allclose(local[32:, :32], 0.6 - FLAW_WEIGHT * 0.6, rtol=1e-5)
+    np.testing.assert_allclose(local[:32], 0.6 + FLAW_WEIGHT * 0.2, rtol=1e-5)
+    assert local.mean() == pytest.approx(0.6, abs=1e-6)
+    strengths[:] = 0.9
+    everywhere = quality_map([windows_of(scores, [0, 32], [0, 32], (32, 32), strengths)], 64, 64)
+    np.testing.assert_allclose(everywhere, 0.6, rtol=1e-6)
+
+
 def test_spread_of_one_value_is_that_value_everywhere():
-    windows = Windows(
-        np.full((2, 3), 0.25, np.float32), np.zeros((2, 3, 1)), [0, 20], [0, 20, 37], (40, 50)
-    )
+    windows = windows_of(np.full((2, 3), 0.25, np.float32), [0, 20], [0, 20, 37], (40, 50))
     values = spread(windows, windows.scores, 60, 87)
     np.testing.assert_allclose(values, 0.25, rtol=1e-6)
 
@@ -68,7 +112,7 @@ def test_spread_of_one_value_is_that_value_everywhere():
 def test_spread_puts_a_low_window_where_it_is():
     scores = np.ones((3, 3), np.float32)
     scores[2, 0] = 0
-    windows = Windows(scores, np.zeros((3, 3, 1)), [0, 20, 40], [0, 20, 40], (40, 40))
+    windows = windows_of(scores, [0, 20, 40], [0, 20, 40], (40, 40))
     values = spread(windows, scores, 80, 80)
     row, column = divmod(int(values.argmin()), 80)
     assert row >= 60
@@ -77,7 +121,7 @@ def test_spread_puts_a_low_window_where_it_is():
 
 def test_spread_of_several_channels_is_each_of_them():
     gates = np.random.default_rng(0).random((2, 2, 3)).astype(np.float32)
-    windows = Windows(np.zeros((2, 2), np.float32), gates, [0, 8], [0, 8], (16, 16))
+    windows = windows_of(np.zeros((2, 2), np.float32), [0, 8], [0, 8], (16, 16))
     together = spread(windows, gates, 24, 24)
     for i in range(3):
         np.testing.assert_allclose(together[i], spread(windows, gates[..., i], 24, 24), rtol=1e-6)

@@ -19,12 +19,13 @@ class Corner(nn.Module):
         return x[..., :32, :32].var((1, 2, 3))[:, None]
 
 
-def test_quarters_differ_from_case_to_case_and_repeat(explanations):
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_quarters_differ_from_case_to_case_and_repeat(explanations, anywhere):
     x = torch.rand(1, 3, 64, 96)
     seen = set()
     for case in range(24):
-        spoilt, quarter, kind = explanations.spoil_a_quarter(x, case, 0.6)
-        again, *_ = explanations.spoil_a_quarter(x, case, 0.6)
+        spoilt, quarter, kind = explanations.spoil_a_quarter(x, case, 0.6, anywhere)
+        again, *_ = explanations.spoil_a_quarter(x, case, 0.6, anywhere)
         assert torch.equal(spoilt, again)
         outside = torch.ones(64, 96, dtype=torch.bool)
         outside[quarter.top : quarter.top + 32, quarter.left : quarter.left + 48] = False
@@ -34,6 +35,8 @@ def test_quarters_differ_from_case_to_case_and_repeat(explanations):
         assert not quarter.holds(quarter.top + 32, quarter.left)
         seen.add((quarter.top, quarter.left, kind))
     assert len(seen) > 8
+    in_corners = all(top in (0, 32) and left in (0, 48) for top, left, _ in seen)
+    assert in_corners != anywhere
 
 
 def test_deleting_the_right_cell_first_moves_the_score_most(explanations):
@@ -54,7 +57,8 @@ def test_cells_sum_what_is_in_them(explanations):
 def test_the_bundled_map_finds_blur_noise_and_jpeg_in_a_quarter(explanations):
     photos = explanations.find_photos(explanations.ROOT / "examples" / "photos", 2)
     assert len(photos) == 2
-    hits = explanations.find_quarters(build_lifeiqa().eval(), photos, cases=8, severity=0.6)
+    network = build_lifeiqa().eval()
+    hits = explanations.find_quarters(network, photos, cases=8, severity=0.6, anywhere=False)
     assert set(hits) == {"blur", "noise", "jpeg", "darken"}
     assert all(len(found) == 2 for found in hits.values())
     assert sum(sum(hits[kind]) for kind in ("blur", "noise", "jpeg")) >= 5

@@ -88,17 +88,20 @@ class Tab:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def becomes(self, script: str, wanted: str) -> str:
-        """The value of ``script`` once it is ``wanted``, or what it still is after ten seconds.
+    def becomes(self, script: str, wanted: Any) -> bool:
+        """Wait for the value of ``script`` to be ``wanted``, up to a minute; False, and a line, if it never is.
 
-        An event such as a dialog's ``close`` comes in a task of its own, at no set time.
+        What a click or a key leads to may come in a task of its own, at no set time: a dialog's ``close``, new cards.
         """
-        return self.run(
-            "new Promise(done => { const end = performance.now() + 10000; (function look() {"
-            f"const value = {script};"
-            f"value === {json.dumps(wanted)} || performance.now() > end ? done(value) : setTimeout(look, 20);"
+        value = self.run(
+            "new Promise(done => { const end = performance.now() + 60000; (function look() {"
+            f"const value = JSON.stringify({script});"
+            f"value === {compact(wanted)!r} || performance.now() > end ? done(value) : setTimeout(look, 20);"
             "})(); })"
         )
+        if value != compact(wanted):
+            print(f"{script} is {value}, not {compact(wanted)}")
+        return value == compact(wanted)
 
     def press(self, key: str) -> None:
         code = KEYS.get(key, 0)
@@ -121,6 +124,11 @@ class Tab:
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+
+def compact(value: Any) -> str:
+    """Write JSON as ``JSON.stringify`` does."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 @contextmanager

@@ -54,12 +54,18 @@ INSTALL = {
 }
 """What ``pip install`` takes for each of them."""
 
+BUNDLED_INT8 = Path(__file__).parents[2] / "checkpoints" / "lifeiqa-int8.onnx"
+"""The bundled network in 8 bits; its decoder's weights are those of the checkpoint beside it."""
+
 EXPORTED = {".onnx": "onnxruntime", ".xml": "openvino"}
 """Ending of an exported file -> the engine that ``auto`` takes for it."""
 
 
 def create_engine(
-    engine: str = "auto", model: str | Path | None = None, device: str = "auto"
+    engine: str = "auto",
+    model: str | Path | None = None,
+    device: str = "auto",
+    fast: bool = False,
 ) -> Engine:
     """Make an engine.
 
@@ -68,12 +74,22 @@ def create_engine(
             ONNX Runtime where it is installed and no GPU is at hand; else torch.
         model: a checkpoint or an exported file; None for the bundled network.
         device: ``auto``, ``cpu`` or ``cuda``.
+        fast: take the bundled network in 8 bits, which ONNX Runtime runs on CPUs; ``docs/scoring.md`` says how far its
+            scores are off.
 
     Raises:
-        ValueError: an unknown engine, a device that is not there, a checkpoint that does not fit.
+        ValueError: ``fast`` with another engine, model or device; an unknown engine, a device that is not there, a
+            checkpoint that does not fit.
         OSError: a checkpoint that cannot be read.
         ImportError: the engine is not installed.
     """
+    if fast:
+        if engine not in ("auto", "onnxruntime") or model is not None or device.startswith("cuda"):
+            raise ValueError(
+                "fast is the bundled network in 8 bits, with ONNX Runtime on the CPU; for another one: "
+                "lifeiqa export --int8 PHOTOS, and score with that file as the model"
+            )
+        engine, model, device = "onnxruntime", BUNDLED_INT8, "cpu"
     name = _choose_engine(model, device) if engine == "auto" else engine
     if name not in ENGINES:
         near = nearest(name, ENGINES)

@@ -20,7 +20,7 @@ from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
 def create(model: str | Path | None = None, device: str = "auto") -> TorchEngine:
     """Build the bundled network, or that of a checkpoint, on a device."""
     chosen = choose_device(device)
-    network = build_lifeiqa(pretrained_model_path=model)
+    network = build_lifeiqa(pretrained_model_path=model, folded=True)
     return TorchEngine(network.to(chosen))
 
 

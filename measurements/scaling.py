@@ -1,0 +1,91 @@
+"""Measure how ``lifeiqa score`` scales over processes: the same images by one, and by two that take a shard each.
+
+    python measurements/scaling.py FOLDER --rounds 5
+
+Each process decodes and scores by itself (``--workers 0``, one thread). Rounds are in turn, so that whatever else the
+machine does slows both alike; the time to start, measured with a single image, is taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from measuring import conditions, markdown_table
+
+from lifeiqa_plugin.images.reading import find_images
+
+SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+class Cost(NamedTuple):
+    """Seconds of the wall clock and of all cores."""
+
+    wall: float
+    cpu: float
+
+
+def score(images: list[str], processes: int, folder: Path) -> Cost:
+    """Score images with so many processes at once."""
+    names = folder / "list.txt"
+    names.write_text("\n".join(images), encoding="utf-8")
+    command = [sys.executable, "-m", "lifeiqa_plugin", "score", str(names), "--device", "cpu"]
+    command += ["--workers", "0", "--overwrite"]
+    before, begin = cpu_seconds(), time.perf_counter()
+    running = []
+    for i in range(processes):
+        own = ["--shard", f"{i}/{processes}", "-o", str(folder / f"{i}.csv")]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        running.append(subprocess.Popen([*command, *own], env=environment, **SILENT))
+    if any([process.wait() for process in running]):  # a list, so that all are waited for
+        raise SystemExit("lifeiqa score failed")
+    return Cost(time.perf_counter() - begin, cpu_seconds() - before)
+
+
+def cpu_seconds() -> float:
+    """Return what all processes that have ended have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="images; a hundred or more, the more the better")
+    parser.add_argument("--rounds", type=int, default=5, help="(default 5)")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="(default 1 2)")
+    args = parser.parse_args()
+    images = find_images(args.folder)
+    costs: dict[int, list[Cost]] = {count: [] for count in args.processes}
+    with tempfile.TemporaryDirectory() as name:
+        score(images[:1], 1, Path(name))  # reads the files of the package once
+        for _ in range(args.rounds):
+            start = score(images[:1], 1, Path(name))
+            for count in args.processes:
+                cost = score(images, count, Path(name))
+                costs[count].append(Cost(cost.wall - start.wall, cost.cpu - count * start.cpu))
+    print(f"{conditions()}; {len(images)} images, {args.rounds} rounds in turn")
+    first = costs[args.processes[0]]
+    rows = []
+    for count, measured in costs.items():
+        wall = statistics.median(cost.wall for cost in measured)
+        cpu = statistics.median(cost.cpu for cost in measured)
+        ratio = statistics.median(
+            one.wall / many.wall for one, many in zip(first, measured, strict=True)
+        )
+        per_cpu = f"{len(images) / cpu:.1f}"
+        rows.append([str(count), f"{len(images) / wall:.1f}", f"{ratio:.2f}", per_cpu])
+    header = ["processes", "images/s", "times the first", "images per CPU second"]
+    print(markdown_table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
