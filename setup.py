@@ -38,7 +38,7 @@ EXTRAS = {
     "onnx": ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxruntime>=1.20", "onnxscript>=0.5"],
     "openvino": ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxscript>=0.5", "openvino>=2024.4"],
     "figures": ["matplotlib"],  # lifeiqa benchmark --figures
-    "ray": [*LIGHT, "ray[data]>=2.50"],
+    "ray": [*LIGHT, "ray[data]>=2.60"],
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],

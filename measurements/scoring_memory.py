@@ -68,7 +68,7 @@ class Sample(NamedTuple):
 def watch(process: subprocess.Popen, journal: Path, interval: float) -> list[Sample]:
     """Sample until a process ends."""
     samples = []
-    rows, place = 0, 0
+    rows, place = -1, 0  # the journal's first line is no row
     while process.poll() is None:
         time.sleep(interval)
         if journal.is_file():
@@ -77,7 +77,7 @@ def watch(process: subprocess.Popen, journal: Path, interval: float) -> list[Sam
                 new = file.read()
             rows, place = rows + new.count(b"\n"), place + len(new)
         workers = sum(map(resident, children(process.pid)))
-        samples.append(Sample(rows, resident(process.pid), workers))
+        samples.append(Sample(max(rows, 0), resident(process.pid), workers))
     return samples
 
 
@@ -104,7 +104,7 @@ def summarise(samples: list[Sample], images: int) -> str:
     rows = []
     for part in range(PARTS):
         low, high = part * images // PARTS, (part + 1) * images // PARTS
-        inside = [sample for sample in samples if low < sample.rows <= high]
+        inside = [sample for sample in samples if low <= sample.rows <= high]
         if inside:
             parent = max(sample.parent for sample in inside)
             workers = max(sample.workers for sample in inside)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops
+from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import IterableDataset
 
@@ -126,41 +126,14 @@ def draw_ladder(path: str, shape: tuple[int, int], dice: random.Random) -> Ladde
     return Ladder(torch.stack(images), targets, torch.tensor(levels), rank_weight)
 
 
-def draw_pair(path: str, shape: tuple[int, int], dice: random.Random) -> tuple[Tensor, Tensor]:
-    """Cut an image twice at one place, the second time shifted by a pixel, rescaled by 1 %, mirrored, or all three."""
-    image = open_rgb(path)
-    change = dice.choice(["shift", "scale", "scale", "mirror", "mirror", "all"])
-    other = image
-    if change in ("scale", "all"):
-        factor = dice.choice([0.985, 0.99, 1.01])
-        other = image.resize([round(side * factor) for side in image.size])
-    if change in ("shift", "all"):
-        other = ImageChops.offset(other, -1, 0)
-    place = dice.randrange(2**31)
-    first, second = (
-        fit_shape(view, shape, random.Random(place), zoom=False) for view in (image, other)
-    )
-    return first, second.flip(2) if change in ("mirror", "all") else second
-
-
 class Batches(IterableDataset[dict[str, Any]]):
-    """Batches of one shape each: ``size`` labelled rows, every row equally often, and ladders of clean images.
-
-    With ``in_pairs``, every row is there twice: first all of them, then all as no person could tell them apart.
-    """
+    """Batches of one shape each: ``size`` labelled rows, every row equally often, and ladders of clean images."""
 
     def __init__(
-        self,
-        rows: list[Row],
-        size: int,
-        clean: list[str],
-        ladders: int,
-        number: int,
-        seed: int,
-        in_pairs: bool = False,
+        self, rows: list[Row], size: int, clean: list[str], ladders: int, number: int, seed: int
     ) -> None:
         self.rows, self.size, self.clean, self.ladders = rows, size, clean, ladders
-        self.number, self.seed, self.in_pairs = number, seed, in_pairs
+        self.number, self.seed = number, seed
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         dice = random.Random(self.seed)
@@ -170,12 +143,8 @@ class Batches(IterableDataset[dict[str, Any]]):
             if len(order) < self.size:
                 order = dice.sample(self.rows, len(self.rows))
             rows, order = order[: self.size], order[self.size :]
-            if self.in_pairs:
-                pairs = [draw_pair(row.path, shape, dice) for row in rows]
-                images = [first for first, _ in pairs] + [second for _, second in pairs]
-            else:
-                images = [fit_shape(open_rgb(row.path), shape, dice, zoom=True) for row in rows]
-                images = [image.flip(2) if dice.random() < 0.5 else image for image in images]
+            images = [fit_shape(open_rgb(row.path), shape, dice, zoom=True) for row in rows]
+            images = [image.flip(2) if dice.random() < 0.5 else image for image in images]
             ladders = [
                 draw_ladder(dice.choice(self.clean), shape, dice) for _ in range(self.ladders)
             ]

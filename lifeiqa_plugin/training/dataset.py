@@ -19,8 +19,9 @@ from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
 from lifeiqa_plugin.images.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.training.options import TrainingSetOptions, view
+from lifeiqa_plugin.training.options import view
 from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.sections import TrainingSetOptions
 from lifeiqa_plugin.training.views import Front, Views
 
 CLEAN, UNKNOWN = -1, -2
@@ -54,7 +55,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     Without a csv, all images below the folder, which have no scores and are shown as ladders.
 
-    :class:`~lifeiqa_plugin.training.options.TrainingSetOptions` describes the option keys.
+    :class:`~lifeiqa_plugin.training.sections.TrainingSetOptions` describes the option keys.
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
     ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only, and ``kinds``

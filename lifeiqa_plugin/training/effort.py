@@ -10,7 +10,8 @@ import torch
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.training.mixture import Mixture
 from lifeiqa_plugin.training.optim import freeze, set_train_mode
-from lifeiqa_plugin.training.options import TrainOptions, view
+from lifeiqa_plugin.training.options import view
+from lifeiqa_plugin.training.sections import TrainOptions
 
 CROPS = 4
 """Crops that are timed; the batch takes proportionally longer."""

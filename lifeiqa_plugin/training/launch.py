@@ -32,8 +32,9 @@ from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
 from lifeiqa_plugin.training.effort import describe_effort
 from lifeiqa_plugin.training.mixture import Mixture
 from lifeiqa_plugin.training.model import STATE_FILE
-from lifeiqa_plugin.training.options import BATCH, read_options
+from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.order import ResumableSampler
+from lifeiqa_plugin.training.sections import BATCH
 from lifeiqa_plugin.training.views import Front
 
 Options = dict[str, Any]

@@ -42,16 +42,15 @@ from lifeiqa_plugin.training.losses import (
     within_sets,
 )
 from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
-from lifeiqa_plugin.training.options import (
+from lifeiqa_plugin.training.options import differences, view
+from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.sections import (
     CardOptions,
     OptimOptions,
     TrainingSetOptions,
     TrainOptions,
     ValidationOptions,
-    differences,
-    view,
 )
-from lifeiqa_plugin.training.order import derive_seed
 from lifeiqa_plugin.training.views import Front, Judged
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

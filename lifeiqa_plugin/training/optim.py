@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from lifeiqa_plugin.training.options import TrainOptions
+from lifeiqa_plugin.training.sections import TrainOptions
 
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
 """Parts of a parameter's own name that exempt it from weight decay, beside every parameter of fewer than two axes."""
@@ -134,9 +134,10 @@ class Schedule:
                 f"train.scheduler.type must be 'constant', 'step' or 'cosine', got {self.type!r}"
             )
         if not 0 <= self.warmup_iter < self.total_iter - self.start:
+            after = " after train.decoder_first" if self.start else ""
             raise ValueError(
-                "train.warmup_epochs must be shorter than the run, less decoder_first, "
-                f"got {self.warmup_iter} of {self.total_iter - self.start} iterations"
+                "train.warmup_epochs must be shorter than the run, "
+                f"got {self.warmup_iter} of {self.total_iter - self.start} iterations{after}"
             )
         if self.type == "step" and self.step_iter < 1:
             raise ValueError(

@@ -1,8 +1,7 @@
-"""Option files: what each key means, its default, and an error for every key that nothing would read.
+"""Option files: read, checked against ``sections.py``, and completed with its defaults.
 
-One dataclass is one section, one field one key; ``docs/training.md`` shows them as a table. pyiqa takes any key and
-ignores those it does not know, so that a misspelt one trains something else than was meant. Neither torch nor pyiqa is
-imported here: a wrong file is refused at once.
+pyiqa takes any key and ignores those it does not know, so that a misspelt one trains something else than was meant.
+Neither torch nor pyiqa is imported here: a wrong file is refused at once.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -19,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.training.sections import BATCH, DatasetOptions, Options, TrainingSetOptions
 
 RENAMED = {
     "ladder_weight": "rank_weight",
@@ -27,244 +27,10 @@ RENAMED = {
 }
 """Keys of earlier versions, or of pyiqa, and what stands in their place."""
 
-BATCH = (
-    "batch_size_per_gpu",
-    "num_worker_per_gpu",
-    "crops_per_image",
-    "crop_size",
-    "working_size",
-    "views",
-    "use_shuffle",
-    "pin_memory",
-    "persistent_workers",
-    "prefetch_mode",
-)
-"""Keys of ``datasets:train`` that say how batches are made, and so are the same for all of its list."""
-
 LARGEST = 10_000
 """Values that an option file may hold; YAML's aliases can make billions of a few lines."""
 
 Section = TypeVar("Section")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetOptions:
-    """A dataset: ``train``, ``val``, ``test``, and further ones called ``val_<something>`` or ``test_<something>``."""
-
-    name: str | None = None
-    """in the log and in the checkpoint's card; by default the csv's name and the section's"""
-    type: str = "LifeIQADataset"
-    """class of the dataset"""
-    meta_info_file: str | None = None
-    """csv that `lifeiqa prepare` writes; without it, all images of the folder are training ladders"""
-    dataroot_target: str
-    """the folder that the names in the csv are below"""
-    split_index: int | str | None = None
-    """a column of the csv; or a number, together with `split_ratio`; every row by default"""
-    split_ratio: str = "802"
-    """`'712'` and the number 1 mean the column `ratio712_seed123_split_01`"""
-    split_file: str | None = None
-    """pyiqa's pickle of row numbers instead of a column"""
-    mos_normalize: bool = False
-    """for a csv of pyiqa with raw scores: bring them from `mos_range` to 0 .. 1, higher better"""
-    mos_range: list[float] | None = None
-    """lowest and highest raw score"""
-    lower_better: bool | None = None
-    """whether raw scores are worse when higher"""
-    num_worker_per_gpu: int = 0
-    """processes that decode, beside the training itself"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSetOptions(DatasetOptions):
-    """``datasets:train``, or each of its list; of a list, the keys in ``BATCH`` hold for all once one has them."""
-
-    batch_size_per_gpu: int | None = None
-    """images in a batch of one process, required; the batch has `crops_per_image` times as many crops"""
-    crops_per_image: int = 1
-    """crops from each decode"""
-    crop_size: int | None = None
-    """side of a crop: the network's, which it must equal; with `whole_image` by default its `working_size`, or less"""
-    working_size: int | None = None
-    """shorter side to which larger images are reduced first: the network's, which it must equal"""
-    working_range: list[int] | None = None
-    """lowest and highest shorter side, drawn anew at each visit, in place of `working_size`"""
-    views: int = 0
-    """crops of each image that are drawn once instead of anew at each visit, and kept below `views/` as what the frozen
-    modules at the backbone's beginning give for them, for all epochs, splits and runs; 0 is off"""
-    hflip: bool = True
-    """mirror half of the crops"""
-    ladder_share: float = 0.0
-    """part of the images shown as one place in `crops_per_image` growing distortions instead, half of them from the
-    undistorted on; `rank_weight` ranks them"""
-    ladder_folder: str | None = None
-    """clean photos, which need no scores, that stand in for half of these images"""
-    weight: float = 1.0
-    """times that each image is seen in an epoch; of a broken number, another random part in each epoch"""
-    own_scale: bool = False
-    """in a list: the scores are on a scale of their own, and an increasing line to it is learned with the weights"""
-    use_shuffle: bool = True
-    """false for the order of the csv"""
-    pin_memory: bool = False
-    """as in pyiqa"""
-    persistent_workers: bool | None = None
-    """keep the decoding processes from epoch to epoch; true where there are any"""
-    prefetch_mode: str | None = None
-    """as in pyiqa: `cuda`, but not `cpu`, which hangs on errors"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PathOptions:
-    """``path``."""
-
-    resume_state: str | None = None
-    """a state to go on from; `--auto_resume` takes the run's own"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimOptions:
-    """``train:optim``."""
-
-    type: str = "AdamW"
-    """an optimiser of torch.optim"""
-    lr: float
-    """peak learning rate"""
-    lr_backbone: float | None = None
-    """peak learning rate of the backbone; `lr` by default"""
-    weight_decay: float = 0.01
-    """of matrices and kernels; not of biases, norms, scalars, tokens and position tables"""
-    betas: list[float] | None = None
-    """torch's"""
-    eps: float | None = None
-    """torch's"""
-    momentum: float | None = None
-    """torch's, of SGD and RMSprop"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchedulerOptions:
-    """``train:scheduler``: the learning rate after the warm-up, iteration by iteration."""
-
-    type: str = "constant"
-    """`constant`, `step` or `cosine`"""
-    every_epochs: float = 0
-    """length of a step"""
-    gamma: float = 0.1
-    """factor of a step"""
-    min_factor: float = 0.0
-    """end of the cosine, as a part of `lr`"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """``train``: how the weights are fitted."""
-
-    total_epoch: int
-    """length of the run"""
-    warmup_epochs: float = 0
-    """length of the linear warm-up; fractions are fine"""
-    warmup_factor: float = 0.01
-    """where the warm-up starts, as a part of `lr`; above 1 the rate falls"""
-    optim: OptimOptions
-    """the optimiser"""
-    scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
-    """the learning rate"""
-    steps_per_batch: int = 1
-    """steps of the optimiser in each iteration, each on its share of every image's crops"""
-    accumulate: int = 1
-    """parts in which a batch is computed, to save memory"""
-    mos_loss_opt: dict[str, Any]
-    """main loss: `type`, one of pyiqa's or `SmoothL1Loss`, and its arguments `loss_weight`, `beta` ..."""
-    metric_loss_opt: dict[str, Any] | None = None
-    """a second loss over the batch, such as `PLCCLoss`"""
-    load_balancing_weight: float = 0.01
-    """weight of the experts' load-balancing loss"""
-    router_z_weight: float = 0.001
-    """weight of the router's z-loss"""
-    rank_weight: float = 5.0
-    """weight of the hinge between neighbouring rungs of a ladder, each to score 0.03 below the one before"""
-    distortion_weight: float = 0.0
-    """weight of the second task, which distortion a rung of a ladder has; of those in `network: distortions`"""
-    clip_grad_norm: float | None = None
-    """longest gradient"""
-    amp: str = "fp32"
-    """`fp32`, `bf16`, or `fp16` with a scaler on GPUs; validation is always float32"""
-    ema_decay: float = 0.0
-    """average of the weights over iterations, which is then what is scored and saved; 0 is off"""
-    freeze: list[str] = field(default_factory=list)
-    """modules that stand still, dropout and batch statistics included, such as `backbone`; `*` is one part of a name"""
-    decoder_first: float = 0
-    """epochs at the start in which the backbone stands still; it has a warm-up and schedule of its own afterwards"""
-    freeze_batch_stats: bool = False
-    """BatchNorm layers keep and use their stored statistics, for small batches"""
-    grad_checkpointing: bool = False
-    """compute the backbone twice to save memory"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationOptions:
-    """``val``: how the weights are chosen."""
-
-    val_freq: int | None = None
-    """iterations between validations; once per epoch by default"""
-    key_metric: str = "srcc"
-    """the weights with the best `srcc`, `plcc`, `krcc` or `rmse` on the first validation set are kept"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoggerOptions:
-    """``logger``: what is written on the way."""
-
-    print_freq: int = 100
-    """iterations between lines of the log"""
-    save_latest_freq: int | None = None
-    """iterations between saved states; once per epoch by default"""
-    save_checkpoint_freq: int | None = None
-    """iterations between numbered weights; never by default"""
-    use_tb_logger: bool = False
-    """TensorBoard files in `tb_logger/<name>`"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CardOptions:
-    """``card``: what the checkpoint says of itself."""
-
-    training_data: str | None = None
-    """by default name and csv of the training set"""
-    licence: str = "not stated"
-    """of the weights"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """A whole option file."""
-
-    name: str
-    """of the run and its folder; an older run of the name is moved aside unless it is resumed"""
-    model_type: str = "LifeIQAModel"
-    """the training loop's model"""
-    num_gpu: int | str = "auto"
-    """0, 1, or `auto` for a GPU if there is one; for more, torchrun"""
-    manual_seed: int = 123
-    """order, crops, dropout and new weights are functions of it"""
-    import_: list[str] = field(default_factory=list)
-    """modules of your own, in the current folder or installed, that define networks, datasets or losses"""
-    datasets: dict[str, Any]
-    """`train`, one or a list; `val`, `test`, and further ones called `val_<something>` or `test_<something>`"""
-    network: dict[str, Any] = field(default_factory=dict)
-    """`type` [LifeIQA], or a subclass of yours, and its arguments; with those of `lifeiqa_plugin.build_lifeiqa`"""
-    path: PathOptions = field(default_factory=PathOptions)
-    """where to go on from"""
-    train: TrainOptions
-    """how the weights are fitted"""
-    val: ValidationOptions = field(default_factory=ValidationOptions)
-    """how the weights are chosen"""
-    logger: LoggerOptions = field(default_factory=LoggerOptions)
-    """what is written on the way"""
-    card: CardOptions = field(default_factory=CardOptions)
-    """what the checkpoint says of itself"""
-    define: Any = None
-    """a place for YAML anchors; read by nothing else"""
 
 
 def view(section: type[Section], values: Mapping[str, Any]) -> Section:

@@ -14,9 +14,10 @@ from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.datasets.readers import DATASETS
 from lifeiqa_plugin.network import lifeiqa as arch
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
-from lifeiqa_plugin.training import options as options_module
+from lifeiqa_plugin.training import sections
 from lifeiqa_plugin.training.optim import schedule_of
-from lifeiqa_plugin.training.options import TrainOptions, apply_change, read_options, view
+from lifeiqa_plugin.training.options import apply_change, read_options, view
+from lifeiqa_plugin.training.sections import TrainOptions
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "options" / "train").glob("*.yml"))
@@ -234,7 +235,7 @@ def test_missing_key_is_named(tmp_path, key):
 def option_table() -> list[tuple[str, str, str]]:
     """Key, default and meaning of every field of the dataclasses, whose meaning is the text below it."""
     rows = []
-    for node in ast.parse(Path(options_module.__file__).read_text()).body:
+    for node in ast.parse(Path(sections.__file__).read_text()).body:
         if not (isinstance(node, ast.ClassDef) and node.name.endswith("Options")):
             continue
         for i, item in enumerate(node.body):

@@ -156,6 +156,11 @@ def test_schedule_errors(arguments, message):
         Schedule(10, **arguments)
 
 
+def test_nothing_is_left_for_the_backbone():
+    with pytest.raises(ValueError, match=r"got 0 of 0 iterations after train\.decoder_first"):
+        Schedule(10, start=10)
+
+
 def test_freeze():
     network = LifeIQA(**SMALL)
     freeze(network, ["backbone.stem_0", "backbone"])
