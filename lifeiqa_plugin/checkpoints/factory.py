@@ -44,7 +44,7 @@ DEFAULT = "default"
 
 BUNDLED = {
     DEFAULT: Bundled(
-        "lifeiqa.safetensors", "9b5ec47e2b6cb399072957204f5e3e32582c5d15358d1582f8c80f245cde86bb"
+        "lifeiqa.safetensors", "aad469155fa3f04006b1157860c76562f956f334ac8db7ca7c771ae06ef8d077"
     ),
     "biq2021": Bundled(
         "lifeiqa-biq2021.safetensors",
