@@ -236,8 +236,12 @@ class Bench:
             for model in (LINEAR, VANILLA, COMPLETE):
                 for share in SHARES:
                     yield Run("data", model, LIVEC, round(share * pools[LIVEC]), seed)
+        for seed in range(1, self.args.seeds + 1):
             for model in (LINEAR, NO_MOE, COMPLETE):
                 yield Run("upper half", model, BIQ2021, pools[BIQ2021], seed)
+            for model in (VANILLA, COMPLETE):
+                for rate in RATES[1:3]:
+                    yield Run("both rates", f"{model} at {rate:g}", BIQ2021, pools[BIQ2021], seed)
 
     def train(self, run: Run) -> Callable[[str, Sequence[int]], Tensor]:
         """Fit what a run names; returns its scores of rows of a dataset."""

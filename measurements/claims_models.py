@@ -137,9 +137,11 @@ class UpperHalf(nn.Module):
             parameter.requires_grad_("conv_dw." not in name and "bn2.weight" not in name)
 
     def train(self, mode: bool = True) -> UpperHalf:
-        """BatchNorm keeps ImageNet's statistics."""
+        """All BatchNorm, the linear head's too, keeps its statistics: the batches are small."""
         super().train(mode)
-        self.blocks.eval()
+        for module in self.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.eval()
         return self
 
     def forward(self, lower: Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -324,19 +325,37 @@ def read_agiqa3k(root: Path) -> list[Row]:
     """AGIQA-3K: AI images; the scores of quality, not of alignment; images of one prompt stay together in splits.
 
     ``generation`` sets the two older generators apart: what they draw is so much worse that naming them scores well.
+    ``bundled_split`` says which images the bundled ``lifeiqa`` learnt from, was chosen on, and never saw; a seeded
+    split into train, val and test would mix them.
     """
     path = _find(root, "data.csv")
     table = _text_table(path)
     columns = [_column(table, path, name) for name in ("name", "prompt", "mos_quality")]
+    phases = _bundled_split(columns[1])
     rows = []
     for name, prompt, mos in zip(*columns, strict=True):
         generator = name.split("_")[0]
         is_old = generator.lower() in ("attngan", "glide")
-        more = {"prompt": prompt, "generation": "older" if is_old else "newer"}
+        more = {
+            "prompt": prompt,
+            "generation": "older" if is_old else "newer",
+            "bundled_split": phases[prompt],
+        }
         rows.append(Row(name, _number(mos), subset=generator, group=prompt, more=more))
     first = rows[0].name if rows else ""
     folder = next((f for f in AGIQA_FOLDERS if (root / f / first).is_file()), ".")
     return [row._replace(name=(Path(folder) / row.name).as_posix()) for row in rows]
+
+
+def _bundled_split(prompts: list[str]) -> dict[str, str]:
+    """Return train, val or test for every prompt, 7 : 1 : 2, as when the bundled weights were trained."""
+    shuffled = sorted(set(prompts))
+    random.Random(123).shuffle(shuffled)
+    count = len(shuffled)
+    return {
+        prompt: "train" if i < 0.7 * count else "val" if i < 0.8 * count else "test"
+        for i, prompt in enumerate(shuffled)
+    }
 
 
 AGIQA_FOLDERS = (".", "images", "AGIQA-3K", "ACGIQA-3K")

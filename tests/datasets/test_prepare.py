@@ -420,6 +420,10 @@ def test_images_of_one_prompt_stay_together(tmp_path):
     assert table["prompt"].nunique() == 10
     for i in range(1, 11):
         assert table.groupby("prompt")[f"ratio712_seed123_split_{i:02d}"].nunique().max() == 1
+    bundled = table.drop_duplicates("prompt").set_index("prompt")["bundled_split"]
+    assert table.groupby("prompt")["bundled_split"].nunique().max() == 1
+    assert sorted(bundled[bundled == "test"].index) == ["prompt, 000", "prompt, 004"]
+    assert (bundled == "train").sum() == 7
 
 
 def test_photos_among_ai_images(tmp_path):

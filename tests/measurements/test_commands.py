@@ -216,7 +216,7 @@ def test_claims(run_main, load, monkeypatch, dataset, tmp_path):
     printed = run_main("claims", *given)
     results = (tmp_path / "claims.csv").read_text()
     runs = {tuple(line.split(",")[:5]) for line in results.splitlines()[1:]}
-    assert len(runs) == 3 * 4 + 2 * 2 + 4 + 3 + 3 * 2
+    assert len(runs) == 3 * 4 + 2 * 2 + 4 + 3 + 2 * 2 + 3 * 2
     tests = {(line.split(",")[0], line.split(",")[5]) for line in results.splitlines()[1:]}
     assert {claim for claim, test in tests if test == "biq2021-train"} == {"rates"}
     assert ("parts", "agiqa-val-newer") in tests
