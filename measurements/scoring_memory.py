@@ -127,11 +127,10 @@ def main() -> None:
         command += ["--model", str(exported), "--workers", str(args.workers)]
         command += ["--device", "cpu", "-o", str(folder / "scores.parquet")]
         begin = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        samples = watch(process, folder / "scores.parquet.partial", args.interval)
-        printed = process.stdout.read() if process.stdout else ""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        with subprocess.Popen(command, **pipes) as process:
+            samples = watch(process, folder / "scores.parquet.partial", args.interval)
+            printed = process.stdout.read()
     if process.returncode:
         raise SystemExit(f"lifeiqa score ended with {process.returncode}: {printed}")
     seconds = time.perf_counter() - begin

@@ -209,6 +209,9 @@ def _check_file(path: str | os.PathLike[str], name: str) -> None:
 
 
 def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
+    if source == b"":
+        raise _refuse(name, "empty file")
+
     def attempt(formats: tuple[str, ...]) -> Image.Image:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         return Image.open(file, formats=formats)

@@ -102,6 +102,6 @@ def _find(
 
 
 def _to_named(name: Any, source: Any) -> Named:
-    if isinstance(source, str | bytes | np.ndarray) and len(source):
+    if isinstance(source, str | bytes | np.ndarray):
         return Named(name_of(str(name)), source)
     return Named(name_of(str(name)), ImageError(f"{name}: {MISSING}", MISSING))
