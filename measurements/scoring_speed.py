@@ -127,9 +127,7 @@ class Way:
 
     def end(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 def make_ways(baseline: Path | None, engines: list[str]) -> dict[str, Way]:
@@ -245,7 +243,8 @@ def start(path: Path, *options: str) -> tuple[float, float, float]:
         text=True,
     )
     assert process.stdout is not None
-    lines = process.stdout.read().splitlines()
+    with process.stdout as printed:
+        lines = printed.read().splitlines()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

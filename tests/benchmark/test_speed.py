@@ -130,7 +130,7 @@ def test_what_does_not_fit_into_memory_is_not_run(metric_file, tmp_path, monkeyp
     monkeypatch.setattr(
         speed,
         "peak_memory",
-        lambda candidate, sizes: dict.fromkeys(sizes, "exit status -9: killed"),
+        lambda candidate, sizes, modules: dict.fromkeys(sizes, "exit status -9: killed"),
     )
     candidates = find_metrics([], metric_file)[:1]
     measure_speed(Builder(), candidates, Protocol(((32, 24),), 3, 2), ["cpu"], tmp_path / "e.csv")

@@ -127,6 +127,20 @@ def test_scoring_memory(run_main):
     assert re.search(r"\| 0 to 6 +\| \d+\.\d +\| \d+\.\d +\|", printed)
 
 
+@pytest.mark.slow
+def test_scoring_speed(run_main, load, monkeypatch, dataset):
+    pytest.importorskip("onnxruntime")
+    script = load("scoring_speed")
+    monkeypatch.setattr(script, "MIX", ((300, 200), (600, 400)))
+    monkeypatch.setattr(script, "LARGE", ((900, 700),))
+    monkeypatch.setattr(script, "HUGE", (1200, 800))
+    given = ["--baseline", script.ROOT, "--rounds", 1, "--engines", "onnxruntime"]
+    printed = run_main("scoring_speed", dataset, *given)
+    for way in ("metric(path), baseline", "score --exact, onnxruntime", "score --fast"):
+        assert len(re.findall(rf"^\| {re.escape(way)} +\| \d", printed, re.MULTILINE)) == 2
+    assert re.search(r"^\| 100 megapixels, --exact \| \d", printed, re.MULTILINE)
+
+
 def test_scaling(run_main, dataset):
     printed = run_main("scaling", dataset, "--rounds", 1)
     assert "; 36 images, 1 rounds in turn" in printed
