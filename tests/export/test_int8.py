@@ -119,7 +119,10 @@ def imitate(conv, layer, found):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--format", "openvino", "-o", "x.xml"], "int8 is for the format onnx, not for openvino"),
+        (
+            ["--format", "torch-export", "-o", "x.pt2"],
+            "int8 is for the format onnx, not for torch-export",
+        ),
         (["-o", "x.onnx"], "photos: 3 images; int8 needs 16 or more, of all kinds"),
     ],
 )
