@@ -27,6 +27,9 @@ LIMITS = {
 }
 """Far above any use: a damaged or hostile checkpoint must not ask for all the memory there is."""
 
+DISTORTION_WIDTH = 64
+"""Hidden units of the head that tells distortions from stage3."""
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -65,6 +68,8 @@ class DecoderConfig:
     """``auto``, ``torch`` or ``torch_scatter``; the numbers are the same."""
     distortions: tuple[str, ...] = ()
     """Names of the distortions that a second head tells apart; empty for none."""
+    distortions_from: Literal["queries", "memory"] = "queries"
+    """What that head looks at: the mean of the queries, or mean and deviation of stage3's cells."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
@@ -76,6 +81,10 @@ class DecoderConfig:
             )
         if self.moe_scaled not in ("experts", "bypass"):
             raise ValueError(f"moe_scaled must be 'experts' or 'bypass', got {self.moe_scaled!r}")
+        if self.distortions_from not in ("queries", "memory"):
+            raise ValueError(
+                f"distortions_from must be 'queries' or 'memory', got {self.distortions_from!r}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         object.__setattr__(self, "distortions", _checked_names(self.distortions))
@@ -139,7 +148,7 @@ class Decoder(nn.Module):
         self.moe_scale = nn.Parameter(torch.tensor(0.1))
         self.head = nn.Linear(dim, 1)
         if config.distortions:
-            self.distortion_head = nn.Linear(dim, len(config.distortions))
+            self.distortion_head = _distortion_head(stage3_channels, config)
 
     def forward(self, stage3: Tensor, stage4: Tensor, need_weights: bool = False) -> DecoderOutput:
         """(B, C3, H3, W3), (B, C4, H4, W4) -> :class:`DecoderOutput`."""
@@ -160,16 +169,34 @@ class Decoder(nn.Module):
         return DecoderOutput(
             query_scores=self.head(tokens).squeeze(-1),
             routing=routing,
-            distortion_logits=self._tell_distortions(tokens.mean(1)),
+            distortion_logits=self._tell_distortions(tokens, cells),
             attention=torch.stack(attention, dim=1) if need_weights else None,
         )
 
-    def _tell_distortions(self, pooled: Tensor) -> Tensor:
-        """(B, C) -> (B, D)."""
+    def _tell_distortions(self, tokens: Tensor, cells: Tensor) -> Tensor:
+        """(B, Q, C), (B, C3, grid, grid) -> (B, D)."""
+        pooled = tokens.mean(1)
         if not self.config.distortions:
             return pooled[:, :0]
+        if self.config.distortions_from == "memory":
+            pooled = cell_statistics(cells)
         logits: Tensor = self.distortion_head(pooled)
         return logits
+
+
+def cell_statistics(cells: Tensor) -> Tensor:
+    """Mean and standard deviation over (B, C3, grid, grid) -> (B, 2 * C3)."""
+    variance = cells.var((2, 3), correction=0)
+    deviation = (variance + 1e-6).sqrt()  # whose slope at 0 is finite
+    return torch.cat([cells.mean((2, 3)), deviation], dim=1)
+
+
+def _distortion_head(stage3_channels: int, config: DecoderConfig) -> nn.Module:
+    count = len(config.distortions)
+    if config.distortions_from == "queries":
+        return nn.Linear(config.embed_dim, count)
+    hidden = nn.Linear(2 * stage3_channels, DISTORTION_WIDTH)
+    return nn.Sequential(hidden, nn.GELU(), nn.Linear(DISTORTION_WIDTH, count))
 
 
 def pool_to_grid(x: Tensor, grid: int) -> Tensor:

@@ -20,8 +20,10 @@ from PIL import Image
 from pyiqa.models.general_iqa_model import GeneralIQAModel
 
 from lifeiqa_plugin import allocator
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.host import forgetful_logger
+from lifeiqa_plugin.images.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 
@@ -121,6 +123,28 @@ def test_naming(run_main, dataset, checkpoint, tmp_path):
         "named right at 0.25, 0.5, 0.75: 75.0%, 75.0%, 75.0%" in printed
     )  # three generators of noise, one of blocking
     assert "largest strength on clean photos: median 0.88, 90 % below 0.88" in printed
+
+
+def test_train_naming(run_main, load, dataset, checkpoint, tmp_path):
+    """Scores stay as they are, and what it learnt from is learnt again from the same file."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("30.png", "31.png"):
+        (photos / name).symlink_to(dataset / name)
+    out = tmp_path / "named.safetensors"
+    printed = run_main("train_naming", checkpoint, photos, "-o", out, "--steps", 200)
+    assert "head trained on 38 images" in printed
+    before, after = (build_lifeiqa(pretrained_model_path=path) for path in (checkpoint, out))
+    x = torch.rand(1, 3, 48, 60)
+    torch.testing.assert_close(
+        after(x), before(x), atol=2e-3, rtol=0
+    )  # this one was not of half precision before
+    assert after.distortion_names == tuple(KINDS)
+    script = load("train_naming")
+    learnt = script.Seen(*torch.load(tmp_path / "named.statistics.pt"))
+    logits = after.decoder.distortion_head(learnt.statistics)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, learnt.targets)
+    assert loss < 0.25  # 0.69 for a new head
 
 
 def test_scale(run_main, checkpoint, tmp_path):

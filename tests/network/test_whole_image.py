@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lifeiqa_plugin.network.decoder import pool_to_grid
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 TINY = "test_efficientnet"
@@ -149,6 +150,30 @@ def test_distortions_are_told_from_the_mean_token():
     head = network.decoder.distortion_head
     expected = (seen["tokens"].mean(1) @ head.weight.T + head.bias).sigmoid()
     torch.testing.assert_close(details.distortions, expected)
+
+
+def test_distortions_are_told_from_the_memory():
+    """Mean and deviation of stage3's cells through two layers; the score sees nothing of it."""
+    network = tiny(distortions=["blur", "noise"], distortions_from="memory", whole_image=True)
+    x = torch.rand(2, 3, 80, 110)
+    with torch.no_grad():
+        stage3, _ = network.stages_of(network.normalised(x))
+        details = network(x, return_details=True)
+    cells = pool_to_grid(stage3, network.decoder.config.memory_grid).flatten(2)
+    statistics = torch.cat([cells.mean(2), cells.std(2, correction=0)], 1)
+    expected = network.decoder.distortion_head(statistics).sigmoid()
+    torch.testing.assert_close(
+        details.distortions, expected, atol=1e-4, rtol=0
+    )  # a deviation is sqrt(variance + 1e-6)
+    constant = torch.full((1, 3, 64, 64), 0.5)
+    network(constant, return_details=True).distortions.sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+def test_what_distortions_may_be_told_from():
+    message = "distortions_from must be 'queries' or 'memory', got 'image'"
+    with pytest.raises(ValueError, match=message):
+        tiny(distortions=["blur"], distortions_from="image")
 
 
 def test_a_network_without_distortions_has_no_second_head():

@@ -1,0 +1,163 @@
+"""Train the head that names distortions, and nothing else: every score stays as it is.
+
+    python tools/train_naming.py lifeiqa_plugin/checkpoints/lifeiqa.safetensors FOLDER [FOLDER ...] -o OUT
+
+The photos of the folders, clean ones, are shown as they are, in each of the 13 kinds of distortion, and in five pairs
+of kinds, at random sizes (shorter side 256 to 512) and severities (.12 to 1). From the mean and deviation of stage3's
+cells the head learns how much of each kind there is: 0, or .25 and .75 times the severity. They are computed once, and
+kept beside OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from lifeiqa_plugin.checkpoints.factory import build_network
+from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.images.kinds import KINDS
+from lifeiqa_plugin.images.reading import find_images, read_image
+from lifeiqa_plugin.network.crops import to_working_size
+from lifeiqa_plugin.network.decoder import cell_statistics, pool_to_grid
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+
+SIDES = (256, 512)
+MILDEST = 0.12
+PAIRS = 5
+"""Of kinds, for each photo."""
+
+NOISE = 0.2
+"""Of the statistics in training, in parts of their deviation."""
+
+
+class Seen(NamedTuple):
+    """What the head learns from."""
+
+    statistics: Tensor  # (N, 2 * C3)
+    targets: Tensor  # (N, D)
+
+
+def with_new_head(path: Path) -> tuple[LifeIQA, Card]:
+    """Build a checkpoint's network with a new head of the 13 kinds that looks at the memory."""
+    checkpoint = read_checkpoint(path)
+    if checkpoint.config is None or checkpoint.card is None:
+        raise SystemExit(
+            f"{path}: says nothing of its network; give a file that lifeiqa train wrote"
+        )
+    network = build_network(
+        {
+            "pretrained": False,
+            **checkpoint.config,
+            "distortions": list(KINDS),
+            "distortions_from": "memory",
+        }
+    )
+    old = {
+        name: value
+        for name, value in checkpoint.state_dict.items()
+        if "distortion_head" not in name
+    }
+    network.load_state_dict(old, strict=False)
+    return network.eval(), checkpoint.card
+
+
+def distorted(photo: Tensor, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Show (3, H, W) in all ways; returns images and their targets (D,)."""
+    generator = Generator().manual_seed(seed)
+    found = []
+    for number in range(1 + len(KINDS) + PAIRS):
+        image = reduced(photo, SIDES[0] + _random(generator) * (SIDES[1] - SIDES[0]))
+        if number > len(KINDS):
+            kinds = sorted(torch.randperm(len(KINDS), generator=generator)[:2].tolist())
+        else:
+            kinds = [number - 1] if number else []
+        target = torch.zeros(len(KINDS))
+        for kind in kinds:
+            generators = list(KINDS.values())[kind].generators
+            distort = generators[int(_random(generator) * len(generators))]
+            severity = MILDEST + (1 - MILDEST) * _random(generator)
+            image = distort(image, severity, generator)
+            target[kind] = 0.25 + 0.75 * severity
+        found.append((image, target))
+    return found
+
+
+def reduced(photo: Tensor, side: float) -> Tensor:
+    """Bring (3, H, W) to a shorter side, if it is larger."""
+    factor = int(side) / min(photo.shape[1:])
+    if factor >= 1:
+        return photo
+    size = [round(length * factor) for length in photo.shape[1:]]
+    return F.interpolate(photo[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+
+
+def _random(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+@torch.no_grad()
+def look(network: LifeIQA, photos: Sequence[str], seed: int) -> Seen:
+    """Compute what the head sees of all photos in all ways."""
+    statistics, targets = [], []
+    for number, path in enumerate(tqdm(photos, unit="photo")):
+        for image, target in distorted(read_image(path), seed + number):
+            x = to_working_size(image[None], network.crop_size, network.working_size)
+            stage3, _ = network.stages_of(network.normalised(x))
+            statistics.append(
+                cell_statistics(pool_to_grid(stage3, network.decoder.config.memory_grid))
+            )
+            targets.append(target)
+    return Seen(torch.cat(statistics), torch.stack(targets))
+
+
+def fit(head: nn.Sequential, seen: Seen, seed: int, steps: int) -> None:
+    """Fit the head by cross-entropy with soft targets; the scaling of its input becomes a part of it."""
+    torch.manual_seed(seed)
+    mean, deviation = seen.statistics.mean(0), seen.statistics.std(0) + 1e-4
+    inputs = (seen.statistics - mean) / deviation
+    optimiser = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(inputs), (128,))
+        noisy = inputs[rows] + NOISE * torch.randn_like(inputs[rows])
+        loss = F.binary_cross_entropy_with_logits(head(noisy), seen.targets[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    first = head[0]
+    first.weight.data = (first.weight.data / deviation).half().float()  # as it is kept
+    first.bias.data -= first.weight.data @ mean
+
+
+def main() -> None:
+    """Parse the command line, look, fit, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", help="of clean photos")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=1000)
+    args = parser.parse_args()
+    network, card = with_new_head(args.checkpoint)
+    kept = args.out.with_suffix(".statistics.pt")
+    if kept.is_file():
+        seen = Seen(*torch.load(kept))
+    else:
+        photos = [path for folder in args.folders for path in find_images(folder)]
+        seen = look(network, photos, args.seed)
+        torch.save(tuple(seen), kept)
+    fit(network.decoder.distortion_head, seen, args.seed, args.steps)
+    save_checkpoint(network, args.out, card, half=True)
+    print(f"{args.out}: head trained on {len(seen.targets)} images")
+
+
+if __name__ == "__main__":
+    main()
