@@ -33,8 +33,11 @@ MILDEST = 0.12
 PAIRS = 5
 """Of kinds, for each photo."""
 
-NOISE = 0.2
+NOISE = 0.3
 """Of the statistics in training, in parts of their deviation."""
+
+DROPOUT = 0.2
+"""Of the hidden units in training."""
 
 
 class Seen(NamedTuple):
@@ -122,12 +125,13 @@ def fit(head: nn.Sequential, seen: Seen, seed: int, steps: int) -> None:
     torch.manual_seed(seed)
     mean, deviation = seen.statistics.mean(0), seen.statistics.std(0) + 1e-4
     inputs = (seen.statistics - mean) / deviation
-    optimiser = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.1)
+    optimiser = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         rows = torch.randint(len(inputs), (128,))
         noisy = inputs[rows] + NOISE * torch.randn_like(inputs[rows])
-        loss = F.binary_cross_entropy_with_logits(head(noisy), seen.targets[rows])
+        hidden = F.dropout(head[:-1](noisy), DROPOUT)
+        loss = F.binary_cross_entropy_with_logits(head[-1](hidden), seen.targets[rows])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
