@@ -40,7 +40,7 @@ miss what is spoilt in the middle of a photo; the small ones find it, but alone 
 FLAW_WEIGHT = 0.2
 """What a distortion named with certainty in one place only takes off the map there."""
 
-DARK_WEIGHT = 0.5
+DARK_WEIGHT = 0.3
 """The same for ``dark``, on top: windows name it faintly, and their scores do not fall with it. With twice as much,
 shadows begin to count as flaws and other flaws are lost (see ``docs/explaining.md``)."""
 

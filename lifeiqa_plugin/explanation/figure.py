@@ -76,7 +76,11 @@ def _draw_maps(figure: SubFigure, explanation: Explanation, panels: int) -> None
         parse_math=False,
     )
     axes = iter(figure.subplots(1, panels, subplot_kw={"anchor": "N"}))
-    _show(next(axes), "image at its working size", explanation.image)
+    axis = next(axes)
+    shown = _show(axis, "image at its working size", explanation.image)
+    empty = _add_bar(figure, shown, axis, ticks=[])  # so that the image is as high as the maps
+    empty.solids.set_visible(False)
+    empty.outline.set_visible(False)
     low, high = quality_limits(explanation)
     axis = next(axes)
     shown = _show(axis, "quality", explanation.quality_map, cmap=SEQUENTIAL, vmin=low, vmax=high)
