@@ -36,7 +36,6 @@ from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
 from lifeiqa_plugin.explanation.dense import (
-    DARK_WEIGHT,
     by_ninth,
     distortion_maps,
     look_closely,
@@ -57,7 +56,8 @@ KINDS: dict[Distortion, tuple[str, ...]] = {
 }
 """What spoils a quarter, and the names under which the network may know it."""
 PARTS = ("quarters", "clean", "deletion", "mean", "sanity", "time")
-DARK_WEIGHTS = (0.0, DARK_WEIGHT, 1.0, 2.0)
+DARK_WEIGHTS = (0.0, 0.3, 1.0, 2.0)
+"""What ``dark`` takes off the quality map beside its share of ``FLAW_WEIGHT``; 0 is what ``explain`` does."""
 CELL = 32
 WAY = 10
 """Steps in which all cells are deleted."""
@@ -106,10 +106,11 @@ class Maps(NamedTuple):
 def maps_of(network: LifeIQA, x: Tensor) -> Maps:
     """Return the maps of an image (1, 3, H, W), and nothing else of its explanation."""
     views, shape = look_closely(network, x), x.shape[-2:]
-    named = dict(zip(network.distortion_names, distortion_maps(views, *shape), strict=True))
-    quality = quality_map(views, named, *shape)
+    flaws = distortion_maps(views, *shape)
+    quality = quality_map(views, flaws, *shape)
+    named = dict(zip(network.distortion_names, flaws, strict=True))
     dark = named["dark"] - named["dark"].mean()
-    return Maps([quality + (DARK_WEIGHT - weight) * dark for weight in DARK_WEIGHTS], named)
+    return Maps([quality - weight * dark for weight in DARK_WEIGHTS], named)
 
 
 def spoil_a_quarter(

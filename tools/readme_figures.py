@@ -46,7 +46,9 @@ def screenshot(photos: Path, browser: str) -> Image.Image:
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         with Image.open(picture) as image:
-            return image.convert("RGB").crop((0, 0, 1280, 860))  # the page is less high than its window
+            return image.convert("RGB").crop(
+                (0, 0, 1280, 860)
+            )  # the page is less high than its window
 
 
 def main() -> None:

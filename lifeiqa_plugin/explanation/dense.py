@@ -10,7 +10,7 @@ Letters in shapes: R and S rows and columns of windows, D distortions, E experts
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +39,6 @@ miss what is spoilt in the middle of a photo; the small ones find it, but alone 
 
 FLAW_WEIGHT = 0.2
 """What a distortion named with certainty in one place only takes off the map there."""
-
-DARK_WEIGHT = 0.3
-"""The same for ``dark``, on top: windows name it faintly, and their scores do not fall with it. With twice as much,
-shadows begin to count as flaws and other flaws are lost (see ``docs/explaining.md``)."""
 
 OVERLAP = 4
 """Crops of a backbone of fixed size begin a quarter of their side apart."""
@@ -144,26 +140,23 @@ def distortion_maps(views: Sequence[Windows], height: int, width: int) -> Floats
     return _mean(views, [spread(view, view.distortions, height, width) for view in views])
 
 
-def quality_map(
-    views: Sequence[Windows], distortions: Mapping[str, Floats], height: int, width: int
-) -> Floats:
+def quality_map(views: Sequence[Windows], distortions: Floats, height: int, width: int) -> Floats:
     """Return the quality (H, W) of each place, in units of the score.
 
-    It is the mean score of the windows, lower where a distortion is named more firmly than on average over the image,
-    and higher where less. So a flaw of the whole image changes nothing, and the mean stays that of the scores.
+    It is the mean score of the windows, lower by up to ``FLAW_WEIGHT`` where a distortion is named more firmly than on
+    average over the image, and higher where less. So a flaw of the whole image changes nothing, and the mean stays that
+    of the scores.
 
     Args:
         views: of the image.
-        distortions: name -> its map (H, W), as :func:`distortion_maps` gives them.
+        distortions: what :func:`distortion_maps` gives of them, (D, H, W).
         height: of the image.
         width: of the image.
     """
     quality = _mean(views, [spread(view, view.scores, height, width) for view in views])
-    if distortions:
-        flaw = FLAW_WEIGHT * np.max(list(distortions.values()), axis=0)
-        if "dark" in distortions:
-            flaw += DARK_WEIGHT * distortions["dark"]
-        quality -= flaw - flaw.mean()
+    if len(distortions):
+        flaw = distortions.max(0)
+        quality -= np.float32(FLAW_WEIGHT) * (flaw - flaw.mean())
     return quality
 
 

@@ -174,8 +174,7 @@ def explain(
         if attribution_steps:
             attribution = integrated_gradients(network, x, attribution_steps).numpy(force=True)
     height, width = x.shape[-2:]
-    named = distortion_maps(views, height, width)
-    flaws = dict(zip(network.distortion_names, named, strict=True))
+    flaws = distortion_maps(views, height, width)
     quality = quality_map(views, flaws, height, width)
     return Explanation(
         name=name or (Path(image).name if isinstance(image, str | Path) else "image"),
@@ -187,7 +186,7 @@ def explain(
             zip(network.distortion_names, output.distortions[0].tolist(), strict=True)
         ),
         quality_map=quality if network.score_range is None else quality.clip(*network.score_range),
-        distortion_maps=named,
+        distortion_maps=flaws,
         attention=attention_to_pixels(
             output.attention[0], output.crop_offsets, output.crop_shape, (height, width)
         ),
