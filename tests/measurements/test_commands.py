@@ -103,6 +103,27 @@ def test_ladders(run_main, dataset, checkpoint, tmp_path):
     assert (tmp_path / "failures.png").is_file()
 
 
+def test_naming(run_main, dataset, checkpoint, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "30.png").symlink_to(dataset / "30.png")
+    with pytest.raises(SystemExit, match="this model names no distortions"):
+        run_main("naming", photos, "--checkpoint", checkpoint)
+    network = LifeIQA(**read_checkpoint(checkpoint).config | {"distortions": ["noise", "blocking"]})
+    torch.nn.init.zeros_(network.decoder.distortion_head.weight)
+    network.decoder.distortion_head.bias.data = torch.tensor([2.0, -2.0])  # all is noise
+    save_checkpoint(network, tmp_path / "names.safetensors", Card("nothing", "none"))
+    named = ("--side", 40, "--checkpoint", tmp_path / "names.safetensors")
+    printed = run_main("naming", photos, *named)
+    assert "; 1 photos, seed 0" in printed
+    assert re.search(r"^\| noise +\| 0\.500 +\| 100% +\| +\|", printed, re.MULTILINE)
+    assert re.search(r"^\| blocking +\| 0\.500 +\| 0% +\| noise 1 +\|", printed, re.MULTILINE)
+    assert (
+        "named right at 0.25, 0.5, 0.75: 75.0%, 75.0%, 75.0%" in printed
+    )  # three generators of noise, one of blocking
+    assert "largest strength on clean photos: median 0.88, 90 % below 0.88" in printed
+
+
 def test_scale(run_main, checkpoint, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "large.png")
