@@ -25,6 +25,7 @@ from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpo
 from lifeiqa_plugin.host import forgetful_logger
 from lifeiqa_plugin.images.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.page import embed
 from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 
 pytestmark = pytest.mark.slow
@@ -357,3 +358,17 @@ def test_train_models(run_main, load, monkeypatch, dataset, tmp_path):
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
     moved = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
     assert moved == {"backbone", "decoder"}
+
+
+def test_report_page(run_main, browser, tmp_path):
+    select = '<select id="sort"><option value="a">worst first</option></select>'
+    page = tmp_path / "report.html"
+    page.write_text(
+        embed(
+            f"{select}<script>const byId = id => document.getElementById(id);</script>", {}, "page"
+        )
+    )
+    printed = run_main("report_page", page, "--rounds", 1)
+    assert "report.html: 0.0 MB, 1 rounds" in printed
+    assert re.search(r"^first paint: \d+\.\d\d s, at most", printed, re.MULTILINE)
+    assert re.search(r"^sort, worst first: \d+\.\d\d s", printed, re.MULTILINE)
