@@ -33,10 +33,13 @@ MILDEST = 0.12
 PAIRS = 5
 """Of kinds, for each photo."""
 
-NOISE = 0.3
+CLEAN_WEIGHT = 10.0
+"""How much oftener than a distorted image a clean one is drawn: nothing should be named where nothing is."""
+
+NOISE = 0.5
 """Of the statistics in training, in parts of their deviation."""
 
-DROPOUT = 0.2
+DROPOUT = 0.3
 """Of the hidden units in training."""
 
 
@@ -127,8 +130,10 @@ def fit(head: nn.Sequential, seen: Seen, seed: int, steps: int) -> None:
     inputs = (seen.statistics - mean) / deviation
     optimiser = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    is_clean = seen.targets.sum(1) == 0
+    chances = torch.ones(len(inputs)) + (CLEAN_WEIGHT - 1) * is_clean
     for _ in range(steps):
-        rows = torch.randint(len(inputs), (128,))
+        rows = torch.multinomial(chances, 128, replacement=True)
         noisy = inputs[rows] + NOISE * torch.randn_like(inputs[rows])
         hidden = F.dropout(head[:-1](noisy), DROPOUT)
         loss = F.binary_cross_entropy_with_logits(head[-1](hidden), seen.targets[rows])

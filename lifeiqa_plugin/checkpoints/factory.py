@@ -44,11 +44,11 @@ DEFAULT = "default"
 
 BUNDLED = {
     DEFAULT: Bundled(
-        "lifeiqa.safetensors", "aad469155fa3f04006b1157860c76562f956f334ac8db7ca7c771ae06ef8d077"
+        "lifeiqa.safetensors", "87f0e8e889b00182b4b3748bbf283dbf2dcd2bee27c6074113e4090f017683e4"
     ),
     "biq2021": Bundled(
         "lifeiqa-biq2021.safetensors",
-        "22458f6116297e6bb99d5a9bafc7cbd0dfe9a94bb1ce4a66ac81e3db5c311359",
+        "ffb75bc58cf2c3a97c69e6b4a5b08afdd2d31bd0658cbf62a1888700c98e1689",
     ),
 }
 """What ``pretrained`` may name; True is the default one."""
