@@ -89,16 +89,9 @@ def compare_opinions(names: list[str], option_file: Path | None) -> str:
         low, high = interval(np.array(gains))
         off = np.abs(full - rounded)
         agreement = correlations(full, rounded)["srcc"]
-        rows.append(
-            [
-                f"{dataset.name}, {len(mos)}",
-                *(f"{value:.4f}" for value in both),
-                f"{both[1] - both[0]:+.4f} ({low:+.4f} - {high:+.4f})",
-                f"{np.median(off):.4f}, {off.max():.4f}",
-                f"{agreement:.4f}",
-            ]
-        )
-        print(" | ".join(rows[-1]), flush=True)
+        row = [f"{dataset.name}, {len(mos)}", *(f"{value:.4f}" for value in both)]
+        row.append(f"{both[1] - both[0]:+.4f} ({low:+.4f} to {high:+.4f})")
+        rows.append([*row, f"{np.median(off):.4f}, {off.max():.4f}", f"{agreement:.4f}"])
     header = ["dataset, images", "SRCC float32", "8 bits", "difference (95 %)"]
     return markdown_table([*header, "scores differ: median, most", "SRCC of both"], rows)
 

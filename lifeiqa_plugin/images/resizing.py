@@ -70,7 +70,8 @@ def _resample(
     """
     resampled = np.zeros((new_length, 0), np.float32)
     for part in _parts(length, new_length, STRIP):
-        strip = read(part.start, part.stop).astype(np.float32).reshape(part.stop - part.start, -1)
+        strip = np.ascontiguousarray(read(part.start, part.stop), np.float32)
+        strip = strip.reshape(part.stop - part.start, -1)
         if part.start == 0:
             resampled = np.zeros((new_length, strip.shape[1]), np.float32)
         resampled[part.first : part.last] += part.weights @ strip
