@@ -115,7 +115,7 @@ def decode_resized(
     loaded = _load(source, at_least, max_pixels)
     height, width = working_shape(loaded.height, loaded.width)
     stored = (width, height) if loaded.orientation >= TRANSPOSED else (height, width)
-    planes = resize(loaded.pixels, stored)
+    planes = resize(loaded.pixels, stored, loaded.shrunk)
     turned = orient(planes.transpose(1, 2, 0), loaded.orientation).transpose(2, 0, 1)
     return Decoded(np.ascontiguousarray(turned), loaded.height, loaded.width)
 
@@ -127,6 +127,7 @@ class _Loaded(NamedTuple):
     orientation: int
     height: int
     width: int
+    shrunk: int = 1  # how many of the file's pixels, to a side, the decoder made one of
 
 
 def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
@@ -150,11 +151,14 @@ def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
         reopen = None if isinstance(source, Image.Image) else lambda: open_image(source)
         pixels = to_srgb(image, reopen)
         orientation = orientation_of(image)
+    shrunk = 1
     if at_least is None:
         height, width = shape_of(pixels)
+    else:
+        shrunk = round(height / shape_of(pixels)[0])
     if orientation >= TRANSPOSED:
         height, width = width, height
-    return _Loaded(pixels, orientation, height, width)
+    return _Loaded(pixels, orientation, height, width, shrunk)
 
 
 def read_image(source: Source) -> torch.Tensor:

@@ -43,6 +43,23 @@ def test_strips_do_not_show(monkeypatch):
     np.testing.assert_allclose(resize(pixels, (200, 160)), whole, atol=3e-7)
 
 
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_what_a_decoder_averaged_is_made_sharp_again(factor):
+    """Of a slow wave; what is left is that coarser pixels sample the kernel in other places."""
+    x = np.arange(960)
+    wave = 0.5 + 0.4 * np.sin(x[:, None] / (3 * factor)) * np.cos(x / (4 * factor))
+    pixels = np.repeat(wave[..., None], 3, axis=2).astype(np.float32)
+    parts = pixels.reshape(960 // factor, factor, 960 // factor, factor, 3)
+    averaged = parts.mean((1, 3))
+    shape = (480 // factor, 400 // factor)
+    inner = (slice(None), slice(6, -6), slice(6, -6))
+    wanted = resize(pixels, shape)[inner]
+    blurred = np.abs(resize(averaged, shape)[inner] - wanted).max()
+    restored = np.abs(resize(averaged, shape, factor)[inner] - wanted).max()
+    assert blurred > 0.002
+    assert restored < blurred / 3
+
+
 def test_an_image_that_fits_is_not_touched():
     pixels = RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)
     np.testing.assert_array_equal(
