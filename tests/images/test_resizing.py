@@ -51,7 +51,7 @@ def test_what_a_decoder_averaged_is_made_sharp_again(factor):
     pixels = np.repeat(wave[..., None], 3, axis=2).astype(np.float32)
     parts = pixels.reshape(960 // factor, factor, 960 // factor, factor, 3)
     averaged = parts.mean((1, 3))
-    shape = (480 // factor, 400 // factor)
+    shape = (240 // factor, 200 // factor)
     inner = (slice(None), slice(6, -6), slice(6, -6))
     wanted = resize(pixels, shape)[inner]
     blurred = np.abs(resize(averaged, shape)[inner] - wanted).max()
