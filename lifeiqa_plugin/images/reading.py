@@ -78,7 +78,7 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
 
     Args:
         source: see ``Source``. A file is read from where it stands.
-        at_least: let the JPEG decoder halve the image as long as its shorter side has so many pixels; None for never.
+        at_least: let the JPEG decoder shrink the image as long as its shorter side has so many pixels; None for never.
         max_pixels: more are refused.
 
     Raises:

@@ -53,7 +53,7 @@ class Recipe:
 
     Attributes:
         working_shape: (height, width) of an image -> the shape at which it is scored.
-        exact: False lets the JPEG decoder halve large images.
+        exact: False lets the JPEG decoder shrink large images.
         max_pixels: images with more are refused.
     """
 
