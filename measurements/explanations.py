@@ -4,7 +4,10 @@
     python measurements/explanations.py FOLDER                       photos of a folder, clean ones
     python measurements/explanations.py FOLDER --varied FOLDER2      and photos of all qualities for the map's mean
 
-- quarters: a quarter of the photo is spoilt, in a corner or anywhere; is the lowest value of the map inside?
+- quarters: a quarter of the photo is spoilt, in a corner or anywhere; is the lowest value of the quality map inside,
+  and the highest of the map of its own distortion (see ``KINDS``)? The first also for other weights of darkness.
+- clean: the price of that on unspoilt photos: how often is the worst place where the photo is darkest, and how often
+  does the sentence give a distortion a place?
 - deletion: 32 x 32 cells are replaced by blurred ones, those first that the attribution names; how far does the score
   move, on average over the way, against a plain gradient and a random order? Farther is better.
 - mean: rank correlation of the map's mean with the score.
@@ -16,6 +19,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,20 +29,35 @@ import torch.nn.functional as F
 from measuring import ROOT, conditions, markdown_table, median_ratio
 from scipy.stats import spearmanr
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
-from lifeiqa_plugin.explanation.dense import look_closely, quality_map
+from lifeiqa_plugin.explanation.dense import (
+    by_ninth,
+    distortion_maps,
+    look_closely,
+    quality_map,
+)
 from lifeiqa_plugin.explanation.explain import explain
-from lifeiqa_plugin.images.distortions import blur, darken, jpeg, noise
+from lifeiqa_plugin.explanation.words import find_local_flaw
+from lifeiqa_plugin.images.distortions import Distortion, blur, darken, jpeg, noise
 from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
-KINDS = (blur, noise, jpeg, darken)
-PARTS = ("quarters", "deletion", "mean", "sanity", "time")
+KINDS: dict[Distortion, tuple[str, ...]] = {
+    blur: ("blur", "motion blur"),
+    noise: ("noise", "impulse noise"),
+    jpeg: ("blocking", "ringing"),
+    darken: ("dark",),
+}
+"""What spoils a quarter, and the names under which the network may know it."""
+PARTS = ("quarters", "clean", "deletion", "mean", "sanity", "time")
+DARK_WEIGHTS = (0.0, 0.3, 1.0, 2.0)
+"""What ``dark`` takes off the quality map beside its share of ``FLAW_WEIGHT``; 0 is what ``explain`` does."""
 CELL = 32
 WAY = 10
 """Steps in which all cells are deleted."""
@@ -59,6 +78,11 @@ class Quarter(NamedTuple):
             and self.left <= column < self.left + self.width
         )
 
+    def holds_lowest(self, values: np.ndarray) -> bool:
+        """Whether the lowest value of a map is inside."""
+        row, column = divmod(int(values.argmin()), values.shape[1])
+        return self.holds(row, column)
+
 
 def find_photos(folder: Path, count: int) -> list[Path]:
     """Return the clean photos ``*_0_clean.*`` of a folder, or all where there are none; of many, evenly spaced ones."""
@@ -72,14 +96,26 @@ def read_working(network: LifeIQA, path: Path) -> Tensor:
     return to_working_size(read_image(path)[None], network.crop_size, network.working_size)
 
 
-def map_of(network: LifeIQA, x: Tensor) -> np.ndarray:
-    """Return the quality map (H, W) of ``explain``, and nothing else of it."""
-    return quality_map(look_closely(network, x), x.shape[-2], x.shape[-1])
+class Maps(NamedTuple):
+    """What ``explain`` says of each place."""
+
+    quality: list[np.ndarray]  # (H, W) for each of DARK_WEIGHTS
+    distortions: dict[str, np.ndarray]  # (H, W) by name
+
+
+def maps_of(network: LifeIQA, x: Tensor) -> Maps:
+    """Return the maps of an image (1, 3, H, W), and nothing else of its explanation."""
+    views, shape = look_closely(network, x), x.shape[-2:]
+    flaws = distortion_maps(views, *shape)
+    quality = quality_map(views, flaws, *shape)
+    named = dict(zip(network.distortion_names, flaws, strict=True))
+    dark = named["dark"] - named["dark"].mean()
+    return Maps([quality - weight * dark for weight in DARK_WEIGHTS], named)
 
 
 def spoil_a_quarter(
     x: Tensor, case: int, severity: float, anywhere: bool
-) -> tuple[Tensor, Quarter, str]:
+) -> tuple[Tensor, Quarter, Distortion]:
     """Spoil a quarter of (1, 3, H, W), in a corner or anywhere, with the kind and at the place of a case's number."""
     generator = torch.Generator().manual_seed(case)
     height, width = x.shape[-2] // 2, x.shape[-1] // 2
@@ -90,26 +126,53 @@ def spoil_a_quarter(
     else:
         is_low, is_right = torch.randint(2, (2,), generator=generator).tolist()
         top, left = is_low * lowest, is_right * rightmost
-    distort = KINDS[case % len(KINDS)]
+    distort = list(KINDS)[case % len(KINDS)]
     place = np.s_[0, :, top : top + height, left : left + width]
     spoilt = x.clone()
     spoilt[place] = distort(x[place], severity, generator)
-    return spoilt, Quarter(top, left, height, width), distort.__name__
+    return spoilt, Quarter(top, left, height, width), distort
+
+
+OWN_MAP = "its distortion's map"
 
 
 def find_quarters(
     network: LifeIQA, photos: list[Path], cases: int, severity: float, anywhere: bool
-) -> dict[str, list[bool]]:
-    """Return for each kind in which cases the lowest value of the map is inside of the spoilt quarter."""
-    hits: dict[str, list[bool]] = {distort.__name__: [] for distort in KINDS}
+) -> dict[str, dict[str, list[bool]]]:
+    """Return for each map and kind in which cases the map's worst value is inside of the spoilt quarter."""
+    names = [OWN_MAP, *(f"quality, dark {weight}" for weight in DARK_WEIGHTS)]
+    hits = {name: {kind.__name__: [] for kind in KINDS} for name in names}
     for case in tqdm(range(cases), desc="anywhere" if anywhere else "corners"):
         # Photos and kinds in turn, so that each photo meets each kind.
         x = read_working(network, photos[case // len(KINDS) % len(photos)])
-        spoilt, quarter, kind = spoil_a_quarter(x, case, severity, anywhere)
-        values = map_of(network, spoilt)
-        row, column = divmod(int(values.argmin()), values.shape[1])
-        hits[kind].append(quarter.holds(row, column))
+        spoilt, quarter, distort = spoil_a_quarter(x, case, severity, anywhere)
+        maps = maps_of(network, spoilt)
+        own = np.max([maps.distortions[name] for name in KINDS[distort]], axis=0)
+        for name, values in zip(names, [-own, *maps.quality], strict=True):
+            hits[name][distort.__name__].append(quarter.holds_lowest(values))
     return hits
+
+
+def look_at_clean_photos(network: LifeIQA, photos: list[Path]) -> dict[str, list[bool]]:
+    """Return of which unspoilt photos something is said that would rather not be."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for path in tqdm(photos, desc="clean"):
+        x = read_working(network, path)
+        maps = maps_of(network, x)
+        light = gaussian_blur(x.mean(1), 65, 16.0)[0].numpy()
+        for weight, quality in zip(DARK_WEIGHTS, maps.quality, strict=True):
+            at_worst = light.flat[quality.argmin()]
+            name = f"dark {weight}: worst point in the darkest"
+            found[f"{name} tenth (by chance 10%)"].append(bool((light < at_worst).mean() < 0.1))
+            found[f"{name} quarter (by chance 25%)"].append(bool((light < at_worst).mean() < 0.25))
+            is_darkest = by_ninth(quality).argmin() == by_ninth(light).argmin()
+            found[f"dark {weight}: worst ninth is the darkest (by chance 11%)"].append(
+                bool(is_darkest)
+            )
+        local = find_local_flaw(list(maps.distortions), np.stack(list(maps.distortions.values())))
+        found["a distortion has a place in the sentence"].append(local is not None)
+        found["it is dark"].append(local is not None and local.name == "dark")
+    return found
 
 
 def cells(values: Tensor) -> Tensor:
@@ -164,7 +227,7 @@ def map_mean_correlation(network: LifeIQA, photos: list[Path]) -> float:
         x = read_working(network, path)
         with torch.no_grad():
             scores.append(network(x).item())
-        means.append(map_of(network, x).mean())
+        means.append(maps_of(network, x).quality[0].mean())  # the weights leave the mean as it is
     return float(spearmanr(scores, means).statistic)
 
 
@@ -234,6 +297,10 @@ def main() -> None:
         for anywhere in (False, True):
             hits = find_quarters(network, photos, args.cases, args.severity, anywhere)
             print_quarters(hits, "spoilt quarter, " + ("anywhere" if anywhere else "in a corner"))
+    if "clean" in args.parts:
+        found = look_at_clean_photos(network, photos)
+        rows = [[what, f"{np.mean(cases):.0%}", str(len(cases))] for what, cases in found.items()]
+        print(markdown_table(["unspoilt photos", "share", "photos"], rows), "\n")
     if "deletion" in args.parts:
         print_deletion(compare_deletion(network, find_photos(args.folder, args.deletions)))
     if "mean" in args.parts:
@@ -248,11 +315,15 @@ def main() -> None:
         print(markdown_table(["what", "times one score"], rows))
 
 
-def print_quarters(hits: dict[str, list[bool]], title: str) -> None:
-    """Print the share of cases in which the map was right, by kind and in all."""
-    together = hits | {"all": [hit for found in hits.values() for hit in found]}
-    rows = [[kind, f"{np.mean(found):.0%}", str(len(found))] for kind, found in together.items()]
-    print(markdown_table([title, "lowest value inside", "cases"], rows), "\n")
+def print_quarters(hits: dict[str, dict[str, list[bool]]], title: str) -> None:
+    """Print the share of cases in which each map was right, by kind and in all."""
+    rows = []
+    for name, by_kind in hits.items():
+        together = [hit for found in by_kind.values() for hit in found]
+        shares = [f"{np.mean(found):.0%}" for found in [*by_kind.values(), together]]
+        rows.append([name, *shares, str(len(together))])
+    kinds = [kind.__name__ for kind in KINDS]
+    print(markdown_table([title, *kinds, "all", "cases"], rows), "\n")
 
 
 def print_deletion(areas: dict[str, list[float]]) -> None:

@@ -25,9 +25,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def save_small(image: Image.Image, path: Path) -> None:
-    """Write an image of at most 1280 pixels in 256 colours."""
+    """Write an image of at most 1280 pixels in 256 colours, dithered so that smooth maps have no steps."""
     image.thumbnail((1280, 1280), Image.Resampling.LANCZOS)
-    image.convert("RGB").quantize(256).save(path, optimize=True)
+    image = image.convert("RGB")
+    palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    image.quantize(palette=palette).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -39,12 +41,14 @@ def screenshot(photos: Path, browser: str) -> Image.Image:
             raise SystemExit("no report was written")
         command = [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-            f"--user-data-dir={folder}/profile", "--window-size=1280,860",
+            f"--user-data-dir={folder}/profile", "--window-size=1280,1000",
             "--virtual-time-budget=4000", f"--screenshot={picture}", page.as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         with Image.open(picture) as image:
-            return image.convert("RGB")
+            return image.convert("RGB").crop(
+                (0, 0, 1280, 860)
+            )  # the page is less high than its window
 
 
 def main() -> None:

@@ -30,9 +30,10 @@ class View(NamedTuple):
 
     scale: float  # of the image, 1 is its working size
     window: int  # side in cells of the last stage
+    weight: float = 1.0  # in the maps
 
 
-VIEWS = (View(1.0, 5), View(1.5, 3))
+VIEWS = (View(1.0, 5, 3.0), View(1.5, 3, 1.0))
 """Windows of 160 and of 64 pixels of the working size, where a cell is 32. The large ones follow the score, but alone
 miss what is spoilt in the middle of a photo; the small ones find it, but alone take calm places for bad ones."""
 
@@ -52,6 +53,7 @@ class Windows(NamedTuple):
     tops: list[int]  # R, in pixels
     lefts: list[int]  # S, in pixels
     shape: tuple[int, int]  # (height, width) of a window in pixels
+    weight: float = 1.0  # in the maps
 
 
 @torch.no_grad()
@@ -69,7 +71,7 @@ def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
     if view.scale != 1:
         enlarged = [round(view.scale * length) for length in shape]
         x = F.interpolate(x, enlarged, mode="bicubic", antialias=True).clamp(0, 1)
-    stage3, stage4 = _features(network, x)
+    stage3, stage4 = network.stages_of(network.normalised(x))
     rows, columns = stage4.shape[-2:]
     scale = round(stage3.shape[-1] / columns)  # cells of stage3 in one of stage4, 2 as a rule
     height, width = min(view.window, rows), min(view.window, columns)
@@ -93,6 +95,7 @@ def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
         [round(top * cell_height) for top in tops],
         [round(left * cell_width) for left in lefts],
         (round(height * cell_height), round(width * cell_width)),
+        view.weight,
     )
 
 
@@ -103,9 +106,8 @@ def _score_crops(network: LifeIQA, x: Tensor) -> Windows:
     judged = []
     for top in tops:
         row = torch.cat([x[..., top : top + side, left : left + side] for left in lefts])
-        judged += [
-            _decode(network, *_features(network, chunk)) for chunk in row.split(network.chunk_size)
-        ]
+        for chunk in row.split(network.chunk_size):
+            judged.append(_decode(network, *network.stages_of(network.normalised(chunk))))
     scores, distortions, gates = (np.concatenate(parts) for parts in zip(*judged, strict=True))
     grid = (len(tops), len(lefts))
     return Windows(
@@ -124,14 +126,6 @@ def _even_steps(room: int, step: int) -> list[int]:
     return [round(i * room / max(count, 1)) for i in range(count + 1)]
 
 
-def _features(network: LifeIQA, x: Tensor) -> tuple[Tensor, Tensor]:
-    x = ((x - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
-    stage3, stage4 = network.backbone(x)
-    if getattr(network.backbone, "output_fmt", None) == "NHWC":
-        return stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2)
-    return stage3, stage4
-
-
 def _decode(network: LifeIQA, stage3: Tensor, stage4: Tensor) -> tuple[Floats, Floats, Floats]:
     """Return the scores (N,), distortions (N, D) and gates (N, E) of N windows."""
     output = network.decoder(stage3, stage4)
@@ -141,25 +135,34 @@ def _decode(network: LifeIQA, stage3: Tensor, stage4: Tensor) -> tuple[Floats, F
     return scores.numpy(force=True), distortions.numpy(force=True), gates.numpy(force=True)
 
 
-def quality_map(views: list[Windows], height: int, width: int) -> Floats:
+def distortion_maps(views: Sequence[Windows], height: int, width: int) -> Floats:
+    """Return how firmly each distortion is named at each place, (D, H, W) in 0 .. 1."""
+    return _mean(views, [spread(view, view.distortions, height, width) for view in views])
+
+
+def quality_map(views: Sequence[Windows], distortions: Floats, height: int, width: int) -> Floats:
     """Return the quality (H, W) of each place, in units of the score.
 
     It is the mean score of the windows, lower by up to ``FLAW_WEIGHT`` where a distortion is named more firmly than on
     average over the image, and higher where less. So a flaw of the whole image changes nothing, and the mean stays that
     of the scores.
+
+    Args:
+        views: of the image.
+        distortions: what :func:`distortion_maps` gives of them, (D, H, W).
+        height: of the image.
+        width: of the image.
     """
-    scores = _mean([spread(windows, windows.scores, height, width) for windows in views])
-    if views[0].distortions.shape[-1] == 0:
-        return scores
-    distortions = _mean([spread(windows, windows.distortions, height, width) for windows in views])
-    flaw = distortions.max(0)
-    quality: Floats = scores - np.float32(FLAW_WEIGHT) * (flaw - flaw.mean())
+    quality = _mean(views, [spread(view, view.scores, height, width) for view in views])
+    if len(distortions):
+        flaw = distortions.max(0)
+        quality -= np.float32(FLAW_WEIGHT) * (flaw - flaw.mean())
     return quality
 
 
-def _mean(maps: list[Floats]) -> Floats:
-    mean: Floats = np.mean(maps, axis=0, dtype=np.float32)
-    return mean
+def _mean(views: Sequence[Windows], maps: list[Floats]) -> Floats:
+    mean: Floats = np.average(maps, axis=0, weights=[view.weight for view in views])
+    return mean.astype(np.float32)
 
 
 def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:
@@ -180,6 +183,13 @@ def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:
             total[place] += values[i, j][..., None, None] * fitting
             weights[place] += fitting
     return (total / weights).astype(np.float32, copy=False)
+
+
+def by_ninth(maps: Floats) -> NDArray[np.float64]:
+    """Average maps (..., H, W) over a grid of 3 x 3 places, (..., 9) row by row."""
+    rows = np.array_split(maps, 3, axis=-2)
+    parts = [part for row in rows for part in np.array_split(row, 3, axis=-1)]
+    return np.stack([part.mean((-2, -1), dtype=np.float64) for part in parts], axis=-1)
 
 
 def _hann(length: int) -> Floats:

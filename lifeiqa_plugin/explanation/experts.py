@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lifeiqa_plugin.explanation.dense import VIEWS, attention_to_pixels, spread
+from lifeiqa_plugin.explanation.dense import VIEWS, attention_to_pixels, by_ninth, spread
 from lifeiqa_plugin.explanation.explain import evaluating, look
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -57,19 +57,12 @@ def use_of(network: LifeIQA, image: Tensor) -> Use:
         output.attention[0, :, -1:], output.crop_offsets, output.crop_shape, shape
     )[0]
     gates = spread(windows, windows.gates, *shape)
-    places = _by_place(attention)
+    places = by_ninth(attention)
     return Use(
         output.gates[0].double().mean(0).numpy(force=True),
         places / places.sum(1, keepdims=True),
-        _by_place(gates).T,
+        by_ninth(gates).T,
     )
-
-
-def _by_place(maps: NDArray[np.float32]) -> Doubles:
-    """Average (K, H, W) over the places, (K, P)."""
-    rows = np.array_split(maps.astype(np.float64), 3, axis=1)
-    cells = [part.mean((1, 2)) for row in rows for part in np.array_split(row, 3, axis=2)]
-    return np.stack(cells, axis=1)
 
 
 @dataclass(frozen=True)

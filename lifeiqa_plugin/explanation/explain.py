@@ -27,20 +27,23 @@ from lifeiqa_plugin.explanation.dense import (
     View,
     Windows,
     attention_to_pixels,
+    distortion_maps,
     look_closely,
     quality_map,
     spread,
 )
-from lifeiqa_plugin.explanation.words import describe
+from lifeiqa_plugin.explanation.words import LocalFlaw, describe, find_local_flaw
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 
-ARRAYS = ("quality_map", "attention", "attribution", "expert_share", "expert_map")
+ARRAYS = (
+    "quality_map", "distortion_maps", "attention", "attribution", "expert_share", "expert_map",
+)  # fmt: skip
 """What ``arrays.npz`` holds, beside the image; the shapes are those of :class:`Explanation`."""
 
-SPARSE = ("attention", "expert_map")
+SPARSE = ("distortion_maps", "attention", "expert_map")
 """Those that are saved at every fourth pixel, being smooth and many."""
 
 
@@ -60,6 +63,8 @@ class Explanation:
     """Name -> strength in 0 .. 1; empty if the network names none."""
     quality_map: Floats
     """(H, W), in units of the score."""
+    distortion_maps: Floats
+    """(D, H, W), how firmly each of ``distortions`` is named at each place, 0 .. 1."""
     attention: Floats
     """(L, Q, H, W); 1 where a query looks as much as if it looked everywhere alike."""
     attribution: Floats | None
@@ -70,11 +75,16 @@ class Explanation:
     """(E, H, W), the same by region, mean over the queries."""
 
     @cached_property
+    def local_flaw(self) -> LocalFlaw | None:
+        """The distortion that one part of the image has far more of than the rest, if there is one."""
+        return find_local_flaw(list(self.distortions), self.distortion_maps)
+
+    @cached_property
     def sentence(self) -> str:
         """What is wrong and where, in one sentence."""
         extent = np.ptp(self.image.astype(int), axis=(0, 1))
         is_flat = int(extent.max()) <= 1  # resizing may round one colour to two
-        return describe(self.distortions, self.quality_map, self.std, is_flat)
+        return describe(self.distortions, self.local_flaw, self.quality_map, self.std, is_flat)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write ``figure.png``, ``figure.svg``, ``arrays.npz`` and, last, ``manifest.json``.
@@ -164,7 +174,8 @@ def explain(
         if attribution_steps:
             attribution = integrated_gradients(network, x, attribution_steps).numpy(force=True)
     height, width = x.shape[-2:]
-    quality = quality_map(views, height, width)
+    flaws = distortion_maps(views, height, width)
+    quality = quality_map(views, flaws, height, width)
     return Explanation(
         name=name or (Path(image).name if isinstance(image, str | Path) else "image"),
         size=size,
@@ -175,6 +186,7 @@ def explain(
             zip(network.distortion_names, output.distortions[0].tolist(), strict=True)
         ),
         quality_map=quality if network.score_range is None else quality.clip(*network.score_range),
+        distortion_maps=flaws,
         attention=attention_to_pixels(
             output.attention[0], output.crop_offsets, output.crop_shape, (height, width)
         ),

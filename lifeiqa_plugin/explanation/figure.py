@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr"
+FLAW = "magma"
 ATTENTION = "viridis"
 WIDTH = 10.0
 """Of the figure, in inches."""
@@ -28,14 +30,14 @@ def draw(explanation: Explanation, kind: str) -> bytes:
     """
     matplotlib, figure_class = load_matplotlib()
     height, width = explanation.image.shape[:2]
-    panels = 2 if explanation.attribution is None else 3
-    top = WIDTH / panels * height / width * 0.9 + 0.7
+    panels = 2 + bool(explanation.distortions) + (explanation.attribution is not None)
+    top = WIDTH / panels * height / width * 0.95 + 1.2
     layers, queries = explanation.attention.shape[:2]
     bottom = max(2.8, WIDTH * 0.62 / queries * layers * height / width + 0.8)
     with matplotlib.rc_context({"svg.hashsalt": "lifeiqa", "font.size": 8.5}):
         figure = figure_class(figsize=(WIDTH, top + bottom), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=[top, bottom])
-        _draw_maps(upper, explanation)
+        _draw_maps(upper, explanation, panels)
         left, right = lower.subfigures(1, 2, width_ratios=[0.64, 0.36])
         _draw_attention(left, explanation)
         _draw_experts(right, explanation)
@@ -67,31 +69,51 @@ def without_date(kind: str) -> dict[str, Any]:
     return {"Date": None} if kind == "svg" else {"Software": None}
 
 
-def _draw_maps(figure: SubFigure, explanation: Explanation) -> None:
+def _draw_maps(figure: SubFigure, explanation: Explanation, panels: int) -> None:
     figure.suptitle(
         f"{explanation.name}: {explanation.score:.3f} ± {explanation.std:.3f}\n{explanation.sentence}",
         fontsize=11,
         parse_math=False,
     )
-    has_attribution = explanation.attribution is not None
-    axes = figure.subplots(1, 3 if has_attribution else 2)
-    _show(axes[0], "image at its working size", explanation.image)
+    axes = iter(figure.subplots(1, panels, subplot_kw={"anchor": "N"}))
+    axis = next(axes)
+    shown = _show(axis, "image at its working size", explanation.image)
+    empty = _add_bar(figure, shown, axis, ticks=[])  # so that the image is as high as the maps
+    empty.solids.set_visible(False)
+    empty.outline.set_visible(False)
     low, high = quality_limits(explanation)
-    shown = _show(axes[1], "quality", explanation.quality_map, cmap=SEQUENTIAL, vmin=low, vmax=high)
-    figure.colorbar(shown, ax=axes[1], shrink=0.75, label="score")
-    if has_attribution:
+    axis = next(axes)
+    shown = _show(axis, "quality", explanation.quality_map, cmap=SEQUENTIAL, vmin=low, vmax=high)
+    _add_bar(figure, shown, axis)
+    if explanation.distortions:
+        name, values = main_flaw(explanation)
+        axis = next(axes)
+        shown = _show(axis, f"strength of {name}", values, cmap=FLAW, vmin=0, vmax=1)
+        _add_bar(figure, shown, axis)
+    if explanation.attribution is not None:
         smooth = _smooth(explanation.attribution, 8)
         limit = float(np.abs(smooth).max()) or 1.0
+        axis = next(axes)
         shown = _show(
-            axes[2],
+            axis,
             "what detail adds to the score",
             smooth,
             cmap=DIVERGING,
             vmin=-limit,
             vmax=limit,
         )
-        bar = figure.colorbar(shown, ax=axes[2], shrink=0.75, ticks=[-limit, 0, limit])
-        bar.ax.set_yticklabels(["lowers", "0", "raises"])
+        bar = _add_bar(figure, shown, axis, ticks=[-limit, 0, limit])
+        bar.ax.set_xticklabels(["lowers", "0", "raises"])
+        bar.ax.get_xticklabels()[0].set_horizontalalignment("left")
+        bar.ax.get_xticklabels()[-1].set_horizontalalignment("right")
+
+
+def main_flaw(explanation: Explanation) -> tuple[str, NDArray[np.float32]]:
+    """Return name and map (H, W) of the distortion whose place is said, else of the strongest one."""
+    names = list(explanation.distortions)
+    local = explanation.local_flaw
+    name = local.name if local else max(names, key=explanation.distortions.__getitem__)
+    return name, explanation.distortion_maps[names.index(name)]
 
 
 def quality_limits(explanation: Explanation) -> tuple[float, float]:
@@ -112,6 +134,7 @@ def _draw_attention(figure: SubFigure, explanation: Explanation) -> None:
     for layer, row in enumerate(grid):
         for query, axis in enumerate(row):
             small = explanation.attention[layer, query, ::4, ::4]
+            axis.set_anchor("N" if layer else "S")  # close together
             shown = _show(axis, "", small, cmap=ATTENTION, vmin=0, vmax=highest)
             if layer == 0:
                 axis.set_title(f"query {query + 1}", fontsize=8)
@@ -147,6 +170,10 @@ def _show(axis: Any, title: str, values: Any, **options: Any) -> Any:
     axis.set_xticks([])
     axis.set_yticks([])
     return axis.imshow(values, **options)
+
+
+def _add_bar(figure: SubFigure, shown: Any, axis: Any, **options: Any) -> Any:
+    return figure.colorbar(shown, ax=axis, orientation="horizontal", pad=0.03, aspect=30, **options)
 
 
 def _smooth(values: Any, side: int) -> Any:

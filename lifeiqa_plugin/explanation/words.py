@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from lifeiqa_plugin.explanation.dense import Floats, by_ninth
 
 PHRASES = {
     "blur": "out of focus",
@@ -29,52 +29,89 @@ STRONG = 0.5
 SLIGHT = 0.25
 """From here on it is mentioned, as slight."""
 
-PLACES = [
-    ["in the upper left", "at the top", "in the upper right"],
-    ["on the left", "in the middle", "on the right"],
-    ["in the lower left", "at the bottom", "in the lower right"],
-]
+LOCAL = 0.25
+"""What a ninth of the image must have of a distortion beyond the mean, that its place is said. Of clean photos one in
+eight is said to have such a flaw."""
+
+PLACES = (
+    "in the upper left", "at the top", "in the upper right",
+    "on the left", "in the middle", "on the right",
+    "in the lower left", "at the bottom", "in the lower right",
+)  # fmt: skip
+"""Of the ninths of an image, row by row."""
+
+
+class LocalFlaw(NamedTuple):
+    """A distortion that one part of an image has more of than the rest."""
+
+    name: str
+    strength: float  # there, in 0 .. 1
+    place: str
+
+
+def find_local_flaw(names: Sequence[str], maps: Floats) -> LocalFlaw | None:
+    """Return the distortion of which a ninth of the image has most beyond the mean, if that is ``LOCAL`` at least.
+
+    Args:
+        names: D distortions.
+        maps: how firmly each is named at each place, (D, H, W).
+    """
+    if not names:
+        return None
+    ninths = by_ninth(maps)  # (D, 9)
+    excess = ninths.max(1) - maps.mean((1, 2))
+    most = int(excess.argmax())
+    if excess[most] < LOCAL:
+        return None
+    return LocalFlaw(names[most], float(ninths[most].max()), PLACES[int(ninths[most].argmax())])
 
 
 def describe(
-    distortions: Mapping[str, float], quality_map: NDArray[np.float32], std: float, is_flat: bool
+    distortions: Mapping[str, float],
+    local: LocalFlaw | None,
+    quality_map: Floats,
+    std: float,
+    is_flat: bool,
 ) -> str:
     """Say what is wrong and where it is worst.
 
     Args:
-        distortions: name -> strength in 0 .. 1; empty for a network that names none.
+        distortions: name -> strength in 0 .. 1 in the whole image; empty for a network that names none.
+        local: the distortion whose place is said.
         quality_map: (H, W), in units of the score.
         std: of the score; a part of the image is called worse if it lies further than that below the mean.
         is_flat: the image is one colour throughout.
     """
     if is_flat:
         return "one colour throughout: there is nothing to judge"
-    parts = [_flaws(distortions), _place(quality_map, std)]
-    return "; ".join(part for part in parts if part)
+    flaws = _flaws(distortions, local)
+    worst = _worst_place(quality_map, std)
+    if not worst or (local and local.place == worst):
+        return flaws
+    return f"{flaws}; worst {worst}"
 
 
-def _flaws(distortions: Mapping[str, float]) -> str:
+def _flaws(distortions: Mapping[str, float], local: LocalFlaw | None) -> str:
     if not distortions:
         return "this model names no distortions"
-    by_strength = sorted(distortions.items(), key=lambda item: -item[1])
-    strong = [PHRASES.get(name, name) for name, strength in by_strength if strength >= STRONG]
-    slight = [
-        f"slightly {PHRASES.get(name, name)}"
-        for name, strength in by_strength
-        if SLIGHT <= strength < STRONG
-    ]
+    strengths = dict(distortions)
+    if local:
+        strengths[local.name] = max(local.strength, strengths[local.name])
+    strong, slight = [], []
+    for name, strength in sorted(strengths.items(), key=lambda item: -item[1]):
+        where = f" {local.place}" if local and local.name == name else ""
+        if strength >= STRONG:
+            strong.append(PHRASES.get(name, name) + where)
+        elif strength >= SLIGHT:
+            slight.append(f"slightly {PHRASES.get(name, name)}{where}")
     said = strong + slight[:2]  # a sentence, not a list
     if not said:
         return "nothing stands out"
     return ", ".join(said) + "; the rest is fine" * (len(said) < len(distortions))
 
 
-def _place(quality_map: NDArray[np.float32], std: float) -> str:
-    means = [
-        [part.mean() for part in np.array_split(row, 3, axis=1)]
-        for row in np.array_split(quality_map, 3, axis=0)
-    ]
-    row, column = np.unravel_index(int(np.argmin(means)), (3, 3))
-    if quality_map.mean() - means[row][column] <= std:
+def _worst_place(quality_map: Floats, std: float) -> str:
+    ninths = by_ninth(quality_map)
+    if quality_map.mean() - ninths.min() <= std:
         return ""
-    return f"worst {PLACES[row][column]}"
+    return PLACES[int(ninths.argmin())]

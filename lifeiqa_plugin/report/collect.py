@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lifeiqa_plugin.explanation.explain import Explanation, explain
-from lifeiqa_plugin.explanation.figure import quality_limits
+from lifeiqa_plugin.explanation.figure import main_flaw, quality_limits
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
@@ -172,14 +172,14 @@ def _add_views(
 
 
 def view(explanation: Explanation) -> dict[str, Any]:
-    """Return quality map and attention as the page draws them: a byte per cell."""
+    """Return the quality map, the map of one distortion and attention as the page draws them: a byte per cell."""
     height, width = explanation.quality_map.shape
     rows = max(1, round(MAP_CELLS * height / max(height, width)))
     columns = max(1, round(MAP_CELLS * width / max(height, width)))
     low, high = quality_limits(explanation)
     attention = explanation.attention[-1]  # of the last layer
     most = max(2.0, float(np.quantile(attention, 0.999)))
-    return {
+    shown: dict[str, Any] = {
         "photo": small_copy(Image.fromarray(explanation.image), VIEW, 75),
         "sentence": explanation.sentence,
         "rows": rows,
@@ -189,6 +189,10 @@ def view(explanation: Explanation) -> dict[str, Any]:
         "map": _cells(explanation.quality_map, rows, columns, low, high),
         "attention": [_cells(query, rows, columns, 0.0, most) for query in attention],
     }
+    if explanation.distortions:
+        name, values = main_flaw(explanation)
+        shown["flaw"] = {"name": name, "map": _cells(values, rows, columns, 0.0, 1.0)}
+    return shown
 
 
 def _cells(values: NDArray[np.float32], rows: int, columns: int, low: float, high: float) -> str:

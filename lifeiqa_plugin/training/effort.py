@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.training.mixture import Mixture
-from lifeiqa_plugin.training.optim import freeze, set_train_mode
+from lifeiqa_plugin.training.optim import freeze, precision_of, set_train_mode
 from lifeiqa_plugin.training.options import view
 from lifeiqa_plugin.training.sections import TrainOptions
 
@@ -33,15 +34,23 @@ def describe_effort(
     batch, workers = mixture.opt["batch_size_per_gpu"], mixture.opt["num_worker_per_gpu"]
     with torch.random.fork_rng(devices=[]):
         crops, reading = _read(mixture)
-        computing = _compute(network.to(device), crops.to(device), options)
+        network, crops = network.to(device), crops.to(device)
+        computing = _compute(network, crops, options, options.amp)
+        plain = _compute(network, crops, options, "fp32") if options.amp == "bf16" else math.inf
     count = batch * mixture.sources[0].options.crops_per_image
     compute_time = count * computing
     read_time = batch * reading / max(1, workers)
     seconds = max(compute_time, read_time) if workers else compute_time + read_time
-    return (
+    said = (
         f"{steps:,} steps of {count} crops: about {steps * seconds / 3600:.2g} hours on this machine "
         f"({seconds:.2g} s a step, {read_time:.2g} s of reading), without validation"
     )
+    if plain < computing:
+        said += (
+            f". This machine computes bfloat16 {computing / plain:.2g} times slower than float32: use "
+            "--force_yml train:amp=fp32"
+        )
+    return said
 
 
 def _read(mixture: Mixture) -> tuple[torch.Tensor, float]:
@@ -51,15 +60,19 @@ def _read(mixture: Mixture) -> tuple[torch.Tensor, float]:
     return crops[:CROPS], (time.perf_counter() - start) / len(rows)
 
 
-def _compute(network: LifeIQA, crops: torch.Tensor, options: TrainOptions) -> float:
+def _compute(network: LifeIQA, crops: torch.Tensor, options: TrainOptions, amp: str) -> float:
     """Return seconds per crop, forward and backward, of the second time."""
+    device = crops.device.type
+    dtype = precision_of(amp, device)
     network.set_trainable(True)
     freeze(network, options.freeze)
     set_train_mode(network, options.freeze, options.freeze_batch_stats)
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        torch.autograd.backward(network(crops).sum())
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            score = network(crops).sum()
+        torch.autograd.backward(score)
         if crops.is_cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start

@@ -41,7 +41,13 @@ from lifeiqa_plugin.training.losses import (
     rank_loss,
     within_sets,
 )
-from lifeiqa_plugin.training.optim import freeze, parameter_groups, schedule_of, set_train_mode
+from lifeiqa_plugin.training.optim import (
+    freeze,
+    parameter_groups,
+    precision_of,
+    schedule_of,
+    set_train_mode,
+)
 from lifeiqa_plugin.training.options import differences, view
 from lifeiqa_plugin.training.order import derive_seed
 from lifeiqa_plugin.training.sections import (
@@ -52,8 +58,6 @@ from lifeiqa_plugin.training.sections import (
     ValidationOptions,
 )
 from lifeiqa_plugin.training.views import Front, Judged
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 STATE_FILE = "latest.state"
 
@@ -139,13 +143,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def setup_precision(self) -> None:
         """Choose the type of the forward pass: ``train.amp`` is fp32, bf16 (CPU and GPU) or fp16 (GPU, with scaler)."""
-        amp = self.options.amp
-        if amp not in PRECISIONS:
-            raise ValueError(f"train.amp must be one of {list(PRECISIONS)}, got {amp!r}")
-        if amp == "fp16" and self.device.type != "cuda":
-            raise ValueError("train.amp fp16 needs a GPU; use bf16 or fp32 on CPU")
-        self.dtype = PRECISIONS[amp]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
+        self.dtype = precision_of(self.options.amp, self.device.type)
+        is_half = self.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_half)
 
     def setup_optimizers(self) -> None:
         """AdamW, or another optimiser of torch by its name, on the groups of :func:`parameter_groups`."""

@@ -11,12 +11,28 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
 from lifeiqa_plugin.training.sections import TrainOptions
 
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
 """Parts of a parameter's own name that exempt it from weight decay, beside every parameter of fewer than two axes."""
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def precision_of(amp: str, device: str) -> torch.dtype | None:
+    """Return the type in which ``train.amp`` lets a kind of device compute; None for the network's own.
+
+    Raises:
+        ValueError: no such precision, or fp16 without a GPU.
+    """
+    if amp not in PRECISIONS:
+        raise ValueError(f"train.amp must be one of {list(PRECISIONS)}, got {amp!r}")
+    if amp == "fp16" and device != "cuda":
+        raise ValueError("train.amp fp16 needs a GPU; use bf16 or fp32 on CPU")
+    return PRECISIONS[amp]
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

@@ -11,6 +11,8 @@ from lifeiqa_plugin.explanation.dense import (
     View,
     Windows,
     attention_to_pixels,
+    by_ninth,
+    distortion_maps,
     look_closely,
     quality_map,
     score_windows,
@@ -78,29 +80,43 @@ def test_a_backbone_of_fixed_size_sees_overlapping_crops(whole, monkeypatch):
     np.testing.assert_allclose(windows.scores[0], expected.detach().numpy(), atol=1e-5)
 
 
-def windows_of(scores, tops, lefts, shape, distortions=None):
+def windows_of(scores, tops, lefts, shape, distortions=None, weight=1.0):
     none = np.zeros((*scores.shape, 0), np.float32)
-    return Windows(scores, none if distortions is None else distortions, none, tops, lefts, shape)
+    named = none if distortions is None else distortions
+    return Windows(scores, named, none, tops, lefts, shape, weight)
 
 
-def test_the_map_is_the_mean_of_the_views_where_no_distortions_are_named():
-    coarse = windows_of(np.full((1, 1), 0.8, np.float32), [0], [0], (64, 64))
+def test_the_map_is_the_weighted_mean_of_the_views_where_no_distortions_are_named():
+    coarse = windows_of(np.full((1, 1), 0.8, np.float32), [0], [0], (64, 64), weight=3.0)
     fine = windows_of(np.full((2, 2), 0.2, np.float32), [0, 32], [0, 32], (32, 32))
-    np.testing.assert_allclose(quality_map([coarse, fine], 64, 64), 0.5, rtol=1e-6)
+    unnamed = distortion_maps([coarse, fine], 64, 64)
+    assert unnamed.shape == (0, 64, 64)
+    np.testing.assert_allclose(quality_map([coarse, fine], unnamed, 64, 64), 0.65, rtol=1e-6)
 
 
 def test_a_distortion_lowers_the_map_where_it_is_and_leaves_the_mean():
     scores = np.full((2, 2), 0.6, np.float32)
     strengths = np.full((2, 2, 3), 0.1, np.float32)
     strengths[1, 0, 2] = 0.9
-    local = quality_map([windows_of(scores, [0, 32], [0, 32], (32, 32), strengths)], 64, 64)
+    views = [windows_of(scores, [0, 32], [0, 32], (32, 32), strengths)]
+    maps = distortion_maps(views, 64, 64)
+    np.testing.assert_allclose(maps[2, 32:, :32], 0.9, rtol=1e-5)
+    np.testing.assert_allclose(maps[2, :32], 0.1, rtol=1e-5)
+    local = quality_map(views, maps, 64, 64)
     # The strongest kind is .9 in one quarter and .1 in three, .3 on average.
     np.testing.assert_allclose(local[32:, :32], 0.6 - FLAW_WEIGHT * 0.6, rtol=1e-5)
     np.testing.assert_allclose(local[:32], 0.6 + FLAW_WEIGHT * 0.2, rtol=1e-5)
     assert local.mean() == pytest.approx(0.6, abs=1e-6)
-    strengths[:] = 0.9
-    everywhere = quality_map([windows_of(scores, [0, 32], [0, 32], (32, 32), strengths)], 64, 64)
+    everywhere = quality_map(views, np.full((3, 64, 64), 0.9, np.float32), 64, 64)
     np.testing.assert_allclose(everywhere, 0.6, rtol=1e-6)
+
+
+def test_ninths_are_counted_row_by_row():
+    maps = np.zeros((2, 7, 10), np.float32)
+    maps[0, :3, 7:] = 4  # 7 rows fall into 3, 2 and 2, 10 columns into 4, 3 and 3
+    maps[1, 5:, :4] = 1
+    expected = [[0, 0, 4, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0, 0]]
+    np.testing.assert_allclose(by_ninth(maps), expected)
 
 
 def test_spread_of_one_value_is_that_value_everywhere():

@@ -3,6 +3,7 @@
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ def test_every_part_has_its_shape_and_range(network, photo):
     assert explanation.size == (130, 90)
     assert explanation.name == "image"
     assert explanation.quality_map.shape == (height, width)
+    assert explanation.distortion_maps.shape == (len(explanation.distortions), height, width)
+    assert ((explanation.distortion_maps >= 0) & (explanation.distortion_maps <= 1)).all()
     assert explanation.attention.shape == (2, 3, height, width)
     assert explanation.attribution.shape == (height, width)
     assert explanation.expert_share.shape == (3, 4)
@@ -134,6 +137,7 @@ def test_it_saves_a_figure_twice_its_arrays_and_a_manifest(explanation, tmp_path
     with np.load(folder / "arrays.npz") as arrays:
         np.testing.assert_allclose(arrays["quality_map"], explanation.quality_map, atol=1e-3)
         assert arrays["attention"].shape == (2, 3, 23, 33)
+        assert arrays["distortion_maps"].shape == (3, 23, 33)
         np.testing.assert_array_equal(arrays["image"], explanation.image)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["name"] == "a <b> $x$ 写真.jpg"
@@ -177,6 +181,20 @@ def test_colours_of_the_map_span_at_least_four_standard_deviations(explanation):
     assert high - low == pytest.approx(max(4 * explanation.std, np.ptp(explanation.quality_map)))
     assert low <= explanation.quality_map.min()
     assert explanation.quality_map.max() <= high
+
+
+def test_the_figure_shows_the_distortion_whose_place_is_said_else_the_strongest(explanation):
+    maps = np.zeros_like(explanation.distortion_maps)
+    uniform = {"blur": 0.1, "noise": 0.3, "dark": 0.2}
+    even = replace(explanation, distortions=uniform, distortion_maps=maps)
+    assert figure.main_flaw(even)[0] == "noise"
+    maps = maps.copy()
+    maps[2, 60:, 90:] = 0.9
+    local = replace(explanation, distortions=uniform, distortion_maps=maps)
+    name, shown = figure.main_flaw(local)
+    assert name == "dark"
+    np.testing.assert_array_equal(shown, maps[2])
+    assert "dark in the lower right" in local.sentence
 
 
 def test_the_figure_needs_matplotlib_and_says_so(explanation, monkeypatch):

@@ -23,6 +23,7 @@ from lifeiqa_plugin import allocator
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.host import forgetful_logger
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.page import embed
 from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
 
 pytestmark = pytest.mark.slow
@@ -100,6 +101,27 @@ def test_ladders(run_main, dataset, checkpoint, tmp_path):
     assert printed.count("**all ") == 2
     assert (tmp_path / "scores.png").is_file()
     assert (tmp_path / "failures.png").is_file()
+
+
+def test_naming(run_main, dataset, checkpoint, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "30.png").symlink_to(dataset / "30.png")
+    with pytest.raises(SystemExit, match="this model names no distortions"):
+        run_main("naming", photos, "--checkpoint", checkpoint)
+    network = LifeIQA(**read_checkpoint(checkpoint).config | {"distortions": ["noise", "blocking"]})
+    torch.nn.init.zeros_(network.decoder.distortion_head.weight)
+    network.decoder.distortion_head.bias.data = torch.tensor([2.0, -2.0])  # all is noise
+    save_checkpoint(network, tmp_path / "names.safetensors", Card("nothing", "none"))
+    named = ("--side", 40, "--checkpoint", tmp_path / "names.safetensors")
+    printed = run_main("naming", photos, *named)
+    assert "; 1 photos, seed 0" in printed
+    assert re.search(r"^\| noise +\| 0\.500 +\| 100% +\| +\|", printed, re.MULTILINE)
+    assert re.search(r"^\| blocking +\| 0\.500 +\| 0% +\| noise 1 +\|", printed, re.MULTILINE)
+    assert (
+        "named right at 0.25, 0.5, 0.75: 75.0%, 75.0%, 75.0%" in printed
+    )  # three generators of noise, one of blocking
+    assert "largest strength on clean photos: median 0.88, 90 % below 0.88" in printed
 
 
 def test_scale(run_main, checkpoint, tmp_path):
@@ -327,3 +349,17 @@ def test_train_models(run_main, load, monkeypatch, dataset, tmp_path):
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
     moved = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
     assert moved == {"backbone", "decoder"}
+
+
+def test_report_page(run_main, browser, tmp_path):
+    select = '<select id="sort"><option value="a">worst first</option></select>'
+    page = tmp_path / "report.html"
+    page.write_text(
+        embed(
+            f"{select}<script>const byId = id => document.getElementById(id);</script>", {}, "page"
+        )
+    )
+    printed = run_main("report_page", page, "--rounds", 1)
+    assert "report.html: 0.0 MB, 1 rounds" in printed
+    assert re.search(r"^first paint: \d+\.\d\d s, at most", printed, re.MULTILINE)
+    assert re.search(r"^sort, worst first: \d+\.\d\d s", printed, re.MULTILINE)

@@ -33,7 +33,7 @@ def test_quarters_differ_from_case_to_case_and_repeat(explanations, anywhere):
         assert not torch.equal(spoilt, x)
         assert quarter.holds(quarter.top, quarter.left)
         assert not quarter.holds(quarter.top + 32, quarter.left)
-        seen.add((quarter.top, quarter.left, kind))
+        seen.add((quarter.top, quarter.left, kind.__name__))
     assert len(seen) > 8
     in_corners = all(top in (0, 32) and left in (0, 48) for top, left, _ in seen)
     assert in_corners != anywhere
@@ -54,11 +54,15 @@ def test_cells_sum_what_is_in_them(explanations):
     torch.testing.assert_close(explanations.cells(values), torch.tensor([[2.0, 0, 0], [0, 0, 2.0]]))
 
 
-def test_the_bundled_map_finds_blur_noise_and_jpeg_in_a_quarter(explanations):
+def test_the_bundled_maps_find_blur_noise_and_jpeg_in_a_quarter(explanations):
     photos = explanations.find_photos(explanations.ROOT / "examples" / "photos", 2)
     assert len(photos) == 2
     network = build_lifeiqa().eval()
     hits = explanations.find_quarters(network, photos, cases=8, severity=0.6, anywhere=False)
-    assert set(hits) == {"blur", "noise", "jpeg", "darken"}
-    assert all(len(found) == 2 for found in hits.values())
-    assert sum(sum(hits[kind]) for kind in ("blur", "noise", "jpeg")) >= 5
+    for name in ("quality, dark 0.0", explanations.OWN_MAP):
+        assert set(hits[name]) == {"blur", "noise", "jpeg", "darken"}
+        assert all(len(found) == 2 for found in hits[name].values())
+        assert sum(sum(hits[name][kind]) for kind in ("blur", "noise", "jpeg")) >= 5
+    clean = explanations.look_at_clean_photos(network, photos[:1])
+    assert len(clean) == 3 * len(explanations.DARK_WEIGHTS) + 2
+    assert all(len(found) == 1 for found in clean.values())

@@ -52,7 +52,7 @@ def data_of(page):
 
 
 @pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
-def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, capsys):
+def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, network, capsys):
     source = photos / f"scores{kind}"
     write(source, ROWS)
     out = photos / "deep" / "report.html"
@@ -75,6 +75,9 @@ def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, capsys):
     assert (view["rows"], view["columns"]) == (30, 40)
     cells = np.frombuffer(base64.b64decode(view["map"]), np.uint8)
     assert len(cells) == 30 * 40
+    flaw = np.frombuffer(base64.b64decode(view["flaw"]["map"]), np.uint8)
+    assert view["flaw"]["name"] in network.distortion_names
+    assert len(flaw) == 30 * 40
     assert len(view["attention"]) == 3
 
 

@@ -26,7 +26,7 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration
 from lifeiqa_plugin.training import dataset as data
-from lifeiqa_plugin.training import launch
+from lifeiqa_plugin.training import effort, launch
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.losses import SmoothL1Loss, rank_loss
 from lifeiqa_plugin.training.model import LifeIQAModel
@@ -849,6 +849,19 @@ def test_effort_is_said_before_training(write_options, caplog, monkeypatch):
         r"of reading\), without validation",
         said[0],
     )
+
+
+@pytest.mark.parametrize("is_slower", [True, False])
+def test_effort_says_where_bfloat16_is_slower(write_options, monkeypatch, is_slower):
+    """CPUs without instructions for it compute it ten times and more slower than float32."""
+    seconds = {"bf16": 2.0, "fp32": 0.5 if is_slower else 3.0}
+    monkeypatch.setattr(effort, "_compute", lambda *given: seconds[given[-1]])
+    opt = launch.prepare_options(read_options(write_options("train:amp=bf16")))
+    network = launch.take_sizes_from_network(opt)
+    mixture = launch.check_data(opt)["train"]
+    said = effort.describe_effort(network, mixture, opt["train"], 1)
+    remedy = "bfloat16 4 times slower than float32: use --force_yml train:amp=fp32"
+    assert said.endswith(remedy) == is_slower
 
 
 def test_whole_images(write_options):
