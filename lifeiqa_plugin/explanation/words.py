@@ -98,8 +98,9 @@ def _flaws(distortions: Mapping[str, float], local: LocalFlaw | None) -> str:
     if local:
         strengths[local.name] = max(local.strength, strengths[local.name])
     strong, slight = [], []
-    for name, strength in sorted(strengths.items(), key=lambda item: -item[1]):
-        where = f" {local.place}" if local and local.name == name else ""
+    first = local.name if local else ""
+    for name, strength in sorted(strengths.items(), key=lambda item: (item[0] != first, -item[1])):
+        where = f" {local.place}" if local and name == first else ""
         if strength >= STRONG:
             strong.append(PHRASES.get(name, name) + where)
         elif strength >= SLIGHT:
