@@ -31,7 +31,7 @@ SLIGHT = 0.25
 
 LOCAL = 0.25
 """What a ninth of the image must have of a distortion beyond the mean, that its place is said. Of clean photos one in
-eight is said to have such a flaw."""
+four has one that is (see ``docs/explaining.md``)."""
 
 PLACES = (
     "in the upper left", "at the top", "in the upper right",
