@@ -13,12 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
-Pixels = NDArray[Any]
+from lifeiqa_plugin.images.resizing import Pixels
+
+Array = NDArray[Any]
 
 Reopen = Callable[[], AbstractContextManager[Image.Image]]
 
 SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Colour space of a profile -> the mode of the pixels that it describes."""
+
+TRANSPOSED = 5
+"""EXIF orientations from here on exchange height and width."""
 
 WHITE = {"I;12": 4095}
 """Largest value of a raw mode of gray pixels, where it is not that of 16 bits."""
@@ -32,7 +37,8 @@ def to_srgb(image: Image.Image, reopen: Reopen | None = None) -> Pixels:
         reopen: opens it once more, to get at the lower halves of 16-bit colours; None to do without.
 
     Returns:
-        (H, W, 3) uint8; float32 in [0, 1] if there are more than 8 bits to a colour, or transparent places.
+        8 bits as an image of mode RGB, the same one if it is that already; (H, W, 3) float32 in [0, 1] if there are
+        more to a colour, or transparent places.
 
     Raises:
         ValueError: values without a known white, or outside [0, 1].
@@ -50,15 +56,16 @@ def to_srgb(image: Image.Image, reopen: Reopen | None = None) -> Pixels:
         if transform is None:
             return np.repeat(gray[..., None], 3, axis=2)
         image = Image.fromarray((gray * 255).round().astype(np.uint8))
-        return np.asarray(transform.apply(image))
+        return transform.apply(image)
     has_alpha = image.has_transparency_data
     mode = _plain_mode(image)
     transform = _transform(profile, mode) if profile else None
+    colours: Pixels
     if ";16" in raw_mode and mode == "RGB" and transform is None and reopen is not None:
         colours, alpha = _deep_colours(image, raw_mode, reopen)
     else:
         colours, alpha = _colours(image, mode, has_alpha, transform)
-    return colours if alpha is None else _on_white(colours, alpha)
+    return colours if alpha is None else _on_white(np.asarray(colours), alpha)
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -78,7 +85,7 @@ def _plain_mode(image: Image.Image) -> str:
     return "CMYK" if image.mode == "CMYK" else "RGB"
 
 
-def _deep_gray(image: Image.Image, raw_mode: str) -> Pixels:
+def _deep_gray(image: Image.Image, raw_mode: str) -> Array:
     """Return pixels of mode I;16, I or F as (H, W) in [0, 1]."""
     values = np.asarray(image)
     if image.mode == "F":
@@ -91,9 +98,7 @@ def _deep_gray(image: Image.Image, raw_mode: str) -> Pixels:
     return values.astype(np.float32) / WHITE.get(raw_mode, 65535)
 
 
-def _deep_colours(
-    image: Image.Image, raw_mode: str, reopen: Reopen
-) -> tuple[Pixels, Pixels | None]:
+def _deep_colours(image: Image.Image, raw_mode: str, reopen: Reopen) -> tuple[Array, Array | None]:
     """Return 16-bit colours and their alpha; Pillow keeps the upper byte of each.
 
     The lower bytes are what a second reading gives that takes the file for one of the other byte order.
@@ -112,21 +117,21 @@ def _deep_colours(
 
 def _colours(
     image: Image.Image, mode: str, has_alpha: bool, transform: ImageCms.ImageCmsTransform | None
-) -> tuple[Pixels, Pixels | None]:
+) -> tuple[Image.Image, Array | None]:
     alpha = None
     if has_alpha:
         image = image.convert("RGBA")
         levels = np.asarray(image.getchannel("A"))
         alpha = None if (levels == 255).all() else levels.astype(np.float32) / 255
-    if transform is None:
-        return np.asarray(image.convert("RGB")), alpha
-    return np.asarray(transform.apply(image.convert(mode))), alpha
+    if transform is not None:
+        return transform.apply(image.convert(mode)), alpha
+    return image if image.mode == "RGB" else image.convert("RGB"), alpha  # which would copy it
 
 
-def _on_white(colours: Pixels, alpha: Pixels) -> Pixels:
+def _on_white(colours: Array, alpha: Array) -> Array:
     if colours.dtype == np.uint8:
         colours = colours.astype(np.float32) / 255
-    mixed: Pixels = 1 - alpha[..., None] * (1 - colours)
+    mixed: Array = 1 - alpha[..., None] * (1 - colours)
     return mixed
 
 
@@ -170,9 +175,9 @@ def orientation_of(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def orient(pixels: Pixels, orientation: int) -> Pixels:
+def orient(pixels: Array, orientation: int) -> Array:
     """Turn and mirror (H, W, 3) as an EXIF orientation says."""
-    if orientation >= 5:
+    if orientation >= TRANSPOSED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
@@ -181,7 +186,7 @@ def orient(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def from_array(array: Any) -> Pixels:
+def from_array(array: Any) -> Array:
     """Return an array (H, W), (H, W, 1, 3 or 4) or a tensor (1 or 3, H, W) as (H, W, 3).
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from lifeiqa_plugin.host import add_codec, own_pillow_rules
-from lifeiqa_plugin.images.pixels import from_array, orient, orientation_of, to_srgb
+from lifeiqa_plugin.images.pixels import TRANSPOSED, from_array, orient, orientation_of, to_srgb
+from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
 
     Args:
         source: see ``Source``. A file is read from where it stands.
-        at_least: let the JPEG decoder halve the image as long as its shorter side has so many pixels; None for never.
+        at_least: let the JPEG decoder shrink the image as long as its shorter side has so many pixels; None for never.
         max_pixels: more are refused.
 
     Raises:
@@ -85,11 +86,56 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
             off, too large, or has values outside of the range of its type.
         TypeError: not a ``Source``.
     """
+    loaded = _load(source, at_least, max_pixels)
+    pixels = orient(np.asarray(loaded.pixels), loaded.orientation)
+    return Decoded(pixels, loaded.height, loaded.width)
+
+
+def decode_resized(
+    source: Source,
+    working_shape: Callable[[int, int], tuple[int, int]],
+    *,
+    at_least: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Decode an image and resize it, a few rows at a time, so that no array is as large as the image.
+
+    Args:
+        source: as :func:`decode`.
+        working_shape: (height, width) of the image -> those that it shall have.
+        at_least: as :func:`decode`.
+        max_pixels: the same.
+
+    Returns:
+        ``pixels`` are (3, h, w) float32 in [0, 1].
+
+    Raises:
+        ImageError, TypeError: as :func:`decode`.
+    """
+    loaded = _load(source, at_least, max_pixels)
+    height, width = working_shape(loaded.height, loaded.width)
+    stored = (width, height) if loaded.orientation >= TRANSPOSED else (height, width)
+    planes = resize(loaded.pixels, stored, loaded.shrunk)
+    turned = orient(planes.transpose(1, 2, 0), loaded.orientation).transpose(2, 0, 1)
+    return Decoded(np.ascontiguousarray(turned), loaded.height, loaded.width)
+
+
+class _Loaded(NamedTuple):
+    """An image in memory, as its file has it; height and width are those of the image as it is looked at."""
+
+    pixels: Pixels
+    orientation: int
+    height: int
+    width: int
+    shrunk: int = 1  # how many of the file's pixels, to a side, the decoder made one of
+
+
+def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
     name = name_of(source)
     if isinstance(source, np.ndarray) or hasattr(source, "cpu"):
         with _reporting(name):
-            pixels = from_array(source)
-        return Decoded(pixels, *pixels.shape[:2])
+            array = from_array(source)
+        return _Loaded(array, 1, *array.shape[:2])
     if not isinstance(source, str | os.PathLike | bytes | Image.Image):
         if not hasattr(source, "read"):
             raise TypeError(
@@ -105,12 +151,14 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
         reopen = None if isinstance(source, Image.Image) else lambda: open_image(source)
         pixels = to_srgb(image, reopen)
         orientation = orientation_of(image)
-    pixels = orient(pixels, orientation)
-    if orientation >= 5:  # these exchange the axes
-        width, height = height, width
+    shrunk = 1
     if at_least is None:
-        height, width = pixels.shape[:2]
-    return Decoded(pixels, height, width)
+        height, width = shape_of(pixels)
+    else:
+        shrunk = round(height / shape_of(pixels)[0])
+    if orientation >= TRANSPOSED:
+        height, width = width, height
+    return _Loaded(pixels, orientation, height, width, shrunk)
 
 
 def read_image(source: Source) -> torch.Tensor:
@@ -224,8 +272,10 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
     try:
         return attempt(tuple(kind for kind in FORMATS if kind in Image.OPEN))
     except UnidentifiedImageError as error:
-        reason = f"needs pip install {missing}" if missing else "of no kind that is known"
-        raise _refuse(name, f"cannot be read as an image ({reason})") from error
+        reason = "(of no kind that is known); expected JPEG, PNG or the like, so convert it"
+        if missing:
+            reason = f"(needs pip install {missing})"
+        raise _refuse(name, f"cannot be read as an image {reason}") from error
 
 
 def _header(source: str | os.PathLike[str] | bytes) -> bytes:
@@ -241,7 +291,7 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         raise _refuse(
             name,
             f"too large ({width} x {height}, {width * height / 1e6:.0f} megapixels; "
-            f"at most {max_pixels / 1e6:.0f} are decoded)",
+            f"at most {max_pixels / 1e6:.0f} are decoded); shrink it, or raise max_pixels",
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode
-from lifeiqa_plugin.images.resizing import resize
+from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode, decode_resized
 
 AHEAD = 4
 """Images for each process that may wait for one before them; each takes about 2 MB."""
@@ -26,8 +26,8 @@ AHEAD = 4
 START_LIMIT = 300
 """Seconds that a process may take to begin."""
 
-SHRINK_TO = 2.9
-"""Times the working size that a JPEG keeps at least, where it may be shrunk; with 2, scores moved thrice as far."""
+SHRINK_TO = 2.2
+"""Times the working size that a JPEG keeps at least, where it may be shrunk; with 1.5, scores moved twice as far."""
 
 
 class Named(NamedTuple):
@@ -53,7 +53,7 @@ class Recipe:
 
     Attributes:
         working_shape: (height, width) of an image -> the shape at which it is scored.
-        exact: False lets the JPEG decoder halve large images.
+        exact: False lets the JPEG decoder shrink large images.
         max_pixels: images with more are refused.
     """
 
@@ -67,18 +67,23 @@ class Recipe:
         try:
             if isinstance(source, ImageError):
                 raise source
-            decoded = decode(source, at_least=self._at_least(), max_pixels=self.max_pixels)
-            shape = self.working_shape(decoded.height, decoded.width)
-            image = resize(decoded.pixels, shape)
+            ready = decode_resized(
+                source,
+                self.working_shape,
+                at_least=self.at_least,
+                max_pixels=self.max_pixels,
+            )
         except ImageError as error:
             return Prepared(name, 0, 0, None, error.reason or str(error))
         except MemoryError:
             return Prepared(name, 0, 0, None, "not enough memory to decode it")
         except TypeError as error:
             return Prepared(name, 0, 0, None, str(error))
-        return Prepared(name, decoded.width, decoded.height, image, None)
+        return Prepared(name, ready.width, ready.height, ready.pixels, None)
 
-    def _at_least(self) -> int | None:
+    @property
+    def at_least(self) -> int | None:
+        """Pixels of the shorter side that a JPEG decoder leaves; None for all."""
         if self.exact:
             return None
         return round(SHRINK_TO * min(self.working_shape(100_000, 100_000)))
@@ -155,7 +160,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self.connection, child = context.Pipe()
         self.process = context.Process(target=_serve, args=(child, self.recipe), daemon=True)
-        self.process.start()
+        with _one_thread():
+            self.process.start()
         child.close()
         self.has_started = False
         self.number: int | None = None
@@ -210,6 +216,19 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
         self.process.join(1)  # one that hangs in the system cannot be ended, and is left alone
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let a process that starts inside multiply matrices with one thread: there is one for each core already."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _portable(source: Any) -> Any:

@@ -46,7 +46,7 @@ def score(
         batch_size: images that pass the network together, if they have the same working size; scores differ by less
             than 1e-5 with it. On CPUs more than 1 gains nothing.
         workers: processes that decode; 0 decodes in this one, without a time limit.
-        exact: False lets the JPEG decoder halve large photos: faster, and scores differ by some .001.
+        exact: False lets the JPEG decoder shrink large photos: faster, and scores differ by some .0003.
         fast: take the bundled network in 8 bits; see :func:`create_engine`.
         max_pixels: larger images are refused.
         time_limit: seconds that an image may take to decode.

@@ -68,6 +68,14 @@ def test_a_crash_or_a_hang_costs_one_image():
     ]  # fmt: skip
 
 
+def test_processes_have_a_thread_each(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    code = "np.full((20, 30), int(os.environ['OMP_NUM_THREADS']), np.uint8)"
+    threads = WhenSent(eval, f"[exec('import os, numpy as np', d := {{}}), eval({code!r}, d)][1]")
+    assert levels(prepare_images([Named("", threads)], RECIPE, workers=1)) == [1]
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
 def test_images_are_taken_as_they_are_needed():
     taken = []
 

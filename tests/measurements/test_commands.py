@@ -166,7 +166,22 @@ def test_scoring_speed(run_main, load, monkeypatch, dataset):
 def test_scaling(run_main, dataset):
     printed = run_main("scaling", dataset, "--rounds", 1)
     assert "; 36 images, 1 rounds in turn" in printed
-    assert re.search(r"\| 1 +\| -?\d+\.\d +\| 1\.00 +\|", printed)
+    assert re.search(r"\| 1 processes +\| -?\d+\.\d +\| 1\.00 +\|", printed)
+    assert re.search(r"\| bare network +\| \d+\.\d +\|", printed)
+    assert re.search(r"\| 1 process and 1 that decodes +\|", printed)
+
+
+def test_scoring_agreement(run_main, dataset, tmp_path):
+    pytest.importorskip("onnxruntime")
+    noise = Image.effect_noise((2300, 2240), 60)
+    noise.save(tmp_path / "large.jpg", quality=60)
+    noise.point(lambda level: level // 2).save(tmp_path / "dark.jpg", quality=60)
+    noise.resize((40, 30)).save(tmp_path / "small.jpg")
+    data = f"{dataset / 'meta.csv'}@{dataset}"
+    printed = run_main("scoring_agreement", "--photos", tmp_path, "-d", data)
+    assert "2 of 3 photos are halved" in printed
+    assert len(re.findall(r"\| (?:default|fast) +\| \d\.\d{4} +\|", printed)) == 2
+    assert re.search(r"\| meta, 36 +\| -?\d\.\d{4} +\| -?\d\.\d{4} +\| [+-]\d", printed)
 
 
 def test_verdicts(run_main, load, dataset, monkeypatch, tmp_path):
