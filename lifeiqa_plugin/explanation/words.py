@@ -31,7 +31,7 @@ SLIGHT = 0.25
 
 LOCAL = 0.25
 """What a ninth of the image must have of a distortion beyond the mean, that its place is said. Of clean photos one in
-eight is said to have such a flaw."""
+four has one that is (see ``docs/explaining.md``)."""
 
 PLACES = (
     "in the upper left", "at the top", "in the upper right",
@@ -98,8 +98,9 @@ def _flaws(distortions: Mapping[str, float], local: LocalFlaw | None) -> str:
     if local:
         strengths[local.name] = max(local.strength, strengths[local.name])
     strong, slight = [], []
-    for name, strength in sorted(strengths.items(), key=lambda item: -item[1]):
-        where = f" {local.place}" if local and local.name == name else ""
+    first = local.name if local else ""
+    for name, strength in sorted(strengths.items(), key=lambda item: (item[0] != first, -item[1])):
+        where = f" {local.place}" if local and name == first else ""
         if strength >= STRONG:
             strong.append(PHRASES.get(name, name) + where)
         elif strength >= SLIGHT:

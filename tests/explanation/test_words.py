@@ -46,13 +46,13 @@ def test_the_worst_place_is_named_if_it_is_worse_than_the_doubt(ninth):
 @pytest.mark.parametrize(
     ("strength", "expected"),
     [
-        (0.8, "noisy at the top, dark; the rest is fine"),
-        (0.4, "dark, slightly noisy at the top; the rest is fine"),
+        (0.8, "noisy at the top, dark, slightly a, slightly b; the rest is fine"),
+        (0.3, "dark, slightly noisy at the top, slightly a; the rest is fine"),
     ],
 )
 def test_a_local_flaw_is_said_with_its_place(strength, expected):
     local = LocalFlaw("noise", strength, "at the top")
-    flaws = {"dark": 0.6, "noise": 0.1, "blur": 0.0}
+    flaws = {"dark": 0.6, "noise": 0.1, "blur": 0.0, "a": 0.45, "b": 0.4}
     assert describe(flaws, local, EVEN, 0.1, False) == expected
     assert describe(flaws, local, with_ninth(1, 0.5), 0.1, False) == expected  # the same place
     elsewhere = describe(flaws, local, with_ninth(3, 0.5), 0.1, False)
