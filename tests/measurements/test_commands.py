@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -41,6 +41,13 @@ IMPORTED = {
     "faults",
     "bad_inputs",
 }
+
+
+@pytest.fixture
+def float32(monkeypatch):
+    """For scripts that compute in bfloat16, which takes CPUs without instructions for it 15 times as long."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
 
 
 def test_every_script_is_named_by_a_test():
@@ -263,7 +270,7 @@ def test_training(run_main, load, monkeypatch, tmp_path):
         assert line["peak_MiB"] > 100
 
 
-def test_claims(run_main, load, monkeypatch, dataset, tmp_path):
+def test_claims(run_main, load, monkeypatch, float32, dataset, tmp_path):
     """One backbone, two steps of everything; a second call finds all done."""
     start, script = load("imagenet_start"), load("claims")
     monkeypatch.setattr(start, "read_imagenet", lambda size: {})
@@ -340,7 +347,7 @@ def test_score_with_onnxruntime(run_main):
     assert worse < better - 0.1
 
 
-def test_train_models(run_main, load, monkeypatch, dataset, tmp_path):
+def test_train_models(run_main, load, monkeypatch, float32, dataset, tmp_path):
     """All stages on 36 images and one shape, two steps each."""
     script, images = load("train_models"), load("training_images")
     for recipe in ("DECODER_ALONE", "BIQ2021", "DEFAULT", "KINDS_ALONE"):
