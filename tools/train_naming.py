@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from lifeiqa_plugin.benchmark.photos import reduced
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.images.kinds import KINDS
@@ -79,7 +80,8 @@ def distorted(photo: Tensor, seed: int) -> list[tuple[Tensor, Tensor]]:
     generator = Generator().manual_seed(seed)
     found = []
     for number in range(1 + len(KINDS) + PAIRS):
-        image = reduced(photo, SIDES[0] + _random(generator) * (SIDES[1] - SIDES[0]))
+        side = int(SIDES[0] + _random(generator) * (SIDES[1] - SIDES[0]))
+        image = reduced(photo, side)
         if number > len(KINDS):
             kinds = sorted(torch.randperm(len(KINDS), generator=generator)[:2].tolist())
         else:
@@ -93,15 +95,6 @@ def distorted(photo: Tensor, seed: int) -> list[tuple[Tensor, Tensor]]:
             target[kind] = 0.25 + 0.75 * severity
         found.append((image, target))
     return found
-
-
-def reduced(photo: Tensor, side: float) -> Tensor:
-    """Bring (3, H, W) to a shorter side, if it is larger."""
-    factor = int(side) / min(photo.shape[1:])
-    if factor >= 1:
-        return photo
-    size = [round(length * factor) for length in photo.shape[1:]]
-    return F.interpolate(photo[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
 def _random(generator: Generator) -> float:

@@ -68,7 +68,11 @@ def read_reduced(path: str, side: int) -> Tensor:
 @functools.lru_cache(maxsize=1)
 def read_smooth(path: str, side: int) -> Tensor:
     """Return the same, but not rounded to 256 levels where the photo was reduced."""
-    image = read_image(path)
+    return reduced(read_image(path), side)
+
+
+def reduced(image: Tensor, side: int) -> Tensor:
+    """Bring (3, H, W) to a shorter side of at most ``side``."""
     factor = side / min(image.shape[1:])
     if factor >= 1:
         return image

@@ -30,8 +30,8 @@ SLIGHT = 0.25
 """From here on it is mentioned, as slight."""
 
 LOCAL = 0.25
-"""What a ninth of the image must have of a distortion beyond the mean, that its place is said. Of clean photos one in
-four has one that is (see ``docs/explaining.md``)."""
+"""What a ninth of the image must have of a distortion beyond the mean, that its place is said; how often clean photos
+have one, ``docs/explaining.md`` says."""
 
 PLACES = (
     "in the upper left", "at the top", "in the upper right",
