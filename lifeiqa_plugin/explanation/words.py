@@ -20,6 +20,8 @@ PHRASES = {
     "over-exposed": "too bright",
     "low contrast": "low in contrast",
     "colour cast": "tinted",
+    "warped": "bent out of shape",
+    "patchy": "pieced together from patches",
 }
 """Name of a distortion -> what a person says of such an image; other names are said as they are."""
 

@@ -15,6 +15,12 @@ from torch import Generator, Tensor
 from lifeiqa_plugin.images import distortions as known
 from lifeiqa_plugin.images.distortions import Distortion, build_ladder
 
+WAVES = 10
+"""Along the shorter side, of the field that bends an image."""
+
+PATCH = 8
+"""Pixels along the side of a patch of a codebook."""
+
 
 def defocus(x: Tensor, severity: float, generator: Generator) -> Tensor:
     """Mean over a disc of up to 9 pixels radius, as a lens out of focus leaves it."""
@@ -86,6 +92,33 @@ def tint(x: Tensor, severity: float, generator: Generator) -> Tensor:
     return x * (1 - share) + colour.view(3, 1, 1) * share
 
 
+def warp(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Shapes bent by a smooth random field that moves pixels by up to about 8 % of the shorter side."""
+    height, width = x.shape[1:]
+    short = min(height, width)
+    waves = [max(2, round(WAVES * side / short)) for side in (height, width)]
+    field = torch.randn((1, 2, *waves), generator=generator)
+    field = F.interpolate(field, (height, width), mode="bicubic", align_corners=True)[0]
+    place = torch.stack(
+        torch.meshgrid(torch.linspace(-1, 1, width), torch.linspace(-1, 1, height), indexing="xy")
+    )
+    sides = torch.tensor([width, height]).view(2, 1, 1)
+    moved = place + 0.08 * severity * short * field / sides
+    return F.grid_sample(x[None], moved.permute(1, 2, 0)[None], padding_mode="reflection", align_corners=True)[0].clamp(0, 1)
+
+
+def codebook(x: Tensor, severity: float, generator: Generator) -> Tensor:
+    """Each patch of 8 x 8 pixels replaced by the one most alike among a part of the patches, down to one in 200."""
+    height, width = x.shape[1:]
+    padded = F.pad(x[None], (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+    patches = F.unfold(padded, PATCH, stride=PATCH)[0].T
+    count = max(2, round(0.005**severity * len(patches)))
+    chosen = torch.randperm(len(patches), generator=generator)[:count]
+    nearest = torch.cdist(patches, patches[chosen]).argmin(1)
+    rebuilt = patches[chosen][nearest].T[None]
+    return F.fold(rebuilt, padded.shape[2:], PATCH, stride=PATCH)[0, :, :height, :width]
+
+
 def _filter(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolve every colour with one kernel of odd sides, edges repeated."""
     reach = kernel.shape[0] // 2
@@ -121,6 +154,8 @@ KINDS: dict[str, Kind] = {
     "dark": Kind((known.darken, underexpose), False),
     "low contrast": Kind((known.fade,), False),
     "colour cast": Kind((known.colour_cast, tint), False),
+    "warped": Kind((warp,), True),
+    "patchy": Kind((codebook,), True),
 }
 """What training draws from; the keys are what ``network: distortions`` may name."""
 

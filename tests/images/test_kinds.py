@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, blur
 from lifeiqa_plugin.images.kinds import (
     KINDS,
+    codebook,
     colour_noise,
     defocus,
     grain,
@@ -17,6 +18,7 @@ from lifeiqa_plugin.images.kinds import (
     shake,
     tint,
     underexpose,
+    warp,
 )
 
 NEW = [
@@ -29,12 +31,14 @@ NEW = [
     underexpose,
     overexpose,
     tint,
+    warp,
+    codebook,
 ]
 
 
 @pytest.fixture
 def image() -> Tensor:
-    return torch.rand(3, 40, 56, generator=Generator().manual_seed(0))
+    return torch.rand(3, 96, 128, generator=Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("distort", NEW)
@@ -67,7 +71,7 @@ def test_flat_images_stay_flat() -> None:
 
 def test_training_draws_what_ladders_call_trained() -> None:
     drawn = {distort for kind in KINDS.values() for distort in kind.generators}
-    assert len(KINDS) == 13
+    assert len(KINDS) == 15
     assert drawn >= set(TRAINED.values())
     assert drawn.isdisjoint(HELD_OUT.values())
 
