@@ -2,7 +2,7 @@
 
     python tools/train_naming.py lifeiqa_plugin/checkpoints/lifeiqa.safetensors FOLDER [FOLDER ...] -o OUT
 
-The photos of the folders, clean ones, are shown as they are, in each of the 13 kinds of distortion, and in five pairs
+The photos of the folders, clean ones, are shown as they are, in each kind of distortion, and in five pairs
 of kinds, at random sizes (shorter side 256 to 512) and severities (.12 to 1). From the mean and deviation of stage3's
 cells the head learns how much of each kind there is: 0, or .25 and .75 times the severity. They are computed once, and
 kept beside OUT.
@@ -52,7 +52,7 @@ class Seen(NamedTuple):
 
 
 def with_new_head(path: Path) -> tuple[LifeIQA, Card]:
-    """Build a checkpoint's network with a new head of the 13 kinds that looks at the memory."""
+    """Build a checkpoint's network with a new head of all kinds that looks at the memory."""
     checkpoint = read_checkpoint(path)
     if checkpoint.config is None or checkpoint.card is None:
         raise SystemExit(

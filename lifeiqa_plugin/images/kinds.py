@@ -104,7 +104,9 @@ def warp(x: Tensor, severity: float, generator: Generator) -> Tensor:
     )
     sides = torch.tensor([width, height]).view(2, 1, 1)
     moved = place + 0.08 * severity * short * field / sides
-    return F.grid_sample(x[None], moved.permute(1, 2, 0)[None], padding_mode="reflection", align_corners=True)[0].clamp(0, 1)
+    return F.grid_sample(
+        x[None], moved.permute(1, 2, 0)[None], padding_mode="reflection", align_corners=True
+    )[0].clamp(0, 1)
 
 
 def codebook(x: Tensor, severity: float, generator: Generator) -> Tensor:

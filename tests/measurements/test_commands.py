@@ -374,8 +374,7 @@ def test_train_models(run_main, load, monkeypatch, float32, dataset, tmp_path):
     run_main("train_models", "pool", *common, *datasets, "--clean", clean)
     first, second = tmp_path / "biq2021.pt", tmp_path / "default.pt"
     run_main("train_models", "biq2021", *common, "--out", first)
-    begun = ("--start", tmp_path / "biq2021.before_average.pt", "--biq2021", first)
-    run_main("train_models", "default", *common, *begun, "--out", second)
+    run_main("train_models", "default", *common, "--start", first, "--out", second)
     before, after = (torch.load(path) for path in (first, second))
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
     moved = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
