@@ -35,7 +35,7 @@ from lifeiqa_plugin.images.stream import Named, Recipe
 from lifeiqa_plugin.scoring.engines import create_engine
 keep_freed_memory()
 engine = create_engine(device="cpu")
-recipe = Recipe(engine.working_shape, exact=False)
+recipe = Recipe(engine.working_shape, engine.shrink_to)
 batches = [recipe(Named("", path)).image[None] for path in Path(sys.argv[1]).read_text().split("\\n")]
 engine.score(batches[0])
 wall, cpu = time.perf_counter(), time.process_time()

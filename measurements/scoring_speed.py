@@ -63,7 +63,7 @@ engine = create_engine({engine!r}, device="cpu", fast={fast})
 batches = {{}}
 def run(path):
     if path not in batches:
-        batches[path] = Recipe(engine.working_shape, False)(Named("", path)).image[None]
+        batches[path] = Recipe(engine.working_shape, engine.shrink_to)(Named("", path)).image[None]
         engine.score(batches[path])
     return None, batches[path]
 """

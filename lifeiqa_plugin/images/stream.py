@@ -26,10 +26,6 @@ AHEAD = 4
 START_LIMIT = 300
 """Seconds that a process may take to begin."""
 
-SHRINK_TO = 2.2
-"""Times the working size that a JPEG keeps at least, where it may be shrunk; with 1.5, scores moved twice as far."""
-
-
 class Named(NamedTuple):
     """An image and what it is called; an error in place of an image that is known not to be readable."""
 
@@ -53,12 +49,12 @@ class Recipe:
 
     Attributes:
         working_shape: (height, width) of an image -> the shape at which it is scored.
-        exact: False lets the JPEG decoder shrink large images.
+        shrink_to: times the working size that a JPEG keeps at least where its decoder may shrink it; None for all of it.
         max_pixels: images with more are refused.
     """
 
     working_shape: Callable[[int, int], tuple[int, int]]
-    exact: bool = True
+    shrink_to: float | None = None
     max_pixels: int = MAX_PIXELS
 
     def __call__(self, named: Named) -> Prepared:
@@ -84,9 +80,9 @@ class Recipe:
     @property
     def at_least(self) -> int | None:
         """Pixels of the shorter side that a JPEG decoder leaves; None for all."""
-        if self.exact:
+        if self.shrink_to is None:
             return None
-        return round(SHRINK_TO * min(self.working_shape(100_000, 100_000)))
+        return round(self.shrink_to * min(self.working_shape(100_000, 100_000)))
 
 
 def prepare_images(

@@ -69,7 +69,7 @@ def score(
         engine = create_engine(engine, model, device, fast)
     elif fast:
         raise ValueError("fast chooses an engine, and one is given")
-    recipe = Recipe(engine.working_shape, exact, max_pixels)
+    recipe = Recipe(engine.working_shape, None if exact else engine.shrink_to, max_pixels)
     prepared = prepare_images(named, recipe, workers, time_limit)
     return _score_prepared(prepared, engine, batch_size)
 

@@ -106,7 +106,7 @@ def test_large_jpegs_may_shrink_while_they_are_decoded(tmp_path):
     Image.effect_noise((640, 480), 80).convert("RGB").save(tmp_path / "a.jpg", quality=95)
     image = [Named("a", tmp_path / "a.jpg")]
     exact, fast = (
-        next(prepare_images(image, Recipe(RECIPE.working_shape, exact))) for exact in (True, False)
+        next(prepare_images(image, Recipe(RECIPE.working_shape, least))) for least in (None, 2.2)
     )
     assert (fast.width, fast.height) == (exact.width, exact.height) == (640, 480)
     assert fast.image.shape == exact.image.shape

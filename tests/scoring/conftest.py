@@ -19,6 +19,7 @@ class Brightness:
     """Scores by the mean; ``batches`` are the shapes that it was given."""
 
     names = ("dark", "bright")
+    shrink_to = 2.0
 
     def __init__(self) -> None:
         self.working_shape = functools.partial(working_shape, crop_size=8, working_size=16)

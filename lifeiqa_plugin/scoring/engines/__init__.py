@@ -33,12 +33,18 @@ class Engine(Protocol):
     names: tuple[str, ...]
     """The D distortions that the network knows; empty for a network without that task."""
 
+    shrink_to: float
+    """Times the working size that a large JPEG keeps where its decoder may shrink it."""
+
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) to which an image has to be resized; sent to processes that decode."""
 
     def score(self, batch: Floats) -> EngineOutput:
         """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
 
+
+SHRINK_TO, ROUNDED_SHRINK_TO = 2.2, 1.5
+"""Of engines that compute in floating point, and in 8 bits, which is as far off by itself as 1.5 is."""
 
 ENGINES = {
     "torch": "lifeiqa_plugin.scoring.engines.torch_engine",

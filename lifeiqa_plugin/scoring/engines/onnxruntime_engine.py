@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from lifeiqa_plugin.export.about import KEY, parse_about
-from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats
 from lifeiqa_plugin.scoring.engines.exported import choose_file, count_threads, to_output
 
 
@@ -39,6 +39,7 @@ class OnnxRuntimeEngine:
         self.about = parse_about(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.names = self.about.distortions
         self.working_shape = self.about.working_shape
+        self.shrink_to = SHRINK_TO if self.about.precision == "float32" else ROUNDED_SHRINK_TO
         self._outputs = [output.name for output in self.session.get_outputs()]
 
     def run(self, batch: Floats) -> dict[str, Floats]:
@@ -63,7 +64,6 @@ def _options() -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = count_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores decode, too
     options.enable_mem_pattern = False  # plans memory for one shape, and shapes change
-    options.enable_cpu_mem_arena = False  # would keep the peak of the largest image
     if not _has_vnni():
         options.add_session_config_entry(
             "session.x64quantprecision", "1"

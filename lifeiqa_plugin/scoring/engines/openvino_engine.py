@@ -7,7 +7,7 @@ from pathlib import Path
 import openvino
 
 from lifeiqa_plugin.export.about import KEY, parse_about
-from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines import SHRINK_TO, EngineOutput, Floats
 from lifeiqa_plugin.scoring.engines.exported import choose_file, count_threads, to_output
 
 
@@ -27,6 +27,8 @@ class OpenVinoEngine:
     Raises:
         ValueError: the file is not one of ours.
     """
+
+    shrink_to = SHRINK_TO
 
     def __init__(self, path: Path) -> None:
         core = openvino.Core()

@@ -14,7 +14,7 @@ from lifeiqa_plugin.arguments import choose_device
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.network.geometry import working_shape
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines import SHRINK_TO, EngineOutput, Floats
 
 
 def create(model: str | Path | None = None, device: str = "auto") -> TorchEngine:
@@ -32,6 +32,8 @@ class TorchEngine:
             may look at them in another way.
         with_distortions: also say what is wrong with an image, if the network can.
     """
+
+    shrink_to = SHRINK_TO
 
     def __init__(self, network: LifeIQA, with_distortions: bool = True) -> None:
         self.network = network.eval()
