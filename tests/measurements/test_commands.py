@@ -141,7 +141,7 @@ def test_train_naming(run_main, load, dataset, checkpoint, tmp_path):
         (photos / name).symlink_to(dataset / name)
     out = tmp_path / "named.safetensors"
     printed = run_main("train_naming", checkpoint, photos, "-o", out, "--steps", 200)
-    assert "head trained on 38 images" in printed
+    assert "head trained on 42 images" in printed
     before, after = (build_lifeiqa(pretrained_model_path=path) for path in (checkpoint, out))
     x = torch.rand(1, 3, 48, 60)
     torch.testing.assert_close(
