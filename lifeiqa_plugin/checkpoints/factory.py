@@ -44,11 +44,11 @@ DEFAULT = "default"
 
 BUNDLED = {
     DEFAULT: Bundled(
-        "lifeiqa.safetensors", "87f0e8e889b00182b4b3748bbf283dbf2dcd2bee27c6074113e4090f017683e4"
+        "lifeiqa.safetensors", "dff29c866c6927ae5e60a8618d3ac4db3155097b959162e57ff0db514f06250e"
     ),
     "biq2021": Bundled(
         "lifeiqa-biq2021.safetensors",
-        "ffb75bc58cf2c3a97c69e6b4a5b08afdd2d31bd0658cbf62a1888700c98e1689",
+        "712c81e1720b75438e56a672eb68a30f7e6e6a382878fb9ed143dbc5ca841ae1",
     ),
 }
 """What ``pretrained`` may name; True is the default one."""
