@@ -43,8 +43,8 @@ class Engine(Protocol):
         """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
 
 
-SHRINK_TO, ROUNDED_SHRINK_TO = 2.2, 1.5
-"""Of engines that compute in floating point, and in 8 bits, which is as far off by itself as 1.5 is."""
+SHRINK_TO, ROUNDED_SHRINK_TO = 2.2, 1.35
+"""Of engines that compute in floating point, and in 8 bits, which is as far off by itself as 1.35 is."""
 
 ENGINES = {
     "torch": "lifeiqa_plugin.scoring.engines.torch_engine",
