@@ -26,6 +26,7 @@ from lifeiqa_plugin.scoring.engines import Engine, create_engine
 SAMPLES = 1000
 """Of the bootstrap."""
 
+
 def score(paths: list[str], engine: Engine, exact: bool) -> np.ndarray:
     """Return the scores (N,).
 
@@ -61,7 +62,9 @@ def compare_photos(folders: list[Path]) -> str:
         within = f"{(off <= 0.005).sum()} of {len(off)}"
         values = [f"{value:.4f}" for value in (np.median(off), np.quantile(off, 0.99), off.max())]
         rows.append([f"{name}, {len(paths)} of {len(found)}", *values, within, f"{srcc:.4f}"])
-    return markdown_table(["way, photos that shrink", "median", "99 %", "most", "within .005", "SRCC"], rows)
+    return markdown_table(
+        ["way, photos that shrink", "median", "99 %", "most", "within .005", "SRCC"], rows
+    )
 
 
 def compare_opinions(names: list[str], option_file: Path | None) -> str:

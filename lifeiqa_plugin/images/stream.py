@@ -26,6 +26,7 @@ AHEAD = 4
 START_LIMIT = 300
 """Seconds that a process may take to begin."""
 
+
 class Named(NamedTuple):
     """An image and what it is called; an error in place of an image that is known not to be readable."""
 
@@ -49,7 +50,7 @@ class Recipe:
 
     Attributes:
         working_shape: (height, width) of an image -> the shape at which it is scored.
-        shrink_to: times the working size that a JPEG keeps at least where its decoder may shrink it; None for all of it.
+        shrink_to: times the working size that a JPEG keeps at least where its decoder may shrink it; None for all.
         max_pixels: images with more are refused.
     """
 
