@@ -93,7 +93,7 @@ def tint(x: Tensor, severity: float, generator: Generator) -> Tensor:
 
 
 def warp(x: Tensor, severity: float, generator: Generator) -> Tensor:
-    """Shapes bent by a smooth random field that moves pixels by up to about 8 % of the shorter side."""
+    """Shapes bent by a smooth random field whose deviation is up to 4 % of the shorter side."""
     height, width = x.shape[1:]
     short = min(height, width)
     waves = [max(2, round(WAVES * side / short)) for side in (height, width)]
