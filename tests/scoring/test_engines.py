@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.export.about import About
 from lifeiqa_plugin.scoring import engines
 from lifeiqa_plugin.scoring.engines import ENGINES, create_engine
+from lifeiqa_plugin.scoring.engines.exported import find_shrink_to
 from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
 
 
@@ -37,6 +39,13 @@ def test_a_network_of_ones_own():
     assert not network.training
     assert engine.working_shape(100, 200) == (55, 110)
     assert np.isfinite(engine.score(np.zeros((1, 3, 55, 110), np.float32)).score).all()
+
+
+def test_files_in_8_bits_let_jpegs_shrink_further():
+    exact, rounded = (
+        About(224, 384, True, (), "1", "00", precision=name) for name in ("float32", "int8")
+    )
+    assert find_shrink_to(rounded) < find_shrink_to(exact)
 
 
 @pytest.mark.parametrize(

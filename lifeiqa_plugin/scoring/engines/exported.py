@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lifeiqa_plugin.export.about import About
-from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats
 
 BUNDLED_ONNX = Path(__file__).parents[2] / "checkpoints" / "lifeiqa.onnx"
 """The bundled network's graph; its weights are those of the checkpoint beside it."""
@@ -40,6 +40,11 @@ def count_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def find_shrink_to(about: About) -> float:
+    """Return an engine's ``shrink_to`` for a file of that description."""
+    return SHRINK_TO if about.precision == "float32" else ROUNDED_SHRINK_TO
 
 
 def to_output(values: dict[str, Floats], about: About, path: Path) -> EngineOutput:

@@ -8,8 +8,13 @@ from pathlib import Path
 import onnxruntime
 
 from lifeiqa_plugin.export.about import KEY, parse_about
-from lifeiqa_plugin.scoring.engines import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats
-from lifeiqa_plugin.scoring.engines.exported import choose_file, count_threads, to_output
+from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines.exported import (
+    choose_file,
+    count_threads,
+    find_shrink_to,
+    to_output,
+)
 
 
 def create(model: str | Path | None = None, device: str = "auto") -> OnnxRuntimeEngine:
@@ -39,7 +44,7 @@ class OnnxRuntimeEngine:
         self.about = parse_about(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.names = self.about.distortions
         self.working_shape = self.about.working_shape
-        self.shrink_to = SHRINK_TO if self.about.precision == "float32" else ROUNDED_SHRINK_TO
+        self.shrink_to = find_shrink_to(self.about)
         self._outputs = [output.name for output in self.session.get_outputs()]
 
     def run(self, batch: Floats) -> dict[str, Floats]:

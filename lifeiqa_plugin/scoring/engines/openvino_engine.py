@@ -7,8 +7,13 @@ from pathlib import Path
 import openvino
 
 from lifeiqa_plugin.export.about import KEY, parse_about
-from lifeiqa_plugin.scoring.engines import SHRINK_TO, EngineOutput, Floats
-from lifeiqa_plugin.scoring.engines.exported import choose_file, count_threads, to_output
+from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
+from lifeiqa_plugin.scoring.engines.exported import (
+    choose_file,
+    count_threads,
+    find_shrink_to,
+    to_output,
+)
 
 
 def create(model: str | Path | None = None, device: str = "auto") -> OpenVinoEngine:
@@ -28,8 +33,6 @@ class OpenVinoEngine:
         ValueError: the file is not one of ours.
     """
 
-    shrink_to = SHRINK_TO
-
     def __init__(self, path: Path) -> None:
         core = openvino.Core()
         try:
@@ -41,6 +44,7 @@ class OpenVinoEngine:
         self.about = parse_about(_read_about(model), path)
         self.names = self.about.distortions
         self.working_shape = self.about.working_shape
+        self.shrink_to = find_shrink_to(self.about)
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": count_threads()}
         self._compiled = core.compile_model(model, "CPU", options)
         self._outputs = [output.any_name for output in self._compiled.outputs]
