@@ -91,7 +91,7 @@ class LifeDecoder(nn.Module):
         super().__init__()
         self.without = without
         config = DecoderConfig(**(SIZES | options))
-        self.decoder = Decoder(c4 if without == "stage3" else c3, c4, config)
+        self.decoder = Decoder([c4 if without == "stage3" else c3, c4], config)
         if without == "gcn":
             for layer in self.decoder.layers:
                 layer.gcn = Zero()

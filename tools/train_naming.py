@@ -3,9 +3,9 @@
     python tools/train_naming.py lifeiqa_plugin/checkpoints/lifeiqa.safetensors FOLDER [FOLDER ...] -o OUT
 
 The photos of the folders, clean ones, are shown as they are, in each kind of distortion, and in five pairs
-of kinds, at random sizes (shorter side 256 to 512) and severities (.12 to 1). From the mean and deviation of stage3's
-cells the head learns how much of each kind there is: 0, or .25 and .75 times the severity. They are computed once, and
-kept beside OUT.
+of kinds, at random sizes (shorter side 256 to 512) and severities (.12 to 1). From the mean and deviation of stage2 and
+of stage3's cells the head learns how much of each kind there is: 0, or .25 and .75 times the severity. They are
+computed once, and kept beside OUT.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpo
 from lifeiqa_plugin.images.kinds import KINDS
 from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.network.decoder import cell_statistics, pool_to_grid
+from lifeiqa_plugin.network.decoder import pool_to_grid, statistics_of
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 SIDES = (256, 512)
@@ -34,10 +34,10 @@ MILDEST = 0.12
 PAIRS = 5
 """Of kinds, for each photo."""
 
-CLEAN_WEIGHT = 10.0
+CLEAN_WEIGHT = 20.0
 """How much oftener than a distorted image a clean one is drawn: nothing should be named where nothing is."""
 
-NOISE = 0.5
+NOISE = 0.3
 """Of the statistics in training, in parts of their deviation."""
 
 DROPOUT = 0.3
@@ -47,12 +47,12 @@ DROPOUT = 0.3
 class Seen(NamedTuple):
     """What the head learns from."""
 
-    statistics: Tensor  # (N, 2 * C3)
+    statistics: Tensor  # (N, 2 * (C2 + C3))
     targets: Tensor  # (N, D)
 
 
 def with_new_head(path: Path) -> tuple[LifeIQA, Card]:
-    """Build a checkpoint's network with a new head of all kinds that looks at the memory."""
+    """Build a checkpoint's network with a new head of all kinds that looks at the stages."""
     checkpoint = read_checkpoint(path)
     if checkpoint.config is None or checkpoint.card is None:
         raise SystemExit(
@@ -63,7 +63,7 @@ def with_new_head(path: Path) -> tuple[LifeIQA, Card]:
             "pretrained": False,
             **checkpoint.config,
             "distortions": list(KINDS),
-            "distortions_from": "memory",
+            "distortions_from": "stages",
         }
     )
     old = {
@@ -108,10 +108,9 @@ def look(network: LifeIQA, photos: Sequence[str], seed: int) -> Seen:
     for number, path in enumerate(tqdm(photos, unit="photo")):
         for image, target in distorted(read_image(path), seed + number):
             x = to_working_size(image[None], network.crop_size, network.working_size)
-            stage3, _ = network.stages_of(network.normalised(x))
-            statistics.append(
-                cell_statistics(pool_to_grid(stage3, network.decoder.config.memory_grid))
-            )
+            stage2, stage3, _ = network.stages_of(network.normalised(x))
+            cells = pool_to_grid(stage3, network.decoder.config.memory_grid)
+            statistics.append(torch.cat([statistics_of(stage2), statistics_of(cells)], 1))
             targets.append(target)
     return Seen(torch.cat(statistics), torch.stack(targets))
 
@@ -121,12 +120,12 @@ def fit(head: nn.Sequential, seen: Seen, seed: int, steps: int) -> None:
     torch.manual_seed(seed)
     mean, deviation = seen.statistics.mean(0), seen.statistics.std(0) + 1e-4
     inputs = (seen.statistics - mean) / deviation
-    optimiser = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.3)
+    optimiser = torch.optim.AdamW(head.parameters(), 3e-3, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     is_clean = seen.targets.sum(1) == 0
     chances = torch.ones(len(inputs)) + (CLEAN_WEIGHT - 1) * is_clean
     for _ in range(steps):
-        rows = torch.multinomial(chances, 128, replacement=True)
+        rows = torch.multinomial(chances, 256, replacement=True)
         noisy = inputs[rows] + NOISE * torch.randn_like(inputs[rows])
         hidden = F.dropout(head[:-1](noisy), DROPOUT)
         loss = F.binary_cross_entropy_with_logits(head[-1](hidden), seen.targets[rows])
@@ -145,7 +144,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folders", type=Path, nargs="+", help="of clean photos")
     parser.add_argument("-o", "--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1000)
     args = parser.parse_args()
     network, card = with_new_head(args.checkpoint)

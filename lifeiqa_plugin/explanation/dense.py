@@ -71,21 +71,14 @@ def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
     if view.scale != 1:
         enlarged = [round(view.scale * length) for length in shape]
         x = F.interpolate(x, enlarged, mode="bicubic", antialias=True).clamp(0, 1)
-    stage3, stage4 = network.stages_of(network.normalised(x))
-    rows, columns = stage4.shape[-2:]
-    scale = round(stage3.shape[-1] / columns)  # cells of stage3 in one of stage4, 2 as a rule
+    stages = network.stages_of(network.normalised(x))
+    rows, columns = stages[-1].shape[-2:]
     height, width = min(view.window, rows), min(view.window, columns)
     tops = list(range(rows - height + 1))
     lefts = list(range(columns - width + 1))
-    near, deep = [], []
-    for top in tops:
-        for left in lefts:
-            # Where stage3 has an odd number of cells, the last window moves inside by one.
-            top3 = max(0, min(scale * top, stage3.shape[-2] - scale * height))
-            left3 = max(0, min(scale * left, stage3.shape[-1] - scale * width))
-            near.append(stage3[0, :, top3 : top3 + scale * height, left3 : left3 + scale * width])
-            deep.append(stage4[0, :, top : top + height, left : left + width])
-    scores, distortions, gates = _decode(network, torch.stack(near), torch.stack(deep))
+    scores, distortions, gates = _decode(
+        network, [_cut_windows(stage, tops, lefts, height, width) for stage in stages]
+    )
     cell_height, cell_width = shape[0] / rows, shape[1] / columns
     grid = (len(tops), len(lefts))
     return Windows(
@@ -99,6 +92,22 @@ def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
     )
 
 
+def _cut_windows(
+    stage: Tensor, tops: Sequence[int], lefts: Sequence[int], height: int, width: int
+) -> Tensor:
+    """Cut (1, C, H, W) into windows, (R * S, C, h, w); places and sizes are in cells of stage4."""
+    scale = round(stage.shape[-1] / (lefts[-1] + width))  # 2 for stage3, as a rule
+    high, wide = scale * height, scale * width
+    windows = []
+    for top in tops:
+        for left in lefts:
+            # Where a stage has a few cells less than that, the last window moves inside by so many.
+            first = max(0, min(scale * top, stage.shape[-2] - high))
+            begin = max(0, min(scale * left, stage.shape[-1] - wide))
+            windows.append(stage[0, :, first : first + high, begin : begin + wide])
+    return torch.stack(windows)
+
+
 def _score_crops(network: LifeIQA, x: Tensor) -> Windows:
     side = network.crop_size
     tops = _even_steps(x.shape[-2] - side, side // OVERLAP)
@@ -107,7 +116,7 @@ def _score_crops(network: LifeIQA, x: Tensor) -> Windows:
     for top in tops:
         row = torch.cat([x[..., top : top + side, left : left + side] for left in lefts])
         for chunk in row.split(network.chunk_size):
-            judged.append(_decode(network, *network.stages_of(network.normalised(chunk))))
+            judged.append(_decode(network, network.stages_of(network.normalised(chunk))))
     scores, distortions, gates = (np.concatenate(parts) for parts in zip(*judged, strict=True))
     grid = (len(tops), len(lefts))
     return Windows(
@@ -126,9 +135,9 @@ def _even_steps(room: int, step: int) -> list[int]:
     return [round(i * room / max(count, 1)) for i in range(count + 1)]
 
 
-def _decode(network: LifeIQA, stage3: Tensor, stage4: Tensor) -> tuple[Floats, Floats, Floats]:
+def _decode(network: LifeIQA, stages: Sequence[Tensor]) -> tuple[Floats, Floats, Floats]:
     """Return the scores (N,), distortions (N, D) and gates (N, E) of N windows."""
-    output = network.decoder(stage3, stage4)
+    output = network.decoder(*stages)
     scores = network.to_range(output.query_scores.float().mean(1))
     distortions = output.distortion_logits.float().sigmoid()
     gates = output.routing.gates.mean(1)

@@ -113,12 +113,13 @@ class PooledBackbone(nn.Module):
         self.inner = inner
         self.grid = grid
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> (B, C3, grid, grid), (B, C4, H4, W4)."""
-        stage3, stage4 = self.inner(x)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> the stages, (B, C3, grid, grid) and (B, C4, H4, W4) last."""
+        stages: list[Tensor] = self.inner(x)
         if getattr(self.inner, "output_fmt", None) == "NHWC":
-            stage3, stage4 = stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2)
-        return pool_op(stage3, self.grid), stage4
+            stages = [stage.permute(0, 3, 1, 2) for stage in stages]
+        *lower, stage3, stage4 = stages
+        return [*lower, pool_op(stage3, self.grid), stage4]
 
 
 @torch.library.custom_op("lifeiqa::same_conv", mutates_args=())

@@ -60,20 +60,26 @@ def preprocessing_of(name: str) -> Preprocessing:
     )
 
 
-def create_backbone(name: str, pretrained: bool | str | Path, size: int) -> Any:
-    """Build a backbone that returns its last two stages.
+def create_backbone(
+    name: str, pretrained: bool | str | Path, size: int, num_stages: int = 2
+) -> Any:
+    """Build a backbone that returns its last stages.
 
     Args:
         name: of the timm model.
         pretrained: False for random weights, True for those that timm fetches, or a file that holds them.
         size: of the square images that it will see; matters where the size is fixed when it is built.
+        num_stages: how many of the last ones.
 
     Raises:
-        ValueError: it has fewer than two stages or cannot take that size; the file holds other weights.
+        ValueError: it has fewer stages or cannot take that size; the file holds other weights.
         OSError: the weights cannot be fetched, or the file cannot be read.
     """
     expected = preprocessing_of(name)
-    options: dict[str, Any] = {"features_only": True, "out_indices": (-2, -1)}
+    options: dict[str, Any] = {
+        "features_only": True,
+        "out_indices": tuple(range(-num_stages, 0)),
+    }
     if expected.is_fixed and size != expected.size:
         options["img_size"] = size
     if pretrained is False:
@@ -99,7 +105,8 @@ def _create(name: str, options: dict[str, Any]) -> Any:
         if size is not None:
             _try(backbone, size)
     except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:
-        what = "the last two of its feature stages" if size is None else f"stages of {size}x{size}"
+        count = len(options["out_indices"])
+        what = f"its last {count} feature stages" if size is None else f"stages of {size}x{size}"
         raise ValueError(f"backbone {name!r} cannot give {what}: {error}") from error
     return backbone
 

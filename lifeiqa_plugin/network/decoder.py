@@ -27,8 +27,8 @@ LIMITS = {
 }
 """Far above any use: a damaged or hostile checkpoint must not ask for all the memory there is."""
 
-DISTORTION_WIDTH = 64
-"""Hidden units of the head that tells distortions from stage3."""
+DISTORTION_WIDTH = 128
+"""Hidden units of the head that tells distortions from the stages."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class DecoderConfig:
     """``auto``, ``torch`` or ``torch_scatter``; the numbers are the same."""
     distortions: tuple[str, ...] = ()
     """Names of the distortions that a second head tells apart; empty for none."""
-    distortions_from: Literal["queries", "memory"] = "queries"
-    """What that head looks at: the mean of the queries, or mean and deviation of stage3's cells."""
+    distortions_from: Literal["queries", "stages"] = "queries"
+    """What that head looks at: the mean of the queries, or mean and deviation of stage2 and of stage3's cells."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
@@ -81,14 +81,19 @@ class DecoderConfig:
             )
         if self.moe_scaled not in ("experts", "bypass"):
             raise ValueError(f"moe_scaled must be 'experts' or 'bypass', got {self.moe_scaled!r}")
-        if self.distortions_from not in ("queries", "memory"):
+        if self.distortions_from not in ("queries", "stages"):
             raise ValueError(
-                f"distortions_from must be 'queries' or 'memory', got {self.distortions_from!r}"
+                f"distortions_from must be 'queries' or 'stages', got {self.distortions_from!r}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         object.__setattr__(self, "distortions", _checked_names(self.distortions))
         edges_of(self.graph, self.num_queries)  # raises where there is no such graph
+
+    @property
+    def num_stages(self) -> int:
+        """How many of the backbone's last stages the decoder looks at."""
+        return 3 if self.distortions and self.distortions_from == "stages" else 2
 
 
 class InteractionLayer(nn.Module):
@@ -129,13 +134,17 @@ class DecoderOutput(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """From the backbone's last two stages, with C3 and C4 channels, to one raw score per query."""
+    """From the backbone's last two stages, with C3 and C4 channels, to one raw score per query.
 
-    def __init__(
-        self, stage3_channels: int, stage4_channels: int, config: DecoderConfig | None = None
-    ) -> None:
+    Args:
+        channels: of the last ``config.num_stages`` stages, the last two as a rule.
+        config: everything else.
+    """
+
+    def __init__(self, channels: Sequence[int], config: DecoderConfig | None = None) -> None:
         super().__init__()
         config = config or DecoderConfig()
+        *_, stage3_channels, stage4_channels = channels
         dim = config.embed_dim
         self.config = config
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_queries, dim))
@@ -148,10 +157,11 @@ class Decoder(nn.Module):
         self.moe_scale = nn.Parameter(torch.tensor(0.1))
         self.head = nn.Linear(dim, 1)
         if config.distortions:
-            self.distortion_head = _distortion_head(stage3_channels, config)
+            self.distortion_head = _distortion_head(sum(channels[:-1]), config)
 
-    def forward(self, stage3: Tensor, stage4: Tensor, need_weights: bool = False) -> DecoderOutput:
-        """(B, C3, H3, W3), (B, C4, H4, W4) -> :class:`DecoderOutput`."""
+    def forward(self, *stages: Tensor, need_weights: bool = False) -> DecoderOutput:
+        """(B, C3, H3, W3), (B, C4, H4, W4), with three stages (B, C2, H2, W2) first -> :class:`DecoderOutput`."""
+        *lower, stage3, stage4 = stages
         context = self.context(stage4.mean((2, 3)))  # (B, C)
         tokens = self.query_tokens + context[:, None]  # (B, Q, C)
         cells = pool_to_grid(stage3, self.config.memory_grid)  # (B, C3, grid, grid)
@@ -169,33 +179,33 @@ class Decoder(nn.Module):
         return DecoderOutput(
             query_scores=self.head(tokens).squeeze(-1),
             routing=routing,
-            distortion_logits=self._tell_distortions(tokens, cells),
+            distortion_logits=self._tell_distortions(tokens, [*lower, cells]),
             attention=torch.stack(attention, dim=1) if need_weights else None,
         )
 
-    def _tell_distortions(self, tokens: Tensor, cells: Tensor) -> Tensor:
-        """(B, Q, C), (B, C3, grid, grid) -> (B, D)."""
+    def _tell_distortions(self, tokens: Tensor, maps: list[Tensor]) -> Tensor:
+        """(B, Q, C), [(B, C2, H2, W2), (B, C3, grid, grid)] -> (B, D)."""
         pooled = tokens.mean(1)
         if not self.config.distortions:
             return pooled[:, :0]
-        if self.config.distortions_from == "memory":
-            pooled = cell_statistics(cells)
+        if self.config.distortions_from == "stages":
+            pooled = torch.cat([statistics_of(x) for x in maps], dim=1)
         logits: Tensor = self.distortion_head(pooled)
         return logits
 
 
-def cell_statistics(cells: Tensor) -> Tensor:
-    """Mean and standard deviation over (B, C3, grid, grid) -> (B, 2 * C3)."""
-    variance = cells.var((2, 3), correction=0)
+def statistics_of(x: Tensor) -> Tensor:
+    """Mean and standard deviation of each channel, (B, C, H, W) -> (B, 2 * C)."""
+    variance = x.var((2, 3), correction=0)
     deviation = (variance + 1e-6).sqrt()  # whose slope at 0 is finite
-    return torch.cat([cells.mean((2, 3)), deviation], dim=1)
+    return torch.cat([x.mean((2, 3)), deviation], dim=1)
 
 
-def _distortion_head(stage3_channels: int, config: DecoderConfig) -> nn.Module:
+def _distortion_head(channels: int, config: DecoderConfig) -> nn.Module:
     count = len(config.distortions)
     if config.distortions_from == "queries":
         return nn.Linear(config.embed_dim, count)
-    hidden = nn.Linear(2 * stage3_channels, DISTORTION_WIDTH)
+    hidden = nn.Linear(2 * channels, DISTORTION_WIDTH)
     return nn.Sequential(hidden, nn.GELU(), nn.Linear(DISTORTION_WIDTH, count))
 
 

@@ -194,14 +194,15 @@ class LifeIQA(nn.Module):
                 f"whole_image needs a backbone that takes images of any size, got {backbone!r}, "
                 f"which takes {self.crop_size}x{self.crop_size} only"
             )
-        self.backbone = create_backbone(backbone, backbone_pretrained, self.crop_size)
+        self.backbone = create_backbone(
+            backbone, backbone_pretrained, self.crop_size, decoder_config.num_stages
+        )
         smallest = self.backbone.feature_info.reduction()[-1]
         if self.crop_size < smallest:
             raise ValueError(
                 f"crop_size must be at least {smallest} for {backbone!r}, got {self.crop_size}"
             )
-        stage3_channels, stage4_channels = self.backbone.feature_info.channels()
-        self.decoder = Decoder(stage3_channels, stage4_channels, decoder_config)
+        self.decoder = Decoder(self.backbone.feature_info.channels(), decoder_config)
         for name, values in {"mean": expected.mean, "std": expected.std}.items():
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -267,8 +268,8 @@ class LifeIQA(nn.Module):
 
     def forward_crops(self, crops: Tensor, need_weights: bool = False) -> DecoderOutput:
         """Run backbone and decoder on (B, 1 or 3, height, width) crops in [0, 1], with no checks."""
-        stage3, stage4 = self.stages_of(self.normalised(crops))
-        output: DecoderOutput = self.decoder(stage3, stage4, need_weights)
+        stages = self.stages_of(self.normalised(crops))
+        output: DecoderOutput = self.decoder(*stages, need_weights=need_weights)
         return output
 
     def normalised(self, crops: Tensor) -> Tensor:
@@ -277,13 +278,12 @@ class LifeIQA(nn.Module):
         crops = crops.to(self.decoder.head.weight.dtype)
         return crops.contiguous(memory_format=torch.channels_last)  # faster convolutions
 
-    def stages_of(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the backbone on normalised crops: (B, C3, H3, W3), (B, C4, H4, W4)."""
-        stage3, stage4 = self.backbone(crops)
+    def stages_of(self, crops: Tensor) -> list[Tensor]:
+        """Run the backbone on normalised crops: what the decoder looks at, stage4 (B, C4, H4, W4) last."""
+        stages: list[Tensor] = self.backbone(crops)
         if getattr(self.backbone, "output_fmt", None) == "NHWC":
-            stage3 = stage3.permute(0, 3, 1, 2)
-            stage4 = stage4.permute(0, 3, 1, 2)
-        return stage3, stage4
+            stages = [stage.permute(0, 3, 1, 2) for stage in stages]
+        return stages
 
     def _to_std(self, spread: Tensor) -> Tensor:
         if self.std_calibration is None:

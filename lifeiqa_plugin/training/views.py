@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 class Front:
-    """The modules with which a backbone begins, as far as they are frozen; stage3 is the last that may be one of them.
+    """The modules with which a backbone begins, as far as they are frozen, up to the first stage that the decoder sees.
 
     Args:
         network: with its frozen modules frozen.
@@ -99,7 +99,7 @@ class Front:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, self.dtype, enabled=self.dtype is not None)
 
-    def _stages(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _stages(self, features: Tensor) -> list[Tensor]:
         """Run what follows the front, which is left out meanwhile."""
         features = features.to(self.device).to(self.dtype or torch.float32)
         try:
@@ -120,7 +120,7 @@ class Front:
         is_plain = type(network).forward_crops is LifeIQA.forward_crops
         with self._autocast():
             expected = network.stages_of(network.normalised(crops.to(self.device)))
-            found = self._stages(self(crops)) if is_plain else ()
+            found = self._stages(self(crops)) if is_plain else []
         for module, mode in modes.items():
             module.training = mode
         if len(found) != len(expected) or not all(map(_are_close, expected, found)):
@@ -131,11 +131,11 @@ class Front:
 
 
 def frozen_steps(backbone: nn.Module) -> list[Step]:
-    """Return the modules up to stage3 that come before the first with something to train.
+    """Return the modules up to the first stage that is seen which come before the first with something to train.
 
     None where they have no parameters, or where the backbone is not a row of modules.
     """
-    stage3 = backbone.feature_info.module_name()[0].replace(".", "_")  # type: ignore[operator, union-attr]
+    last = backbone.feature_info.module_name()[0].replace(".", "_")  # type: ignore[operator, union-attr]
     steps: list[Step] = []
     for name, child in backbone.named_children():
         several = isinstance(child, nn.Sequential | nn.ModuleList)
@@ -146,7 +146,7 @@ def frozen_steps(backbone: nn.Module) -> list[Step]:
             parent = child if several else backbone
             steps.append(Step(parent, part, module))
             full = f"{name}_{part}" if several else part
-            if full == stage3:
+            if full == last:
                 return _with_parameters(steps)
     return []
 

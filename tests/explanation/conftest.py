@@ -27,7 +27,7 @@ def network(request):
 
 @pytest.fixture(scope="session")
 def whole():
-    return tiny(whole_image=True, distortions=KINDS)
+    return tiny(whole_image=True, distortions=KINDS, distortions_from="stages")
 
 
 @pytest.fixture

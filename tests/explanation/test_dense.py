@@ -23,7 +23,7 @@ from lifeiqa_plugin.explanation.dense import (
 def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
     x = torch.rand(1, 3, 128, 192)
     windows = score_windows(whole, x, View(1, 2))
-    stage3, stage4 = whole.backbone((x - whole.mean) / whole.std)
+    stage2, stage3, stage4 = whole.backbone((x - whole.mean) / whole.std)
     assert stage4.shape[-2:] == (4, 6)
     assert stage3.shape[-2:] == (8, 12)
     assert windows.scores.shape == (3, 5)
@@ -33,7 +33,9 @@ def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
     assert windows.shape == (64, 64)
     for i, j in [(0, 0), (1, 3), (2, 4)]:
         output = whole.decoder(
-            stage3[..., 2 * i : 2 * i + 4, 2 * j : 2 * j + 4], stage4[..., i : i + 2, j : j + 2]
+            stage2[..., 4 * i : 4 * i + 8, 4 * j : 4 * j + 8],
+            stage3[..., 2 * i : 2 * i + 4, 2 * j : 2 * j + 4],
+            stage4[..., i : i + 2, j : j + 2],
         )
         expected = output.query_scores.mean().sigmoid().item()
         assert windows.scores[i, j] == pytest.approx(expected, abs=1e-5)

@@ -35,6 +35,7 @@ SMALL = {
     "crop_size": 48,
     "working_size": 96,
     "distortions": ["blur", "noise"],
+    "distortions_from": "stages",
 }
 SHAPES = [(1, 48, 48), (2, 96, 96), (3, 61, 130), (1, 96, 383)]
 pytestmark = [

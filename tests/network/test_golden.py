@@ -41,7 +41,7 @@ def read(name):
 
 
 def decoder_of(weights):
-    decoder = Decoder(512, 1024, DecoderConfig(num_heads=6, **released_config(weights))).eval()
+    decoder = Decoder([512, 1024], DecoderConfig(num_heads=6, **released_config(weights))).eval()
     converted = convert_released_state_dict(weights)
     decoder.load_state_dict(
         {key.removeprefix("decoder."): value for key, value in converted.items()}

@@ -96,7 +96,7 @@ def test_paper_preset_runs():
 
 def small_decoder(stage4_channels=16, **options):
     options = {"embed_dim": 24, "num_heads": 2, "depth": 1} | options
-    return Decoder(16, stage4_channels, DecoderConfig(**options)).eval()
+    return Decoder([16, stage4_channels], DecoderConfig(**options)).eval()
 
 
 def seen_by(module, run):
@@ -252,7 +252,7 @@ def test_backbone_with_one_stage_is_refused(monkeypatch):
         lambda name, out_indices, **options: create(name, out_indices=(-9, -1), **options),
     )
     with pytest.raises(
-        ValueError, match="backbone 'resnet18' cannot give the last two of its feature stages: "
+        ValueError, match="backbone 'resnet18' cannot give its last 2 feature stages: "
     ):
         LifeIQA("resnet18")
 

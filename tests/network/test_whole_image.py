@@ -152,15 +152,16 @@ def test_distortions_are_told_from_the_mean_token():
     torch.testing.assert_close(details.distortions, expected)
 
 
-def test_distortions_are_told_from_the_memory():
-    """Mean and deviation of stage3's cells through two layers; the score sees nothing of it."""
-    network = tiny(distortions=["blur", "noise"], distortions_from="memory", whole_image=True)
+def test_distortions_are_told_from_the_stages():
+    """Mean and deviation of stage2 and of stage3's cells through two layers; the score sees nothing of it."""
+    network = tiny(distortions=["blur", "noise"], distortions_from="stages", whole_image=True)
     x = torch.rand(2, 3, 80, 110)
     with torch.no_grad():
-        stage3, _ = network.stages_of(network.normalised(x))
+        stage2, stage3, _ = network.stages_of(network.normalised(x))
         details = network(x, return_details=True)
     cells = pool_to_grid(stage3, network.decoder.config.memory_grid).flatten(2)
-    statistics = torch.cat([cells.mean(2), cells.std(2, correction=0)], 1)
+    maps = [stage2.flatten(2), cells]
+    statistics = torch.cat([x for m in maps for x in (m.mean(2), m.std(2, correction=0))], 1)
     expected = network.decoder.distortion_head(statistics).sigmoid()
     torch.testing.assert_close(
         details.distortions, expected, atol=1e-4, rtol=0
@@ -171,7 +172,7 @@ def test_distortions_are_told_from_the_memory():
 
 
 def test_what_distortions_may_be_told_from():
-    message = "distortions_from must be 'queries' or 'memory', got 'image'"
+    message = "distortions_from must be 'queries' or 'stages', got 'image'"
     with pytest.raises(ValueError, match=message):
         tiny(distortions=["blur"], distortions_from="image")
 

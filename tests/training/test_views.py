@@ -74,11 +74,20 @@ def test_the_network_goes_on_from_a_front(network):
     ],
 )  # fmt: skip
 def test_the_front_ends_at_stage3_or_before_what_is_trained(backbone, frozen, expected):
+    assert front_of(backbone, (-2, -1), frozen) == expected
+
+
+def test_the_front_ends_at_the_first_stage_that_is_seen():
+    names = front_of("tf_efficientnet_lite0", (-3, -2, -1), ["backbone"])
+    assert names == ["conv_stem", "bn1", "0", "1", "2"]
+
+
+def front_of(backbone, stages, frozen):
     with torch.device("meta"):
         net = torch.nn.Module()
-        net.backbone = timm.create_model(backbone, features_only=True, out_indices=(-2, -1))
+        net.backbone = timm.create_model(backbone, features_only=True, out_indices=stages)
     freeze(net, frozen)
-    assert [step.name for step in frozen_steps(net.backbone)] == expected
+    return [step.name for step in frozen_steps(net.backbone)]
 
 
 class Twice(LifeIQA):
