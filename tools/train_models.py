@@ -40,12 +40,13 @@ def lower_half(network: LifeIQA, images: Tensor) -> Tensor:
     return x
 
 
-def upper_half(network: LifeIQA, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return stage3 and stage4 from the lower half's output."""
+def upper_half(network: LifeIQA, x: Tensor) -> list[Tensor]:
+    """Return what the decoder looks at, from the lower half's output, which is stage2."""
     blocks = network.backbone.blocks
     stage3 = blocks[4](blocks[3](x))
     stage4 = blocks[6](blocks[5](stage3))
-    return stage3.float(), stage4.float()
+    stages = [x, stage3, stage4]
+    return [stage.float() for stage in stages[-network.decoder.config.num_stages :]]
 
 
 def start_network(imagenet: Path, first: Path) -> LifeIQA:
@@ -117,7 +118,7 @@ def fill_pool(network: LifeIQA, batches: Batches, folder: Path) -> None:
         images = (images + jittered * (torch.rand_like(images) - 0.5) / 255).clamp(0, 1)
         with torch.autocast("cpu", torch.bfloat16):
             lower = lower_half(network, images).bfloat16()
-            stage3, stage4 = upper_half(network, lower)
+            *_, stage3, stage4 = upper_half(network, lower)
         top = F.adaptive_avg_pool2d(stage3, 7).half(), stage4.mean((2, 3), keepdim=True).half()
         kept = {"lower": lower, "top": top, **batch}
         torch.save(kept, folder / f"{i:04d}.pt")
@@ -186,7 +187,7 @@ BIQ2021 = Recipe(160, 1e-4, 2e-4, rank_weight=3, kinds_weight=2, seed=1, decay=0
 DEFAULT = Recipe(1000, 1.5e-4, 3e-4, rank_weight=3, kinds_weight=1, seed=3, decay=0.99)
 KINDS_ALONE = Recipe(320, 0.0, 8e-4, rank_weight=0, kinds_weight=12, seed=1, decay=0.98)
 KEEP_WEIGHT = 500.0
-BIQ2021_SHARE, DEFAULT_SHARE = 0.8, 0.7
+BIQ2021_SHARE, DEFAULT_SHARE = 0.8, 0.75
 """Of the trained weights in the average with those that the stage began with."""
 
 
@@ -239,7 +240,7 @@ def total_loss(
     inputs = [torch.cat(values) for values in zip(*(d.inputs for d in drawn), strict=True)]
     if shape is not None:
         with torch.autocast("cpu", torch.bfloat16):
-            inputs = list(upper_half(network, inputs[0]))
+            inputs = upper_half(network, inputs[0])
     output = network.decoder(*inputs)
     *raw, rungs = output.query_scores.mean(1).split([len(d.inputs[0]) for d in drawn])
     kinds = output.distortion_logits[-len(rungs) :]

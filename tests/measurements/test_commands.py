@@ -347,8 +347,9 @@ def test_score_with_onnxruntime(run_main):
     assert worse < better - 0.1
 
 
-def test_train_models(run_main, load, monkeypatch, float32, dataset, tmp_path):
-    """All stages on 36 images and one shape, two steps each."""
+@pytest.fixture
+def short_recipe(load, monkeypatch, float32, dataset, tmp_path):
+    """Images of one shape, two steps a stage; options of all stages, those of the datasets, and the clean folder."""
     script, images = load("train_models"), load("training_images")
     for recipe in ("DECODER_ALONE", "BIQ2021", "DEFAULT", "KINDS_ALONE"):
         monkeypatch.setattr(script, recipe, getattr(script, recipe)._replace(steps=2))
@@ -371,6 +372,12 @@ def test_train_models(run_main, load, monkeypatch, float32, dataset, tmp_path):
     (clean / "35.png").symlink_to(dataset / "35.png")
     common = ("--first", start, "--imagenet", start, "--pool", tmp_path / "pool")
     datasets = [part for name in ("--biq", "--livec", "--agiqa") for part in (name, meta, dataset)]
+    return common, datasets, clean
+
+
+def test_train_models(run_main, short_recipe, tmp_path):
+    """All stages on 36 images."""
+    common, datasets, clean = short_recipe
     run_main("train_models", "pool", *common, *datasets, "--clean", clean)
     first, second = tmp_path / "biq2021.pt", tmp_path / "default.pt"
     run_main("train_models", "biq2021", *common, "--out", first)
@@ -379,6 +386,47 @@ def test_train_models(run_main, load, monkeypatch, float32, dataset, tmp_path):
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
     moved = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
     assert moved == {"backbone", "decoder"}
+
+
+def test_reference_pairs(run_main, load, monkeypatch, short_recipe, tmp_path):
+    """Both models change by shares of the same."""
+    common, datasets, clean = short_recipe
+    script = load("reference_pairs")
+    monkeypatch.setattr(script, "SHAPES", {(64, 64): 1})
+    monkeypatch.setattr(script, "PER_FILE", 4)
+    monkeypatch.setattr(script, "FILES", 2)
+    monkeypatch.setattr(script, "RECIPE", script.RECIPE._replace(steps=2))
+    monkeypatch.setattr(script, "OTHER_SHARE", 1.4)
+    run_main("train_models", "pool", *common, *datasets, "--clean", clean)
+    pool = ("--pool", tmp_path / "pool")
+    run_main("reference_pairs", "pool", *datasets[:3], "--clean", clean, *pool)
+    pairs = script.open_pairs(tmp_path / "pool" / "pairs")
+    assert torch.cat(pairs.percentiles).sort(0).values[-1].tolist() == [1.0] * 5
+    start = build_lifeiqa(pretrained="biq2021")
+    for name in ("one", "two"):
+        save_checkpoint(start, tmp_path / f"{name}.safetensors", Card("nothing", "none"))
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    out = tmp_path / "out"
+    run_main("reference_pairs", "train", one, "--also", two, "--out", out, *pool)
+    before = read_checkpoint(one).state_dict
+    half, whole = (read_checkpoint(out / path.name).state_dict for path in (one, two))
+    name = "decoder.context.weight"
+    change = half[name] - before[name]
+    assert change.abs().max() > 0
+    torch.testing.assert_close(whole[name] - before[name], 2 * change, atol=1e-4, rtol=0)
+    head = "decoder.distortion_head.0.weight"
+    assert torch.equal(half[head], before[head])
+
+
+def test_pairs_loss(load):
+    """Only where both metrics agree: the third image is better than the second for one of them."""
+    script = load("reference_pairs")
+    percentiles = torch.tensor([[1.0, 1.0], [0.5, 0.25], [0.25, 0.5]])
+    score = torch.tensor([0.5, 0.4, 0.6])
+    # two pairs, each .625 apart on average and wanted .25 apart in score; they are .1 and -.1
+    torch.testing.assert_close(
+        script.pairs_loss(score, percentiles), torch.tensor((0.15 + 0.35) / 2)
+    )
 
 
 def test_report_page(run_main, browser, tmp_path):

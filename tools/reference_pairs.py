@@ -1,0 +1,263 @@
+"""Teach both bundled models, without opinions, which of two different photos is spoilt more.
+
+    python tools/reference_pairs.py pool --biq CSV FOLDER --clean FOLDER
+    python tools/reference_pairs.py train lifeiqa-biq2021.safetensors --also lifeiqa.safetensors
+
+Ladders rank an image among its own versions only. Here five full-reference metrics of pyiqa (FSIM, VSI, GMSD, NLPD,
+VIF), which see the clean photo, compare distorted images of *different* photos: where all five agree, the network's
+scores shall be ordered alike. Meanwhile its scores of BIQ2021's photos are held to what they were, so nothing is
+learnt about opinions, or forgotten. A share of what the weights change by is added to both models.
+The folder of the pool is that of tools/train_models.py.
+
+The idea is that of Zhang et al., "Learning from Synthetic Data" (arXiv 2106.14076), with other metrics and losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyiqa
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.stats import rankdata
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+from train_models import (
+    Part,
+    Recipe,
+    build_optimiser,
+    choose_parameters,
+    draw,
+    ladder_losses,
+    lower_half,
+    open_part,
+    set_rates,
+    update_average,
+    upper_half,
+)
+from training_images import SHAPES, fit_shape, open_rgb, read_rows
+
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.checkpoints.files import read_checkpoint, save_checkpoint
+from lifeiqa_plugin.images.kinds import KINDS
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.moe import load_balancing_loss, router_z_loss
+
+METRICS = "fsim", "vsi", "gmsd", "nlpd", "vif"
+"""They need no weights of their own."""
+
+PER_FILE = 24
+FILES = 70
+
+SCORED = [name for name, kind in KINDS.items() if kind.is_ranked and name != "warped"]
+SCORED += ["low contrast", "over-exposed", "dark"]
+"""The kinds that full-reference metrics can judge: they take bent shapes and tinted light for worse than people do."""
+
+CLEAN_CHANCE, SECOND_CHANCE = 0.06, 0.3
+DRAWN = 16
+"""Distorted images a step."""
+
+CLEARLY = 0.05
+"""Mean difference of the percentiles of a pair that counts."""
+
+MARGIN, PAIRS_WEIGHT, KEEP_WEIGHT = 0.4, 3.0, 300.0
+OWN_SHARE, OTHER_SHARE = 0.7, 0.7
+"""Of the change of the weights that each model takes on."""
+
+RECIPE = Recipe(200, 1e-4, 2e-4, rank_weight=3, kinds_weight=1, seed=1, decay=0.99)
+
+
+def distort(pixels: Tensor, dice: random.Random) -> Tensor:
+    """Spoil (3, H, W) in one way, at times in two, rarely not at all."""
+    if dice.random() < CLEAN_CHANCE:
+        return pixels
+    is_double = dice.random() < SECOND_CHANCE
+    for name in dice.sample(SCORED, 2 if is_double else 1):
+        severity = dice.uniform(0.04, 1) * (0.7 if is_double else 1)
+        generator = Generator().manual_seed(dice.randrange(2**31))
+        pixels = dice.choice(KINDS[name].generators)(pixels, severity, generator)
+    return pixels
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Round (3, H, W) in [0, 1] to 8 bits."""
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+@torch.no_grad()
+def fill_pool(network: LifeIQA, clean: list[str], folder: Path, seed: int) -> None:
+    """Write files of distorted images of one shape: the lower half's output, and (N, M) scores, higher better."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = [pyiqa.create_metric(name) for name in METRICS]
+    dice = random.Random(seed)
+    for number in tqdm(range(FILES)):
+        shape = dice.choices(list(SHAPES), list(SHAPES.values()))[0]
+        images, scores = [], []
+        for path in dice.sample(clean, PER_FILE):
+            pixels = torch.from_numpy(np.array(open_rgb(path))).permute(2, 0, 1).float() / 255
+            place = dice.randrange(2**31)
+            reference, spoilt = (
+                fit_shape(to_image(x), shape, random.Random(place), zoom=False)[None].float() / 255
+                for x in (pixels, distort(pixels, dice))
+            )
+            values = [
+                -m(spoilt, reference) if m.lower_better else m(spoilt, reference) for m in metrics
+            ]
+            scores.append([float(value) for value in values])
+            images.append(spoilt.flip(3) if dice.random() < 0.5 else spoilt)
+        with torch.autocast("cpu", torch.bfloat16):
+            lower = lower_half(network, torch.cat(images)).bfloat16()
+        torch.save({"lower": lower, "scores": torch.tensor(scores)}, folder / f"{number:04d}.pt")
+
+
+class Pairs(NamedTuple):
+    """The files of the pool, and how good each metric calls each of their images among all, 0 to 1."""
+
+    files: list[dict[str, Any]]
+    percentiles: list[Tensor]  # (PER_FILE, M) each
+
+    def of_shape(self, shape: torch.Size, dice: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Draw images of one file: the lower half's output and (N, M) percentiles."""
+        fitting = [i for i, file in enumerate(self.files) if file["lower"].shape[2:] == shape]
+        i = fitting[dice.integers(len(fitting))]
+        rows = torch.tensor(dice.permutation(PER_FILE)[:DRAWN])
+        return self.files[i]["lower"][rows], self.percentiles[i][rows]
+
+
+def open_pairs(folder: Path) -> Pairs:
+    """Read what :func:`fill_pool` wrote."""
+    files = [torch.load(path, weights_only=False) for path in sorted(folder.glob("*.pt"))]
+    scores = torch.cat([file["scores"] for file in files]).numpy()
+    percentiles = torch.tensor(rankdata(scores, axis=0) / len(scores), dtype=torch.float32)
+    return Pairs(files, list(percentiles.split(PER_FILE)))
+
+
+def pairs_loss(score: Tensor, percentiles: Tensor) -> Tensor:
+    """Hinge on pairs of which all metrics say the same: (N,), (N, M) -> ()."""
+    difference = percentiles[:, None] - percentiles
+    mean = difference.mean(2)
+    is_agreed = (difference > 0).all(2) & (mean > CLEARLY)
+    gain = (score[:, None] - score)[is_agreed]
+    return F.relu(MARGIN * mean[is_agreed] - gain).sum() / max(1, len(gain))
+
+
+def train(network: LifeIQA, pairs: Pairs, biq: Part, ladders: Part) -> None:
+    """Order the pairs and the ladders, while the scores of BIQ2021's photos stay; leaves the average of the weights."""
+    torch.manual_seed(RECIPE.seed)
+    dice = np.random.default_rng(RECIPE.seed)
+    teacher = copy.deepcopy(network).eval().requires_grad_(False)
+    choose_parameters(network, with_backbone=True)
+    optimiser = build_optimiser(network, [torch.tensor([1.0, 0.0])], RECIPE)
+    average = {name: value.clone() for name, value in network.state_dict().items()}
+    network.eval()
+    network.decoder.moe.train()
+    known = {file["lower"].shape[2:] for file in pairs.files}
+    shapes = [shape for shape in (file["lower"].shape[2:] for file in biq.files) if shape in known]
+    for step in tqdm(range(1, RECIPE.steps + 1)):
+        set_rates(optimiser, step, RECIPE.steps)
+        loss = step_loss(network, teacher, pairs, [biq, ladders], shapes, dice)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(
+            [p for group in optimiser.param_groups for p in group["params"]], 3.0
+        )
+        optimiser.step()
+        update_average(average, network, min(RECIPE.decay, (1 + step) / (10 + step)))
+    network.load_state_dict(average)
+
+
+def step_loss(
+    network: LifeIQA,
+    teacher: LifeIQA,
+    pairs: Pairs,
+    parts: list[Part],
+    shapes: list[torch.Size],
+    dice: np.random.Generator,
+) -> Tensor:
+    """Draw a batch of one shape, pass it, add up the losses."""
+    shape = shapes[dice.integers(len(shapes))]
+    photos, ladders = (draw(part, shape, dice) for part in parts)
+    spoilt, percentiles = pairs.of_shape(shape, dice)
+    inputs = [photos.inputs[0], ladders.inputs[0], spoilt]
+    with torch.autocast("cpu", torch.bfloat16):
+        stages = upper_half(network, torch.cat(inputs))
+    output = network.decoder(*stages)
+    counts = [len(x) for x in inputs]
+    raw, rungs, score = output.query_scores.mean(1).split(counts)
+    _, kinds, _ = output.distortion_logits.split(counts)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = teacher.decoder(*upper_half(teacher, photos.inputs[0])).query_scores.mean(1)
+    return (
+        KEEP_WEIGHT * F.mse_loss(raw.sigmoid(), before.float().sigmoid())
+        + PAIRS_WEIGHT * pairs_loss(score.sigmoid(), percentiles)
+        + ladder_losses(rungs, kinds, ladders.ladders, RECIPE)
+        + 0.01 * load_balancing_loss(output.routing, "switch")
+        + 0.001 * router_z_loss(output.routing)
+    )
+
+
+def add_change(path: Path, change: dict[str, Tensor], share: float, out: Path) -> None:
+    """Write a model's checkpoint with a share of a change of the weights added."""
+    checkpoint = read_checkpoint(path)
+    network = build_lifeiqa(pretrained_model_path=path)
+    own = network.state_dict()
+    network.load_state_dict(
+        own | {name: own[name] + share * value for name, value in change.items()}
+    )
+    if checkpoint.card is None:
+        raise SystemExit(f"{path}: has no card; give a file that lifeiqa train wrote")
+    save_checkpoint(network, out, checkpoint.card, half=True)
+
+
+def train_stage(args: argparse.Namespace) -> None:
+    """Train from the first checkpoint, and write both beside ``--out``."""
+    network = build_lifeiqa(pretrained_model_path=args.checkpoint)
+    before = copy.deepcopy(network.state_dict())
+    biq, ladders = open_part(args.pool / "biq", 24), open_part(args.pool / "ladders", 2)
+    train(network, open_pairs(args.pool / "pairs"), biq, ladders)
+    change = {
+        name: value - before[name]
+        for name, value in network.state_dict().items()
+        if value.is_floating_point() and "distortion_head" not in name
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    for path, share in ((args.checkpoint, OWN_SHARE), (args.also, OTHER_SHARE)):
+        add_change(path, change, share, args.out / path.name)
+
+
+def pool_stage(args: argparse.Namespace) -> None:
+    """Distort clean photos of a folder, three times as often, and the best of BIQ2021."""
+    biq = read_rows(*args.biq)
+    best = [row.path for row in biq if row.group == "ss03" and row.mos > 0.78]
+    clean = [str(path) for path in sorted(args.clean.iterdir())] * 3 + best
+    fill_pool(build_lifeiqa(pretrained="biq2021"), clean, args.pool / "pairs", seed=6)
+
+
+def main() -> None:
+    """Parse the command line and run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    stages = parser.add_subparsers(required=True)
+    pool = stages.add_parser("pool", help="distort, and ask the metrics")
+    pool.add_argument("--biq", type=Path, nargs=2, required=True, metavar=("CSV", "FOLDER"))
+    pool.add_argument("--clean", type=Path, required=True, help="folder of photos without flaws")
+    pool.set_defaults(run=pool_stage)
+    learn = stages.add_parser("train", help="order the pairs")
+    learn.add_argument("checkpoint", type=Path, help="of lifeiqa-biq2021")
+    learn.add_argument("--also", type=Path, required=True, help="checkpoint of lifeiqa")
+    learn.add_argument("--out", type=Path, default=Path("."), help="folder to write both to")
+    learn.set_defaults(run=train_stage)
+    for stage in (pool, learn):
+        stage.add_argument("--pool", type=Path, default=Path("pool"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
