@@ -44,11 +44,11 @@ DEFAULT = "default"
 
 BUNDLED = {
     DEFAULT: Bundled(
-        "lifeiqa.safetensors", "dff29c866c6927ae5e60a8618d3ac4db3155097b959162e57ff0db514f06250e"
+        "lifeiqa.safetensors", "b0da238a5107352e58057340857849c8f72bf81e0c9fb4e4c73f0f76d65b175e"
     ),
     "biq2021": Bundled(
         "lifeiqa-biq2021.safetensors",
-        "712c81e1720b75438e56a672eb68a30f7e6e6a382878fb9ed143dbc5ca841ae1",
+        "9c8aca5268e95f52bfad038d1ee3101a6aa1ecaeff0310374fd358ccd5e7d2ec",
     ),
 }
 """What ``pretrained`` may name; True is the default one."""
