@@ -31,7 +31,7 @@ STRONG = 0.5
 SLIGHT = 0.25
 """From here on it is mentioned, as slight."""
 
-LOCAL = 0.25
+LOCAL = 0.4
 """What a ninth of the image must have of a distortion beyond the mean, that its place is said; how often clean photos
 have one, ``docs/explaining.md`` says."""
 
