@@ -9,7 +9,8 @@ scores shall be ordered alike. Meanwhile its scores of BIQ2021's photos are held
 learnt about opinions, or forgotten. A share of what the weights change by is added to both models.
 The folder of the pool is that of tools/train_models.py.
 
-The idea is that of Zhang et al., "Learning from Synthetic Data" (arXiv 2106.14076), with other metrics and losses.
+Pairs on which several full-reference metrics agree stand in for opinions as in arXiv 2106.14076; metrics and losses are
+our own choice.
 """
 
 from __future__ import annotations
