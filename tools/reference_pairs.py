@@ -19,15 +19,13 @@ import argparse
 import copy
 import random
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pyiqa
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from scipy.stats import rankdata
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from tqdm import tqdm
 from train_models import (
     Part,
@@ -35,14 +33,14 @@ from train_models import (
     build_optimiser,
     choose_parameters,
     draw,
+    draw_file,
     ladder_losses,
     lower_half,
     open_part,
-    set_rates,
-    update_average,
+    optimise,
     upper_half,
 )
-from training_images import SHAPES, fit_shape, open_rgb, read_rows
+from training_images import SHAPES, fit_shape, read_pixels, read_rows, to_image
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint, save_checkpoint
@@ -86,11 +84,6 @@ def distort(pixels: Tensor, dice: random.Random) -> Tensor:
     return pixels
 
 
-def to_image(pixels: Tensor) -> Image.Image:
-    """Round (3, H, W) in [0, 1] to 8 bits."""
-    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-
-
 @torch.no_grad()
 def fill_pool(network: LifeIQA, clean: list[str], folder: Path, seed: int) -> None:
     """Write files of distorted images of one shape: the lower half's output, and (N, M) scores, higher better."""
@@ -101,7 +94,7 @@ def fill_pool(network: LifeIQA, clean: list[str], folder: Path, seed: int) -> No
         shape = dice.choices(list(SHAPES), list(SHAPES.values()))[0]
         images, scores = [], []
         for path in dice.sample(clean, PER_FILE):
-            pixels = torch.from_numpy(np.array(open_rgb(path))).permute(2, 0, 1).float() / 255
+            pixels = read_pixels(path)
             place = dice.randrange(2**31)
             reference, spoilt = (
                 fit_shape(to_image(x), shape, random.Random(place), zoom=False)[None].float() / 255
@@ -117,26 +110,14 @@ def fill_pool(network: LifeIQA, clean: list[str], folder: Path, seed: int) -> No
         torch.save({"lower": lower, "scores": torch.tensor(scores)}, folder / f"{number:04d}.pt")
 
 
-class Pairs(NamedTuple):
-    """The files of the pool, and how good each metric calls each of their images among all, 0 to 1."""
-
-    files: list[dict[str, Any]]
-    percentiles: list[Tensor]  # (PER_FILE, M) each
-
-    def of_shape(self, shape: torch.Size, dice: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Draw images of one file: the lower half's output and (N, M) percentiles."""
-        fitting = [i for i, file in enumerate(self.files) if file["lower"].shape[2:] == shape]
-        i = fitting[dice.integers(len(fitting))]
-        rows = torch.tensor(dice.permutation(PER_FILE)[:DRAWN])
-        return self.files[i]["lower"][rows], self.percentiles[i][rows]
-
-
-def open_pairs(folder: Path) -> Pairs:
-    """Read what :func:`fill_pool` wrote."""
-    files = [torch.load(path, weights_only=False) for path in sorted(folder.glob("*.pt"))]
-    scores = torch.cat([file["scores"] for file in files]).numpy()
+def open_pairs(folder: Path) -> Part:
+    """Map what :func:`fill_pool` wrote, and add how good each metric calls each image among all, (PER_FILE, M)."""
+    part = open_part(folder, DRAWN)
+    scores = torch.cat([file["scores"] for file in part.files]).numpy()
     percentiles = torch.tensor(rankdata(scores, axis=0) / len(scores), dtype=torch.float32)
-    return Pairs(files, list(percentiles.split(PER_FILE)))
+    for file, own in zip(part.files, percentiles.split(PER_FILE), strict=True):
+        file["percentiles"] = own
+    return part
 
 
 def pairs_loss(score: Tensor, percentiles: Tensor) -> Tensor:
@@ -148,44 +129,35 @@ def pairs_loss(score: Tensor, percentiles: Tensor) -> Tensor:
     return F.relu(MARGIN * mean[is_agreed] - gain).sum() / max(1, len(gain))
 
 
-def train(network: LifeIQA, pairs: Pairs, biq: Part, ladders: Part) -> None:
+def train(network: LifeIQA, pairs: Part, biq: Part, ladders: Part) -> None:
     """Order the pairs and the ladders, while the scores of BIQ2021's photos stay; leaves the average of the weights."""
     torch.manual_seed(RECIPE.seed)
     dice = np.random.default_rng(RECIPE.seed)
     teacher = copy.deepcopy(network).eval().requires_grad_(False)
     choose_parameters(network, with_backbone=True)
     optimiser = build_optimiser(network, [torch.tensor([1.0, 0.0])], RECIPE)
-    average = {name: value.clone() for name, value in network.state_dict().items()}
     network.eval()
     network.decoder.moe.train()
     known = {file["lower"].shape[2:] for file in pairs.files}
     shapes = [shape for shape in (file["lower"].shape[2:] for file in biq.files) if shape in known]
-    for step in tqdm(range(1, RECIPE.steps + 1)):
-        set_rates(optimiser, step, RECIPE.steps)
-        loss = step_loss(network, teacher, pairs, [biq, ladders], shapes, dice)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(
-            [p for group in optimiser.param_groups for p in group["params"]], 3.0
-        )
-        optimiser.step()
-        update_average(average, network, min(RECIPE.decay, (1 + step) / (10 + step)))
-    network.load_state_dict(average)
+    parts = [biq, ladders, pairs]
+    optimise(network, optimiser, RECIPE, lambda: step_loss(network, teacher, parts, shapes, dice))
 
 
 def step_loss(
     network: LifeIQA,
     teacher: LifeIQA,
-    pairs: Pairs,
     parts: list[Part],
     shapes: list[torch.Size],
     dice: np.random.Generator,
 ) -> Tensor:
     """Draw a batch of one shape, pass it, add up the losses."""
     shape = shapes[dice.integers(len(shapes))]
-    photos, ladders = (draw(part, shape, dice) for part in parts)
-    spoilt, percentiles = pairs.of_shape(shape, dice)
-    inputs = [photos.inputs[0], ladders.inputs[0], spoilt]
+    biq, ladders_part, pairs = parts
+    photos, ladders = draw(biq, shape, dice), draw(ladders_part, shape, dice)
+    file = draw_file(pairs, shape, dice)
+    rows = torch.tensor(dice.permutation(PER_FILE)[: pairs.count])
+    inputs = [photos.inputs[0], ladders.inputs[0], file["lower"][rows]]
     with torch.autocast("cpu", torch.bfloat16):
         stages = upper_half(network, torch.cat(inputs))
     output = network.decoder(*stages)
@@ -196,7 +168,7 @@ def step_loss(
         before = teacher.decoder(*upper_half(teacher, photos.inputs[0])).query_scores.mean(1)
     return (
         KEEP_WEIGHT * F.mse_loss(raw.sigmoid(), before.float().sigmoid())
-        + PAIRS_WEIGHT * pairs_loss(score.sigmoid(), percentiles)
+        + PAIRS_WEIGHT * pairs_loss(score.sigmoid(), file["percentiles"][rows])
         + ladder_losses(rungs, kinds, ladders.ladders, RECIPE)
         + 0.01 * load_balancing_loss(output.routing, "switch")
         + 0.001 * router_z_loss(output.routing)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,6 +142,8 @@ def open_part(folder: Path, count: int) -> Part:
     files = [
         torch.load(path, mmap=True, weights_only=False) for path in sorted(folder.glob("*.pt"))
     ]
+    if not files:
+        raise SystemExit(f"{folder}: holds no part of the pool; run the stage 'pool' first")
     return Part(files, count)
 
 
@@ -153,10 +156,15 @@ class Drawn(NamedTuple):
     ladders: list[Ladder]
 
 
+def draw_file(part: Part, shape: torch.Size | None, dice: np.random.Generator) -> dict[str, Any]:
+    """Draw a file of one shape, or of any."""
+    files = [file for file in part.files if shape is None or file["lower"].shape[2:] == shape]
+    return files[dice.integers(len(files))]
+
+
 def draw(part: Part, shape: torch.Size | None, dice: np.random.Generator) -> Drawn:
     """Draw from a file of one shape or, where only the top is asked for, of any."""
-    files = [file for file in part.files if shape is None or file["lower"].shape[2:] == shape]
-    file = files[dice.integers(len(files))]
+    file = draw_file(part, shape, dice)
     is_ladder = len(file["ladders"]) > 0
     chosen = dice.permutation(len(file["ladders"] if is_ladder else file["mos"]))[: part.count]
     rows = torch.tensor(
@@ -201,20 +209,30 @@ def train(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
     choose_parameters(network, with_backbone=recipe.backbone_rate > 0)
     lines = [torch.tensor([1.0, 0.0], requires_grad=i > 0) for i in range(len(parts) - 1)]
     optimiser = build_optimiser(network, lines, recipe)
-    average = {name: value.clone() for name, value in network.state_dict().items()}
     network.eval()
     network.decoder.moe.train()  # dropout in the experts; BatchNorm keeps ImageNet's statistics
+    optimise(network, optimiser, recipe, lambda: total_loss(network, parts, lines, dice, recipe))
+
+
+def optimise(
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    compute_loss: Callable[[], Tensor],
+    largest_gradient: float = 3.0,
+) -> None:
+    """Take the recipe's steps; the module leaves with the average of its weights."""
+    average = {name: value.clone() for name, value in module.state_dict().items()}
     for step in range(1, recipe.steps + 1):
         set_rates(optimiser, step, recipe.steps)
-        loss = total_loss(network, parts, lines, dice, recipe)
+        loss = compute_loss()
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(
-            [p for group in optimiser.param_groups for p in group["params"]], 3.0
-        )
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, largest_gradient)
         optimiser.step()
-        update_average(average, network, min(recipe.decay, (1 + step) / (10 + step)))
-    network.load_state_dict(average)
+        update_average(average, module, min(recipe.decay, (1 + step) / (10 + step)))
+    module.load_state_dict(average)
 
 
 def build_optimiser(network: LifeIQA, lines: list[Tensor], recipe: Recipe) -> torch.optim.AdamW:
@@ -306,16 +324,13 @@ def name_kinds(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
         {"params": rest, "initial_lr": recipe.decoder_rate},
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
-    average = {name: value.clone() for name, value in network.decoder.state_dict().items()}
-    for step in range(1, recipe.steps + 1):
-        set_rates(optimiser, step, recipe.steps)
-        loss = kinds_loss(network, teacher, parts, dice, recipe)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_([*head, *rest], 5.0)
-        optimiser.step()
-        update_average(average, network.decoder, min(recipe.decay, (1 + step) / (10 + step)))
-    network.decoder.load_state_dict(average)
+    optimise(
+        network.decoder,
+        optimiser,
+        recipe,
+        lambda: kinds_loss(network, teacher, parts, dice, recipe),
+        largest_gradient=5.0,
+    )
 
 
 def kinds_loss(

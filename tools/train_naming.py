@@ -26,7 +26,6 @@ from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpo
 from lifeiqa_plugin.images.kinds import KINDS
 from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.network.decoder import pool_to_grid, statistics_of
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 SIDES = (256, 512)
@@ -104,14 +103,17 @@ def _random(generator: Generator) -> float:
 @torch.no_grad()
 def look(network: LifeIQA, photos: Sequence[str], seed: int) -> Seen:
     """Compute what the head sees of all photos in all ways."""
-    statistics, targets = [], []
+    statistics: list[Tensor] = []
+    targets = []
+    handle = network.decoder.distortion_head.register_forward_pre_hook(
+        lambda _, inputs: statistics.append(inputs[0])
+    )
     for number, path in enumerate(tqdm(photos, unit="photo")):
         for image, target in distorted(read_image(path), seed + number):
             x = to_working_size(image[None], network.crop_size, network.working_size)
-            stage2, stage3, _ = network.stages_of(network.normalised(x))
-            cells = pool_to_grid(stage3, network.decoder.config.memory_grid)
-            statistics.append(torch.cat([statistics_of(stage2), statistics_of(cells)], 1))
+            network.forward_crops(x)
             targets.append(target)
+    handle.remove()
     return Seen(torch.cat(statistics), torch.stack(targets))
 
 

@@ -80,6 +80,16 @@ def open_rgb(path: str) -> Image.Image:
     return image
 
 
+def read_pixels(path: str) -> Tensor:
+    """Open the same as (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(open_rgb(path))).permute(2, 0, 1).float() / 255
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Round (3, H, W) in [0, 1] to 8 bits."""
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
 def draw_levels(dice: random.Random) -> list[float]:
     """Return growing severities, at least 0.12 apart; in 45 of 100 ladders the first rung is clean."""
     while True:
@@ -101,7 +111,7 @@ class Ladder(NamedTuple):
 
 def draw_ladder(path: str, shape: tuple[int, int], dice: random.Random) -> Ladder:
     """Distort an image by one kind in growing severity and, in 35 of 100, by a second one that stays the same."""
-    pixels = torch.from_numpy(np.array(open_rgb(path))).permute(2, 0, 1).float() / 255
+    pixels = read_pixels(path)
     name = dice.choice(NAMES)
     distort, levels = dice.choice(KINDS[name].generators), draw_levels(dice)
     seed, place, flip = dice.randrange(2**31), dice.randrange(2**31), dice.random() < 0.5
@@ -119,8 +129,7 @@ def draw_ladder(path: str, shape: tuple[int, int], dice: random.Random) -> Ladde
         if second and second_distort:
             rung = second_distort(rung, second_level, Generator().manual_seed(seed))
             targets[i, NAMES.index(second)] = 0.25 + 0.75 * second_level
-        bytes_ = (rung * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        image = fit_shape(Image.fromarray(bytes_), shape, random.Random(place), zoom=False)
+        image = fit_shape(to_image(rung), shape, random.Random(place), zoom=False)
         images.append(image.flip(2) if flip else image)
     rank_weight = 1.0 if KINDS[name].is_ranked else 0.2
     return Ladder(torch.stack(images), targets, torch.tensor(levels), rank_weight)

@@ -18,6 +18,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from lifeiqa_plugin.network.backbone import run_backbone
 from lifeiqa_plugin.network.crops import cut_crops
 from lifeiqa_plugin.network.decoder import pool_to_grid
 from lifeiqa_plugin.network.geometry import crop_offsets
@@ -115,10 +116,7 @@ class PooledBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the stages, (B, C3, grid, grid) and (B, C4, H4, W4) last."""
-        stages: list[Tensor] = self.inner(x)
-        if getattr(self.inner, "output_fmt", None) == "NHWC":
-            stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-        *lower, stage3, stage4 = stages
+        *lower, stage3, stage4 = run_backbone(self.inner, x)
         return [*lower, pool_op(stage3, self.grid), stage4]
 
 

@@ -141,6 +141,14 @@ def _create_fetched(name: str, options: dict[str, Any]) -> Any:
         ) from error
 
 
+def run_backbone(backbone: nn.Module, x: Tensor) -> list[Tensor]:
+    """(B, 3, H, W) -> the stages, channels first whatever the backbone's own layout is."""
+    stages: list[Tensor] = backbone(x)
+    if getattr(backbone, "output_fmt", None) == "NHWC":
+        stages = [stage.permute(0, 3, 1, 2) for stage in stages]
+    return stages
+
+
 def read_weights(path: Path) -> StateDict:
     """Read the weights of a timm model, ``.safetensors`` or a state dict of torch, without running code from it.
 

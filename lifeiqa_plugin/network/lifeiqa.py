@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from lifeiqa_plugin.nearest import nearest
-from lifeiqa_plugin.network.backbone import create_backbone, preprocessing_of
+from lifeiqa_plugin.network.backbone import create_backbone, preprocessing_of, run_backbone
 from lifeiqa_plugin.network.crops import cut_crops, to_working_size
 from lifeiqa_plugin.network.decoder import Decoder, DecoderConfig, DecoderOutput, check_count
 from lifeiqa_plugin.network.geometry import crop_offsets
@@ -280,10 +280,7 @@ class LifeIQA(nn.Module):
 
     def stages_of(self, crops: Tensor) -> list[Tensor]:
         """Run the backbone on normalised crops: what the decoder looks at, stage4 (B, C4, H4, W4) last."""
-        stages: list[Tensor] = self.backbone(crops)
-        if getattr(self.backbone, "output_fmt", None) == "NHWC":
-            stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-        return stages
+        return run_backbone(self.backbone, crops)
 
     def _to_std(self, spread: Tensor) -> Tensor:
         if self.std_calibration is None:

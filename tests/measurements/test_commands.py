@@ -401,7 +401,10 @@ def test_reference_pairs(run_main, load, monkeypatch, short_recipe, tmp_path):
     pool = ("--pool", tmp_path / "pool")
     run_main("reference_pairs", "pool", *datasets[:3], "--clean", clean, *pool)
     pairs = script.open_pairs(tmp_path / "pool" / "pairs")
-    assert torch.cat(pairs.percentiles).sort(0).values[-1].tolist() == [1.0] * 5
+    assert (
+        torch.cat([file["percentiles"] for file in pairs.files]).sort(0).values[-1].tolist()
+        == [1.0] * 5
+    )
     start = build_lifeiqa(pretrained="biq2021")
     for name in ("one", "two"):
         save_checkpoint(start, tmp_path / f"{name}.safetensors", Card("nothing", "none"))
