@@ -87,6 +87,10 @@ def distort(pixels: Tensor, dice: random.Random) -> Tensor:
 @torch.no_grad()
 def fill_pool(network: LifeIQA, clean: list[str], folder: Path, seed: int) -> None:
     """Write files of distorted images of one shape: the lower half's output, and (N, M) scores, higher better."""
+    if len(clean) < PER_FILE:
+        raise ValueError(
+            f"{PER_FILE} clean photos are needed at least, got {len(clean)}; give more"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     metrics = [pyiqa.create_metric(name) for name in METRICS]
     dice = random.Random(seed)
@@ -229,7 +233,10 @@ def main() -> None:
         stage.add_argument("--pool", type=Path, default=Path("pool"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.run(args)
+    try:
+        args.run(args)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
