@@ -43,7 +43,7 @@ from lifeiqa_plugin.explanation.dense import (
 )
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.explanation.words import find_local_flaw
-from lifeiqa_plugin.images.distortions import Distortion, blur, darken, jpeg, noise
+from lifeiqa_plugin.distortions.synthetic import Distortion, blur, darken, jpeg, noise
 from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA

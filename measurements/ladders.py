@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.photos import SEVERITIES, falls, find_photos, read_reduced
-from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, build_ladder
+from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, build_ladder
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 
 

@@ -32,7 +32,7 @@ import sys, time
 from pathlib import Path
 from lifeiqa_plugin.allocator import keep_freed_memory
 from lifeiqa_plugin.images.stream import Named, Recipe
-from lifeiqa_plugin.scoring.engines import create_engine
+from lifeiqa_plugin.runtimes import create_engine
 keep_freed_memory()
 engine = create_engine(device="cpu")
 recipe = Recipe(engine.working_shape, engine.shrink_to)

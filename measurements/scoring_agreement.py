@@ -21,7 +21,7 @@ from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.correlation import correlations, interval, resamples
 from lifeiqa_plugin.images.reading import find_images
 from lifeiqa_plugin.images.stream import Recipe
-from lifeiqa_plugin.scoring.engines import Engine, create_engine
+from lifeiqa_plugin.runtimes import Engine, create_engine
 
 SAMPLES = 1000
 """Of the bootstrap."""

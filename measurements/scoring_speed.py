@@ -45,7 +45,7 @@ def run(path):
 SCORE = """
 import lifeiqa_plugin
 from lifeiqa_plugin.allocator import keep_freed_memory
-from lifeiqa_plugin.scoring.engines import create_engine
+from lifeiqa_plugin.runtimes import create_engine
 keep_freed_memory()
 engine = create_engine({engine!r}, device="cpu", fast={fast})
 def run(path):
@@ -57,7 +57,7 @@ def run(path):
 BARE = """
 from lifeiqa_plugin.allocator import keep_freed_memory
 from lifeiqa_plugin.images.stream import Named, Recipe
-from lifeiqa_plugin.scoring.engines import create_engine
+from lifeiqa_plugin.runtimes import create_engine
 keep_freed_memory()
 engine = create_engine({engine!r}, device="cpu", fast={fast})
 batches = {{}}

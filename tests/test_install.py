@@ -359,7 +359,7 @@ def test_light_install_scores_as_torch_does(light):
 
 def test_light_install_names_what_it_lacks(light):
     code = """
-from lifeiqa_plugin.scoring.engines import create_engine
+from lifeiqa_plugin.runtimes import create_engine
 for engine in ("torch", "openvino"):
     try:
         create_engine(engine)

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lifeiqa_plugin"
 FILES = {path.relative_to(PACKAGE.parent).with_suffix(""): path for path in PACKAGE.rglob("*.py")}
 MODULES = {".".join(name.parts).removesuffix(".__init__"): path for name, path in FILES.items()}
-HOST_TABLES = {"host", "register"}
+HOST_TABLES = {"pyiqa_compat", "register"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -44,7 +44,7 @@ from training_images import SHAPES, fit_shape, read_pixels, read_rows, to_image
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint, save_checkpoint
-from lifeiqa_plugin.images.kinds import KINDS
+from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.network.moe import load_balancing_loss, router_z_loss
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import IterableDataset
 
-from lifeiqa_plugin.images.kinds import KINDS
+from lifeiqa_plugin.distortions.kinds import KINDS
 
 NAMES = list(KINDS)
 RUNGS = 3

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lifeiqa_plugin.benchmark.metrics import NAME, first_line, read_yaml
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.host import build_dataset, dataset_table, quiet
+from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.nearest import nearest
 

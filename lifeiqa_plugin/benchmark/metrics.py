@@ -14,7 +14,7 @@ import yaml
 
 import lifeiqa_plugin
 from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
-from lifeiqa_plugin.host import (
+from lifeiqa_plugin.pyiqa_compat import (
     arguments_of,
     create_metric,
     host_version,

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.correlation import Floats, Interval, interval_of_mean
-from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED
+from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
 from lifeiqa_plugin.images.reading import decode, find_images, read_image
 
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -111,7 +111,7 @@ def distorted_photos(folder: Path, limit: int) -> Iterator[Labelled]:
     """Yield each photo of a folder as it is and with every kind of distortion, at one severity."""
     import torch
 
-    from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED
+    from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
     from lifeiqa_plugin.images.reading import find_images
 
     for path in evenly(find_images(folder), limit):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import add_import, import_modules
-from lifeiqa_plugin.export.about import OUTPUTS
+from lifeiqa_plugin.runtimes.metadata import OUTPUTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

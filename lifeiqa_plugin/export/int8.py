@@ -32,9 +32,9 @@ from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.resizing import resize
 from lifeiqa_plugin.images.stream import Named, Recipe
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.engines import Engine
-from lifeiqa_plugin.scoring.engines.onnxruntime_engine import OnnxRuntimeEngine
-from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+from lifeiqa_plugin.runtimes import Engine
+from lifeiqa_plugin.runtimes.onnxruntime_engine import OnnxRuntimeEngine
+from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
 FLOAT_CONVOLUTIONS = 2
 """At the beginning; half of the error would be that of the second one, the first on each channel by itself."""

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18, optimizer
 
-from lifeiqa_plugin.export.about import KEY, About
+from lifeiqa_plugin.runtimes.metadata import KEY, Metadata
 from lifeiqa_plugin.export.graph import AnySizeGraph
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
@@ -31,7 +31,7 @@ PREFIXES = ("network.backbone.inner.", "backbone."), ("network.", "")
 """What the names of weights begin with in the graph, and in a checkpoint."""
 
 
-def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: About) -> onnx.ModelProto:
+def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: Metadata) -> onnx.ModelProto:
     """Return the graph with all weights inside, as float32: (B, 3, H, W) images -> ``outputs``, every B, H and W."""
     graph = AnySizeGraph(network, outputs)
     batch = torch.export.Dim("batch")
@@ -61,7 +61,7 @@ def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: About) -> onnx
     return model
 
 
-def describe(model: onnx.ModelProto, about: About) -> None:
+def describe(model: onnx.ModelProto, about: Metadata) -> None:
     """Put the description into the file, in place of one that is there."""
     del model.metadata_props[:]
     helper.set_model_props(model, {KEY: about.to_json()})

@@ -16,12 +16,12 @@ from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT, build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.export.about import KEY, OUTPUTS, About
+from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 from lifeiqa_plugin.export.graph import ScoringGraph
 from lifeiqa_plugin.images.reading import find_images
 from lifeiqa_plugin.network.folding import fold_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.engines import Floats
+from lifeiqa_plugin.runtimes import Floats
 
 TOLERANCE = 1e-4
 """How far an exported file may be from torch, in every output."""
@@ -59,7 +59,7 @@ def export_checkpoint(
     link_weights: bool = False,
     photos: Path | None = None,
     overwrite: bool = False,
-) -> About:
+) -> Metadata:
     """Export a checkpoint, and compare the file with torch on random images before it is put in its place.
 
     Args:
@@ -146,9 +146,9 @@ def _choose_outputs(network: LifeIQA, outputs: tuple[str, ...] | None) -> tuple[
     return outputs
 
 
-def describe(network: LifeIQA, checkpoint: Path, outputs: tuple[str, ...] = OUTPUTS) -> About:
+def describe(network: LifeIQA, checkpoint: Path, outputs: tuple[str, ...] = OUTPUTS) -> Metadata:
     """Return the description of a network that was read from ``checkpoint``."""
-    about = About(
+    about = Metadata(
         crop_size=network.crop_size,
         working_size=network.working_size,
         whole_image=network.whole_image,
@@ -165,11 +165,11 @@ def describe(network: LifeIQA, checkpoint: Path, outputs: tuple[str, ...] = OUTP
 def _write_any_size(
     network: LifeIQA,
     outputs: tuple[str, ...],
-    about: About,
+    about: Metadata,
     path: Path,
     linked: Path | None,
     photos: list[str],
-) -> About:
+) -> Metadata:
     """Write ONNX, or OpenVINO's form of it."""
     import onnx
 
@@ -210,7 +210,7 @@ def _largest_difference(found: Floats, wanted: Floats) -> float:
     return float(np.where(both_nan, 0, np.abs(found - wanted)).max())
 
 
-def _convert_to_openvino(onnx_path: Path, about: About, path: Path) -> None:
+def _convert_to_openvino(onnx_path: Path, about: Metadata, path: Path) -> None:
     import openvino
 
     model = openvino.convert_model(onnx_path)
@@ -244,7 +244,7 @@ def _prove(network: LifeIQA, outputs: tuple[str, ...], path: Path) -> None:
 def _write_torch(
     network: LifeIQA,
     outputs: tuple[str, ...],
-    about: About,
+    about: Metadata,
     path: Path,
     size: tuple[int, int] | None,
 ) -> None:
@@ -263,10 +263,10 @@ def _write_torch(
 
 def _runner(path: Path) -> Callable[[Floats], dict[str, Floats]]:
     if path.suffix == ".xml":
-        from lifeiqa_plugin.scoring.engines.openvino_engine import OpenVinoEngine
+        from lifeiqa_plugin.runtimes.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(path).run
-    from lifeiqa_plugin.scoring.engines.onnxruntime_engine import OnnxRuntimeEngine
+    from lifeiqa_plugin.runtimes.onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path, "cpu").run
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lifeiqa_plugin.host import add_codec, own_pillow_rules
+from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules
 from lifeiqa_plugin.images.pixels import TRANSPOSED, from_array, orient, orientation_of, to_srgb
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
 

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.source.suffix == ".parquet" or args.source.is_file():
         rows = read_rows(args.source)
     else:
-        from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+        from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
         engine = TorchEngine(network)
         scored = lifeiqa_plugin.score(args.source, engine=engine, workers=args.workers)

@@ -14,7 +14,7 @@ from lifeiqa_plugin.arguments import UsageError, add_device, check_target
 from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.journal import read_json
-from lifeiqa_plugin.scoring.engines import ENGINES, Engine, create_engine
+from lifeiqa_plugin.runtimes import ENGINES, Engine, create_engine
 from lifeiqa_plugin.scoring.inputs import (
     Shard,
     check_inputs,

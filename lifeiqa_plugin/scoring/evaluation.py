@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.correlation import correlations, interval, resamples
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 from lifeiqa_plugin.scoring.rows import ScoredImage
 from lifeiqa_plugin.scoring.score import score
 

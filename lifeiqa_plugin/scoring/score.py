@@ -12,7 +12,7 @@ import numpy as np
 
 from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, name_of, walk_images
 from lifeiqa_plugin.images.stream import Named, Prepared, Recipe, prepare_images
-from lifeiqa_plugin.scoring.engines import Engine, create_engine
+from lifeiqa_plugin.runtimes import Engine, create_engine
 from lifeiqa_plugin.scoring.rows import ScoredImage
 
 WINDOW = 8

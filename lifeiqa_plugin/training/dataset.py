@@ -16,7 +16,7 @@ from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.images.kinds import KINDS, random_ladder
+from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.training.options import view

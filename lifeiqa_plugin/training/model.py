@@ -27,7 +27,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
-from lifeiqa_plugin.images.kinds import KINDS
+from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset

@@ -13,7 +13,7 @@ from pyiqa.data import build_dataset
 from pyiqa.utils.dist_util import get_dist_info
 
 from lifeiqa_plugin.correlation import METRICS
-from lifeiqa_plugin.host import quiet
+from lifeiqa_plugin.pyiqa_compat import quiet
 from lifeiqa_plugin.training.launch import TEST_RESULTS, run
 
 

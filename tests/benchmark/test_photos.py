@@ -15,7 +15,7 @@ from lifeiqa_plugin import cli
 from lifeiqa_plugin.benchmark import photos
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.metrics import find_metrics
-from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, build_ladder
+from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, build_ladder
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
-from lifeiqa_plugin.scoring.engines import create_engine
-from lifeiqa_plugin.scoring.engines.exported import BUNDLED_ONNX
+from lifeiqa_plugin.runtimes import create_engine
+from lifeiqa_plugin.runtimes.exported import BUNDLED_ONNX
 
 pytest.importorskip("onnxruntime")
 

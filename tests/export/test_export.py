@@ -12,9 +12,9 @@ import torch
 
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
-from lifeiqa_plugin.export.about import KEY, OUTPUTS, About, parse_about
+from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata, parse_metadata
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -22,7 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from lifeiqa_plugin.export import onnx_file, write  # noqa: E402  # need what is skipped for above
 from lifeiqa_plugin.export.onnx_file import link_weights  # noqa: E402
-from lifeiqa_plugin.scoring.engines.onnxruntime_engine import OnnxRuntimeEngine  # noqa: E402
+from lifeiqa_plugin.runtimes.onnxruntime_engine import OnnxRuntimeEngine  # noqa: E402
 
 SMALL = {
     "backbone": "tf_mobilenetv3_small_minimal_100",  # pads by the size of the image
@@ -100,7 +100,7 @@ def test_onnx_runtime_says_what_torch_says(exported, reference, name):
 
 def test_openvino_says_what_torch_says(traced, reference, tmp_path):
     pytest.importorskip("openvino")
-    from lifeiqa_plugin.scoring.engines.openvino_engine import OpenVinoEngine
+    from lifeiqa_plugin.runtimes.openvino_engine import OpenVinoEngine
 
     path = tmp_path / "small.xml"
     write.export_checkpoint(path, "openvino", traced / "small.safetensors")
@@ -255,12 +255,12 @@ def test_files_that_are_none_of_ours(exported, tmp_path):
 )
 def test_descriptions_that_cannot_be_used(text, words):
     with pytest.raises(ValueError, match=words):
-        parse_about(text, "x.onnx")
+        parse_metadata(text, "x.onnx")
 
 
 def test_description_comes_back():
-    about = About(224, 384, True, ("blur",), "1", "00")
-    assert parse_about(about.to_json(), "x.onnx") == about
+    about = Metadata(224, 384, True, ("blur",), "1", "00")
+    assert parse_metadata(about.to_json(), "x.onnx") == about
 
 
 def test_no_lists_of_tensors_in_the_graph(exported):

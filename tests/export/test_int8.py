@@ -12,8 +12,8 @@ from PIL import Image
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring import engines
-from lifeiqa_plugin.scoring.engines import create_engine
+from lifeiqa_plugin import runtimes
+from lifeiqa_plugin.runtimes import create_engine
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -160,7 +160,7 @@ def test_the_bundled_one():
     assert fast.names == exact.names
     assert fast.about.weights_sha256 == create_engine("onnxruntime").about.weights_sha256
     assert fast.about.precision.startswith("int8; ")
-    assert engines.BUNDLED_INT8.stat().st_size < 8_000_000
+    assert runtimes.BUNDLED_INT8.stat().st_size < 8_000_000
     images = np.random.default_rng(0).random((1, 3, 250, 300), np.float32)
     assert 0 < abs(fast.score(images).score - exact.score(images).score) < 0.1
 
@@ -176,7 +176,7 @@ def test_fast_is_one_network_on_one_engine(options):
     [("avx2", "x86_64", False), ("avx512_vnni", "x86_64", True), ("", "arm64", True)],
 )
 def test_where_sums_of_8_bit_products_fit(flags, machine, expected, monkeypatch):
-    from lifeiqa_plugin.scoring.engines import onnxruntime_engine
+    from lifeiqa_plugin.runtimes import onnxruntime_engine
 
     monkeypatch.setattr(onnxruntime_engine.platform, "machine", lambda: machine)
     monkeypatch.setattr(onnxruntime_engine.Path, "read_text", lambda self: flags)

@@ -272,7 +272,7 @@ def test_a_missing_codec_is_named(monkeypatch, header, package):
     def not_installed(name):
         raise ImportError(name)
 
-    monkeypatch.setattr("lifeiqa_plugin.host.importlib.import_module", not_installed)
+    monkeypatch.setattr("lifeiqa_plugin.pyiqa_compat.importlib.import_module", not_installed)
     monkeypatch.setattr(reading, "FORMATS", reading.COMMON)
     with pytest.raises(ImageError, match=f"needs pip install {package}"):
         decode(header)

@@ -62,7 +62,7 @@ def test_a_score_that_is_no_number_is_an_error(engine, photos, monkeypatch, valu
 
 
 def _constant(value: float, count: int):
-    from lifeiqa_plugin.scoring.engines import EngineOutput
+    from lifeiqa_plugin.runtimes import EngineOutput
 
     return EngineOutput(np.full(count, value), np.full(count, value), np.zeros((count, 2)))
 
@@ -120,7 +120,7 @@ def test_scoring_by_hand_imports_no_torch(run_python, tmp_path):
     """All but the torch engine."""
     code = """
 import sys, numpy as np, lifeiqa_plugin
-from lifeiqa_plugin.scoring.engines import EngineOutput
+from lifeiqa_plugin.runtimes import EngineOutput
 class Engine:
     names = ()
     def working_shape(self, height, width): return height, width

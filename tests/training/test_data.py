@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lifeiqa_plugin.images.kinds import KINDS, Ladder
+from lifeiqa_plugin.distortions.kinds import KINDS, Ladder
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap, random_crops

@@ -21,7 +21,7 @@ from torch import nn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.correlation import METRICS
-from lifeiqa_plugin.images.kinds import KINDS
+from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate, fit_std_calibration

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lifeiqa_plugin.export.about import About
-from lifeiqa_plugin.scoring.engines import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats
+from lifeiqa_plugin.runtimes.metadata import Metadata
+from lifeiqa_plugin.runtimes import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats
 
-BUNDLED_ONNX = Path(__file__).parents[2] / "checkpoints" / "lifeiqa.onnx"
+BUNDLED_ONNX = Path(__file__).parents[1] / "checkpoints" / "lifeiqa.onnx"
 """The bundled network's graph; its weights are those of the checkpoint beside it."""
 
 
@@ -42,12 +42,12 @@ def count_threads() -> int:
     return os.cpu_count() or 1
 
 
-def find_shrink_to(about: About) -> float:
+def find_shrink_to(about: Metadata) -> float:
     """Return an engine's ``shrink_to`` for a file of that description."""
     return SHRINK_TO if about.precision == "float32" else ROUNDED_SHRINK_TO
 
 
-def to_output(values: dict[str, Floats], about: About, path: Path) -> EngineOutput:
+def to_output(values: dict[str, Floats], about: Metadata, path: Path) -> EngineOutput:
     """Name the outputs of a file.
 
     Raises:

@@ -15,7 +15,7 @@ OUTPUTS = ("score", "std", "distortions")
 
 
 @dataclass(frozen=True)
-class About:
+class Metadata:
     """The description of an exported network.
 
     Attributes:
@@ -47,11 +47,11 @@ class About:
         return working_shape(height, width, self.crop_size, self.working_size)
 
     def to_json(self) -> str:
-        """Return the text that :func:`parse_about` reads."""
+        """Return the text that :func:`parse_metadata` reads."""
         return json.dumps(asdict(self))
 
 
-def parse_about(text: str | None, path: object) -> About:
+def parse_metadata(text: str | None, path: object) -> Metadata:
     """Read the description in the metadata of ``path``.
 
     Raises:
@@ -63,6 +63,6 @@ def parse_about(text: str | None, path: object) -> About:
         fields = json.loads(text)
         if fields["format"] != FORMAT:
             raise ValueError(f"format {fields['format']!r}, expected {FORMAT}; export it again")
-        return About(**fields | {"distortions": tuple(fields["distortions"])})
+        return Metadata(**fields | {"distortions": tuple(fields["distortions"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its description cannot be used ({error})") from error

@@ -47,9 +47,9 @@ SHRINK_TO, ROUNDED_SHRINK_TO = 2.2, 1.35
 """Of engines that compute in floating point, and in 8 bits, which is as far off by itself as 1.35 is."""
 
 ENGINES = {
-    "torch": "lifeiqa_plugin.scoring.engines.torch_engine",
-    "onnxruntime": "lifeiqa_plugin.scoring.engines.onnxruntime_engine",
-    "openvino": "lifeiqa_plugin.scoring.engines.openvino_engine",
+    "torch": "lifeiqa_plugin.runtimes.torch_engine",
+    "onnxruntime": "lifeiqa_plugin.runtimes.onnxruntime_engine",
+    "openvino": "lifeiqa_plugin.runtimes.openvino_engine",
 }
 """Name, which is also that of the package it needs -> the module that has ``create(model, device) -> Engine``."""
 
@@ -60,7 +60,7 @@ INSTALL = {
 }
 """What ``pip install`` takes for each of them."""
 
-BUNDLED_INT8 = Path(__file__).parents[2] / "checkpoints" / "lifeiqa-int8.onnx"
+BUNDLED_INT8 = Path(__file__).parents[1] / "checkpoints" / "lifeiqa-int8.onnx"
 """The bundled network in 8 bits; its decoder's weights are those of the checkpoint beside it."""
 
 EXPORTED = {".onnx": "onnxruntime", ".xml": "openvino"}

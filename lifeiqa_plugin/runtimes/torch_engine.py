@@ -14,7 +14,7 @@ from lifeiqa_plugin.arguments import choose_device
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.network.geometry import working_shape
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.scoring.engines import SHRINK_TO, EngineOutput, Floats
+from lifeiqa_plugin.runtimes import SHRINK_TO, EngineOutput, Floats
 
 
 def create(model: str | Path | None = None, device: str = "auto") -> TorchEngine:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.images import distortions as known
-from lifeiqa_plugin.images.distortions import Distortion, build_ladder
+from lifeiqa_plugin.distortions.synthetic import Distortion, build_ladder
 
 WAVES = 10
 """Along the shorter side, of the field that bends an image."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from lifeiqa_plugin.export.about import KEY, parse_about
-from lifeiqa_plugin.scoring.engines import EngineOutput, Floats
-from lifeiqa_plugin.scoring.engines.exported import (
+from lifeiqa_plugin.runtimes.metadata import KEY, parse_about
+from lifeiqa_plugin.runtimes import EngineOutput, Floats
+from lifeiqa_plugin.runtimes.exported import (
     choose_file,
     count_threads,
     find_shrink_to,

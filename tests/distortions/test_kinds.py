@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, blur
-from lifeiqa_plugin.images.kinds import (
+from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, blur
+from lifeiqa_plugin.distortions.kinds import (
     KINDS,
     codebook,
     colour_noise,

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lifeiqa_plugin.images.distortions import HELD_OUT, TRAINED, build_ladder
+from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, build_ladder
 from lifeiqa_plugin.images.reading import read_image
 
 KINDS = TRAINED | HELD_OUT

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.export.about import About
-from lifeiqa_plugin.scoring import engines
-from lifeiqa_plugin.scoring.engines import ENGINES, create_engine
-from lifeiqa_plugin.scoring.engines.exported import find_shrink_to
-from lifeiqa_plugin.scoring.engines.torch_engine import TorchEngine
+from lifeiqa_plugin.runtimes.metadata import Metadata
+from lifeiqa_plugin import runtimes
+from lifeiqa_plugin.runtimes import ENGINES, create_engine
+from lifeiqa_plugin.runtimes.exported import find_shrink_to
+from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
 
 def test_the_torch_engine_gives_the_networks_numbers():
@@ -43,7 +43,7 @@ def test_a_network_of_ones_own():
 
 def test_files_in_8_bits_let_jpegs_shrink_further():
     exact, rounded = (
-        About(224, 384, True, (), "1", "00", precision=name) for name in ("float32", "int8")
+        Metadata(224, 384, True, (), "1", "00", precision=name) for name in ("float32", "int8")
     )
     assert find_shrink_to(rounded) < find_shrink_to(exact)
 
@@ -74,10 +74,10 @@ def test_unknown_engines(engine, message):
     ],
 )
 def test_what_auto_chooses(model, device, gpu, engine, monkeypatch):
-    monkeypatch.setattr(engines.shutil, "which", lambda name: gpu)
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(runtimes.shutil, "which", lambda name: gpu)
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(
-        engines.importlib, "import_module", lambda name: SimpleNamespace(create=lambda *_: name)
+        runtimes.importlib, "import_module", lambda name: SimpleNamespace(create=lambda *_: name)
     )
     assert create_engine(model=model, device=device) == ENGINES[engine]
 
@@ -91,7 +91,7 @@ def test_what_auto_chooses(model, device, gpu, engine, monkeypatch):
     ],
 )
 def test_engines_that_are_not_installed(engine, install, monkeypatch):
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=f"engine {engine} is not installed: {install}$"):
         create_engine(engine)
     with pytest.raises(ImportError, match="engine torch is not installed"):

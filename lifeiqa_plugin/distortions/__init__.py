@@ -1,0 +1,1 @@
+"""Synthetic distortions: what training ranks, what tests whether a score falls, and what a network names."""
