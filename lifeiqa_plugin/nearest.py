@@ -19,7 +19,7 @@ def did_you_mean(name: object, known: Iterable[object], otherwise: str | None = 
         known: all names that are.
         otherwise: what to say where no known name resembles it; None lists them, ``known: x, y``.
     """
-    known = [str(one) for one in known]
-    if near := nearest(name, known):
+    names = [str(one) for one in known]
+    if near := nearest(name, names):
         return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(known)}" if otherwise is None else otherwise
+    return f"known: {', '.join(names)}" if otherwise is None else otherwise

@@ -19,11 +19,12 @@ from lifeiqa_plugin.checkpoints.rebuilding import (
     shapes_of,
 )
 from lifeiqa_plugin.checkpoints.released import StateDict
-from lifeiqa_plugin.network.folding import fold_batch_norm
-from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA, check_option_names
+from lifeiqa_plugin.network.config import PRESETS, check_option_names
+from lifeiqa_plugin.network.fusing import fuse_batch_norm
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 
-class Bundled(NamedTuple):
+class PretrainedWeights(NamedTuple):
     """A checkpoint that is part of the package."""
 
     file: str
@@ -43,10 +44,10 @@ class Bundled(NamedTuple):
 DEFAULT = "default"
 
 BUNDLED = {
-    DEFAULT: Bundled(
+    DEFAULT: PretrainedWeights(
         "lifeiqa.safetensors", "b0da238a5107352e58057340857849c8f72bf81e0c9fb4e4c73f0f76d65b175e"
     ),
-    "biq2021": Bundled(
+    "biq2021": PretrainedWeights(
         "lifeiqa-biq2021.safetensors",
         "9c8aca5268e95f52bfad038d1ee3101a6aa1ecaeff0310374fd358ccd5e7d2ec",
     ),
@@ -56,14 +57,14 @@ BUNDLED = {
 RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_calibration"}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
-FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset", "folded")
+FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset", "fused")
 
 
 def build_lifeiqa(
     pretrained: bool | str = True,
     pretrained_model_path: str | Path | None = None,
     preset: str | None = None,
-    folded: bool = False,
+    fused: bool = False,
     **options: Any,
 ) -> LifeIQA:
     """Build a network for scoring; registered with pyiqa as architecture ``LifeIQA``.
@@ -75,26 +76,26 @@ def build_lifeiqa(
         pretrained: load a bundled checkpoint, True for the default one or a name in :data:`BUNDLED`; False gives
             random weights and touches neither disk nor network.
         pretrained_model_path: file or URL of another checkpoint, see :func:`read_checkpoint`; wins over ``pretrained``.
-        preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.lifeiqa.PRESETS`.
-        folded: for scoring only: BatchNorm is folded into the convolutions, which gives the same scores in less time;
-            needs weights. See :func:`~lifeiqa_plugin.network.folding.fold_batch_norm`.
-        **options: arguments of :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA`.
+        preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.config.PRESETS`.
+        fused: for scoring only: BatchNorm is fused into the convolutions, which gives the same scores in less time;
+            needs weights. See :func:`~lifeiqa_plugin.network.fusing.fuse_batch_norm`.
+        **options: those of :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA`.
 
     Raises:
         TypeError: an unknown option, or ``pretrained`` neither True, False nor a name.
-        ValueError: an unknown preset or name, options that contradict the checkpoint, or ``folded`` random weights.
+        ValueError: an unknown preset or name, options that contradict the checkpoint, or ``fused`` random weights.
         OSError, ValueError: as :func:`read_checkpoint`.
     """
     given = {"pretrained": pretrained, "pretrained_model_path": pretrained_model_path}
     network = build_network(given | {"preset": preset} | options)
     is_random = pretrained is False and pretrained_model_path is None
-    if folded and is_random:
+    if fused and is_random:
         raise ValueError(
-            "folded=True is for scoring with weights that are there, not for random ones"
+            "fused=True is for scoring with weights that are there, not for random ones"
         )
     if is_random:
         return network
-    return fold_batch_norm(network) if folded else network.set_trainable(False)
+    return fuse_batch_norm(network) if fused else network.set_trainable(False)
 
 
 def build_network(options: Mapping[str, Any]) -> LifeIQA:
@@ -138,7 +139,7 @@ def build_network(options: Mapping[str, Any]) -> LifeIQA:
         raise ValueError(f"{source}: {error}") from error
 
 
-def _find_bundled(pretrained: object) -> Bundled | None:
+def _find_bundled(pretrained: object) -> PretrainedWeights | None:
     if isinstance(pretrained, bool):
         return BUNDLED[DEFAULT] if pretrained else None
     if not isinstance(pretrained, str):

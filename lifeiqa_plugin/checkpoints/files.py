@@ -1,7 +1,7 @@
 """Checkpoint files: one format of our own, and the other formats that people have.
 
 Our format is safetensors whose metadata holds one JSON text under ``lifeiqa``: the constructor arguments of the
-network, its preprocessing, score range and direction, training data and licence. A path is therefore all that
+network, its preprocessing, score range and direction, training data and license. A path is therefore all that
 ``pyiqa.create_metric('lifeiqa', pretrained_model_path='mine.safetensors')`` needs.
 """
 
@@ -28,23 +28,24 @@ from lifeiqa_plugin.checkpoints.released import (
     released_config,
 )
 from lifeiqa_plugin.journal import write_whole
-from lifeiqa_plugin.network.lifeiqa import LifeIQA, check_option_names
+from lifeiqa_plugin.network.config import RENAMED, check_option_names
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 FORMAT = 1
 
-RENAMED = {"std_line": "std_calibration"}
-"""Arguments that checkpoints of earlier versions know by another name."""
+_CARD_KEYS = {"license": "licence"}
+"""Fields of a card that have another name in a file."""
 
 MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a checkpoint says of itself beside its architecture."""
 
     training_data: str
-    licence: str
+    license: str
     lower_better: bool = False
     std: str = ""
     """What ``return_std`` is worth, as validation found it."""
@@ -56,7 +57,7 @@ class Checkpoint:
 
     state_dict: StateDict
     config: dict[str, Any] | None
-    card: Card | None
+    card: ModelCard | None
     type: str | None = None
 
 
@@ -118,19 +119,18 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if "lifeiqa" not in metadata:
         return _from_state_dict(state_dict, path)
     try:
-        about = json.loads(metadata["lifeiqa"])
-        if about["format"] != FORMAT:
+        described = json.loads(metadata["lifeiqa"])
+        if described["format"] != FORMAT:
             raise ValueError(
-                f"format {about['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
+                f"format {described['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
             )
-        card = Card(**about["card"])
-        kind = str(about.get("type", "LifeIQA"))
+        card = ModelCard(**_renamed(described["card"], {v: k for k, v in _CARD_KEYS.items()}))
+        kind = str(described.get("type", "LifeIQA"))
         if card.lower_better:
             raise ValueError(
                 "scores are lower-better, expected higher-better; train on labels turned round"
             )
-        config = {RENAMED.get(name, name): value for name, value in about["config"].items()}
-        config = {name: value for name, value in config.items() if name not in MACHINE_OPTIONS}
+        config = _of_model(_renamed(described["config"], RENAMED))
         if kind == "LifeIQA":  # a subclass may not have been imported by those who only look
             check_option_names(config)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -138,6 +138,14 @@ def _read_safetensors(path: Path) -> Checkpoint:
             f"{path}: the metadata do not describe a LifeIQA that can be used ({error})"
         ) from error
     return Checkpoint(state_dict, config, card, kind)
+
+
+def _renamed(entries: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in entries.items()}
+
+
+def _of_model(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in MACHINE_OPTIONS}
 
 
 def _read_torch(path: Path) -> Checkpoint:
@@ -184,7 +192,9 @@ def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
     return Checkpoint(state_dict, None, None)
 
 
-def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool = False) -> None:
+def save_checkpoint(
+    network: LifeIQA, path: str | Path, card: ModelCard, half: bool = False
+) -> None:
     """Write our format, whole or not at all.
 
     Args:
@@ -202,10 +212,10 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
     for key, value in network.state_dict().items():
         is_halved = half and value.is_floating_point() and value.dim() > 1
         tensors[key] = (value.half() if is_halved else value).cpu().contiguous()
-    about = {
+    description = {
         "format": FORMAT,
         "type": network_type(network),
-        "config": {key: value for key, value in network.config.items() if key not in MACHINE_OPTIONS},
+        "config": _of_model(network.config),
         "preprocessing": {
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),
@@ -213,8 +223,8 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
             "working_size": network.working_size,
         },
         "score_range": network.score_range,
-        "card": asdict(card),
+        "card": _renamed(asdict(card), _CARD_KEYS),
     }  # fmt: skip
-    content = save(tensors, {"lifeiqa": json.dumps(about)})
+    content = save(tensors, {"lifeiqa": json.dumps(description)})
     with write_whole(path) as file:  # save_file of safetensors would make it private (0600)
         file.write(content)

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from lifeiqa_plugin.nearest import nearest
-from lifeiqa_plugin.network.lifeiqa import LifeIQA, option_names
+from lifeiqa_plugin.nearest import did_you_mean
+from lifeiqa_plugin.network.config import option_names
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 RANDOM_FUNCTIONS = {
     nn.init.kaiming_normal_,
@@ -85,8 +86,7 @@ def network_class(name: str) -> type[LifeIQA]:
     same = known.get(str(name).rpartition(".")[2])
     if same is not None:
         return same
-    near = nearest(name, known)
-    hint = f"did you mean {near[0]!r}?" if near else "import the module that defines it first"
+    hint = did_you_mean(name, known, "import the module that defines it first")
     raise ValueError(
         f"network type must be LifeIQA or a subclass of it that has been imported, got {name!r}; {hint}"
     )

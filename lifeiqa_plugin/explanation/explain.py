@@ -8,8 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lifeiqa_plugin.explanation.attribution import STEPS, integrated_gradients
 from lifeiqa_plugin.explanation.dense import (
@@ -36,6 +35,7 @@ from lifeiqa_plugin.explanation.words import LocalFlaw, describe, find_local_fla
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.crops import to_working_size
+from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 
 ARRAYS = (
@@ -202,18 +202,6 @@ def look(
 ) -> tuple[LifeIQAOutput, list[Windows]]:
     """Score an image (1, 3, H, W) of working size, as a whole and window by window: what maps and attention cost."""
     return network(x, return_details=True), look_closely(network, x, views)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def claim_folder(folder: str | Path, overwrite: bool) -> Path:

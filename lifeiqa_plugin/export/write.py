@@ -16,12 +16,12 @@ from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT, build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 from lifeiqa_plugin.export.graph import ScoringGraph
 from lifeiqa_plugin.images.reading import find_images
-from lifeiqa_plugin.network.folding import fold_batch_norm
+from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import Floats
+from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 
 TOLERANCE = 1e-4
 """How far an exported file may be from torch, in every output."""
@@ -159,7 +159,7 @@ def describe(network: LifeIQA, checkpoint: Path, outputs: tuple[str, ...] = OUTP
     card = read_checkpoint(checkpoint).card
     if card is None:
         return about
-    return dataclasses.replace(about, training_data=card.training_data, licence=card.licence)
+    return dataclasses.replace(about, training_data=card.training_data, licence=card.license)
 
 
 def _write_any_size(
@@ -180,9 +180,9 @@ def _write_any_size(
     else:
         from lifeiqa_plugin.export import int8  # needs ONNX Runtime
 
-        folded = fold_batch_norm(network)
-        model = onnx_file.build_onnx(folded, outputs, about)
-        int8.quantise(model, folded, int8.load_crops(photos[::2], about.working_size))
+        fused = fuse_batch_norm(network)
+        model = onnx_file.build_onnx(fused, outputs, about)
+        int8.quantise(model, fused, int8.load_crops(photos[::2], about.working_size))
     onnx_file.halve_where_exact(model)
     if linked is not None:
         onnx_file.link_weights(model, linked)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.network.evaluating import evaluating
 
 StateDict = dict[str, Tensor]
 
@@ -83,17 +84,27 @@ def create_backbone(
     if expected.is_fixed and size != expected.size:
         options["img_size"] = size
     if pretrained is False:
-        return _create(name, options)
-    if pretrained is True:
-        return _create_fetched(name, options)
-    weights = read_weights(Path(pretrained))
-    options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
+        backbone = _create(name, options)
+    elif pretrained is True:
+        backbone = _create_fetched(name, options)
+    else:
+        backbone = _create_from_file(name, Path(pretrained), options)
+    smallest = backbone.feature_info.reduction()[-1]
+    if size < smallest:
+        raise ValueError(f"crop_size must be at least {smallest} for {name!r}, got {size}")
+    return backbone
+
+
+def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> Any:
+    """Build with the weights in a file."""
+    weights = read_weights(path)
+    options = options | {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
     try:
         backbone = timm.create_model(name, **options)
     except (RuntimeError, KeyError, AttributeError) as error:  # timm's own words for other shapes
         first = str(error).strip().split("\n")[0]
-        raise ValueError(f"{pretrained}: no weights of the backbone {name!r} ({first})") from error
-    _check_weights(backbone, weights, name, pretrained)
+        raise ValueError(f"{path}: no weights of the backbone {name!r} ({first})") from error
+    _check_weights(backbone, weights, name, path)
     return backbone
 
 
@@ -115,9 +126,8 @@ def _create(name: str, options: dict[str, Any]) -> Any:
 def _try(backbone: nn.Module, size: int) -> None:
     """Let a backbone of another size than timm foresaw fail now rather than at its first image."""
     device = next(backbone.parameters()).device
-    was_training = backbone.training
-    backbone.eval()(torch.zeros(1, 3, size, size, device=device))
-    backbone.train(was_training)
+    with evaluating(backbone):
+        backbone(torch.zeros(1, 3, size, size, device=device))
 
 
 def _create_fetched(name: str, options: dict[str, Any]) -> Any:
@@ -176,7 +186,7 @@ def read_weights(path: Path) -> StateDict:
     return content
 
 
-def _check_weights(backbone: nn.Module, weights: StateDict, name: str, path: str | Path) -> None:
+def _check_weights(backbone: nn.Module, weights: StateDict, name: str, path: Path) -> None:
     """See that the weights have arrived, since timm passes over those that it does not find."""
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for value in weights.values():

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lifeiqa_plugin.network.checks import check_count
 from lifeiqa_plugin.network.graph import GCN, Graph, ScatterBackend, edges_of
 from lifeiqa_plugin.network.moe import Routing, SparseMoE
 
@@ -215,16 +216,6 @@ def pool_to_grid(x: Tensor, grid: int) -> Tensor:
     if height % grid == 0 and width % grid == 0:
         return F.avg_pool2d(x, (height // grid, width // grid))
     return F.adaptive_avg_pool2d(x, grid)
-
-
-def check_count(name: str, value: int, limit: int) -> None:
-    """See that an argument is a whole number from 1 to ``limit``."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    if value > limit:
-        raise ValueError(f"{name} must be at most {limit}, got {value}")
 
 
 def _checked_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import torch
 
 from lifeiqa_plugin.arguments import choose_device
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.network.crops import working_shape
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import SHRINK_TO, EngineOutput, Floats
 
@@ -20,7 +20,7 @@ from lifeiqa_plugin.runtimes import SHRINK_TO, EngineOutput, Floats
 def create(model: str | Path | None = None, device: str = "auto") -> TorchEngine:
     """Build the bundled network, or that of a checkpoint, on a device."""
     chosen = choose_device(device)
-    network = build_lifeiqa(pretrained_model_path=model, folded=True)
+    network = build_lifeiqa(pretrained_model_path=model, fused=True)
     return TorchEngine(network.to(chosen))
 
 

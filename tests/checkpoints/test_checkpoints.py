@@ -18,14 +18,15 @@ from safetensors.torch import load_file, save_file
 from lifeiqa_plugin.checkpoints import factory as weights
 from lifeiqa_plugin.checkpoints import files
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
-from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
+from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.network.config import PRESETS
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 OPTIONS = {
     "backbone": "test_efficientnet", "embed_dim": 24, "num_heads": 2, "depth": 1, "num_experts": 4,
     "adjacency": "learnable", "score_range": (0.0, 1.0), "crop_size": 64, "working_size": 100,
 }  # fmt: skip
-CARD = Card(training_data="noise, seed 0", licence="CC0-1.0")
+CARD = ModelCard(training_data="noise, seed 0", license="CC0-1.0")
 
 
 @pytest.fixture
@@ -388,7 +389,7 @@ def test_sha256(saved):
 
 def test_the_bundled_file_is_checked(network, saved, monkeypatch):
     digest = hashlib.sha256(saved.read_bytes()).hexdigest()
-    monkeypatch.setitem(weights.BUNDLED, "default", weights.Bundled(str(saved), digest))
+    monkeypatch.setitem(weights.BUNDLED, "default", weights.PretrainedWeights(str(saved), digest))
     assert_same_weights(build_lifeiqa(), network)
     assert_same_weights(build_lifeiqa(pretrained="default"), network)
     with_metadata(saved, more="changed")
@@ -440,7 +441,7 @@ def test_unknown_preset():
     ("name", "hint"),
     [
         ("num_expert", "did you mean 'num_experts'?"), ("pretrained_path", "did you mean 'pretrained_model_path'?"),
-        ("test_samples", "did you mean 'test_sample'?"), ("xyzzy", "known options: backbone, backbone_pretrained, bal"),
+        ("test_samples", "did you mean 'test_sample'?"), ("xyzzy", "known: backbone, backbone_pretrained, bal"),
     ],
 )  # fmt: skip
 def test_unknown_options_name_the_nearest(name, hint):

@@ -50,7 +50,7 @@ def test_medians_and_tables(load):
 
 def test_missing_weights_are_named(load, monkeypatch, tmp_path):
     measuring = load("measuring")
-    missing = measuring.weights.Bundled(str(tmp_path / "none.safetensors"), "")
+    missing = measuring.weights.PretrainedWeights(str(tmp_path / "none.safetensors"), "")
     monkeypatch.setitem(measuring.weights.BUNDLED, measuring.weights.DEFAULT, missing)
     with pytest.raises(
         SystemExit, match=r"none\.safetensors: missing; give --checkpoint FILE, or --untrained"

@@ -9,8 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lifeiqa_plugin.network.crops import cut_crops, to_working_size
-from lifeiqa_plugin.network.geometry import MAX_ASPECT, crop_offsets, working_shape
+from lifeiqa_plugin.network.crops import (
+    MAX_ASPECT,
+    crop_offsets,
+    cut_crops,
+    to_working_size,
+    working_shape,
+)
 
 SIDES = [224, 225, 384, 447, 448, 449, 673]
 SIZES = [(h, w) for h in SIDES for w in SIDES] + [(384, 3072), (3072, 384), (224, 1792)]

@@ -13,8 +13,9 @@ import timm
 import torch
 from torch import nn
 
+from lifeiqa_plugin.network.config import PRESETS, SWIN_B
 from lifeiqa_plugin.network.decoder import Decoder, DecoderConfig
-from lifeiqa_plugin.network.lifeiqa import PRESETS, SWIN_B, LifeIQA, LifeIQAOutput
+from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
 
 TINY = "test_efficientnet"  # timm's own for tests: 0.1 M parameters, any input size

@@ -157,7 +157,7 @@ def test_distortions_are_told_from_the_stages():
     network = tiny(distortions=["blur", "noise"], distortions_from="stages", whole_image=True)
     x = torch.rand(2, 3, 80, 110)
     with torch.no_grad():
-        stage2, stage3, _ = network.stages_of(network.normalised(x))
+        stage2, stage3, _ = network.stages_of(network.normalize(x))
         details = network(x, return_details=True)
     cells = pool_to_grid(stage3, network.decoder.config.memory_grid).flatten(2)
     maps = [stage2.flatten(2), cells]
