@@ -33,8 +33,8 @@ from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 FORMAT = 1
 
-_CARD_KEYS = {"license": "licence"}
-"""Fields of a card that have another name in a file."""
+FROM_CARD, TO_CARD = {"licence": "license"}, {"license": "licence"}
+"""What a field of a card is called in a file, and here."""
 
 MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
@@ -119,24 +119,28 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if "lifeiqa" not in metadata:
         return _from_state_dict(state_dict, path)
     try:
-        described = json.loads(metadata["lifeiqa"])
-        if described["format"] != FORMAT:
-            raise ValueError(
-                f"format {described['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
-            )
-        card = ModelCard(**_renamed(described["card"], {v: k for k, v in _CARD_KEYS.items()}))
-        kind = str(described.get("type", "LifeIQA"))
-        if card.lower_better:
-            raise ValueError(
-                "scores are lower-better, expected higher-better; train on labels turned round"
-            )
-        config = _of_model(_renamed(described["config"], RENAMED))
-        if kind == "LifeIQA":  # a subclass may not have been imported by those who only look
-            check_option_names(config)
+        return _from_metadata(state_dict, json.loads(metadata["lifeiqa"]))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: the metadata do not describe a LifeIQA that can be used ({error})"
         ) from error
+
+
+def _from_metadata(state_dict: StateDict, described: dict[str, Any]) -> Checkpoint:
+    """Believe what a file says of itself, if it is of a kind that we know."""
+    if described["format"] != FORMAT:
+        raise ValueError(
+            f"format {described['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
+        )
+    card = ModelCard(**_renamed(described["card"], FROM_CARD))
+    if card.lower_better:
+        raise ValueError(
+            "scores are lower-better, expected higher-better; train on labels turned round"
+        )
+    kind = str(described.get("type", "LifeIQA"))
+    config = _of_model(_renamed(described["config"], RENAMED))
+    if kind == "LifeIQA":  # a subclass may not have been imported by those who only look
+        check_option_names(config)
     return Checkpoint(state_dict, config, card, kind)
 
 
@@ -223,7 +227,7 @@ def save_checkpoint(
             "working_size": network.working_size,
         },
         "score_range": network.score_range,
-        "card": _renamed(asdict(card), _CARD_KEYS),
+        "card": _renamed(asdict(card), TO_CARD),
     }  # fmt: skip
     content = save(tensors, {"lifeiqa": json.dumps(description)})
     with write_whole(path) as file:  # save_file of safetensors would make it private (0600)

@@ -132,31 +132,28 @@ def check_rebuildable(network: LifeIQA) -> None:
     Raises:
         ValueError: they do not; says what differs.
     """
-    wanted = (
-        f"a {type(network).__name__} built from its own options; give what was changed as options"
-    )
     again = rebuild(type(network), network.config)
-    there, expected = shapes_of(network), shapes_of(again)
-    changed = sorted(
-        key for key in there.keys() | expected.keys() if there.get(key) != expected.get(key)
-    )
-    if changed:
+    if difference := _difference(network, again):
         raise ValueError(
-            f"not saved, as it could not be read again: {len(changed)} tensors ({', '.join(changed[:3])}) "
-            f"are not those of {wanted}"
+            f"not saved, as it could not be read again: {difference} a {type(network).__name__} built from its own "
+            "options; give what was changed as options"
         )
+
+
+def _difference(network: LifeIQA, again: LifeIQA) -> str:
+    """Compare all but the values of weights: shapes, constants, settings; empty if there is no difference."""
+    there, expected = shapes_of(network), shapes_of(again)
+    keys = sorted(there.keys() | expected.keys())
+    if changed := [key for key in keys if there.get(key) != expected.get(key)]:
+        return f"{len(changed)} tensors ({', '.join(changed[:3])}) are not those of"
     buffers = dict(again.named_buffers())
     for name, value in network.named_buffers():
-        fixed = name not in there
-        if fixed and not (
-            name in buffers and torch.equal(value.cpu().float(), buffers[name].float())
-        ):
-            raise ValueError(
-                f"not saved, as it could not be read again: {name} is not that of {wanted}"
-            )
+        if name in there:  # a weight as others
+            continue
+        if name not in buffers or not torch.equal(value.cpu().float(), buffers[name].float()):
+            return f"{name} is not that of"
     for name in SETTINGS:
         got, rebuilt = getattr(network, name), getattr(again, name)
         if got != rebuilt:
-            raise ValueError(
-                f"not saved, as it could not be read again: {name} is {got!r}, but {rebuilt!r} in {wanted}"
-            )
+            return f"{name} is {got!r}, but {rebuilt!r} in"
+    return ""

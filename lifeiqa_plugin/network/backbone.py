@@ -188,6 +188,7 @@ def read_weights(path: Path) -> StateDict:
 
 def _check_weights(backbone: nn.Module, weights: StateDict, name: str, path: Path) -> None:
     """See that the weights have arrived, since timm passes over those that it does not find."""
+    # timm may have renamed them, so a tensor is looked for by its shape and values
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for value in weights.values():
         by_shape.setdefault(value.shape, []).append(value)

@@ -75,6 +75,17 @@ def crop_offsets(
     return [(top, left) for top in tops for left in lefts]
 
 
+def cut_crops(x: Tensor, offsets: list[tuple[int, int]], crop_size: int) -> Tensor:
+    """Cut (B, C, H, W) into (B * N, C, crop_size, crop_size), the N crops of an image next to each other."""
+    import torch
+
+    crops = []
+    for top, left in offsets:
+        crops.append(x[..., top : top + crop_size, left : left + crop_size])  # (B, C, S, S)
+    together = torch.stack(crops, dim=1)  # (B, N, C, S, S)
+    return together.flatten(0, 1)
+
+
 def _even_offsets(length: int, crop_size: int, count: int) -> list[int]:
     """Return ``count`` different positions from one edge to the other, or the middle if there is only one."""
     room = length - crop_size
@@ -90,6 +101,7 @@ def _even_grid(height: int, width: int, num_crops: int) -> tuple[int, int]:
     Cells less than twice as long as wide come first, then most cells, then squarest cells.
     """
 
+    # False sorts before True, and less unevenness before more
     def rank(grid: tuple[int, int]) -> tuple[bool, int, float]:
         rows, cols = grid
         unevenness = abs(math.log(height * cols / (width * rows)))
@@ -97,14 +109,3 @@ def _even_grid(height: int, width: int, num_crops: int) -> tuple[int, int]:
 
     grids = [(rows, num_crops // rows) for rows in range(1, num_crops + 1)]
     return min(grids, key=rank)
-
-
-def cut_crops(x: Tensor, offsets: list[tuple[int, int]], crop_size: int) -> Tensor:
-    """Cut (B, C, H, W) into (B * N, C, crop_size, crop_size), the N crops of an image next to each other."""
-    import torch
-
-    crops = []
-    for top, left in offsets:
-        crops.append(x[..., top : top + crop_size, left : left + crop_size])  # (B, C, S, S)
-    together = torch.stack(crops, dim=1)  # (B, N, C, S, S)
-    return together.flatten(0, 1)
