@@ -370,6 +370,16 @@ def test_wrong_metadata(saved, changes, message):
         build_lifeiqa(pretrained_model_path=with_metadata(saved, **changes))
 
 
+def test_options_of_earlier_versions_are_read(saved):
+    config = json.loads(metadata(saved)["lifeiqa"])["config"]
+    del config["std_calibration"]
+    loaded = build_lifeiqa(
+        pretrained_model_path=with_metadata(saved, config=config | {"std_line": [1, 2]})
+    )
+    assert loaded.std_calibration == (1.0, 2.0)
+    assert "std_line" not in loaded.config
+
+
 @pytest.mark.parametrize("text", ["{", "null", "[]", "[" * 100_000])
 def test_metadata_that_describe_nothing(saved, text):
     save_file(load_file(saved), saved, {"lifeiqa": text})
