@@ -18,10 +18,10 @@ from lifeiqa_plugin.checkpoints.rebuilding import (
     rebuild,
     shapes_of,
 )
-from lifeiqa_plugin.checkpoints.released import StateDict
 from lifeiqa_plugin.network.config import PRESETS, check_option_names
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.tensor_files import StateDict
 
 
 class PretrainedWeights(NamedTuple):

@@ -11,25 +11,18 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlparse
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from lifeiqa_plugin.checkpoints.downloads import read_url
 from lifeiqa_plugin.checkpoints.rebuilding import check_rebuildable, network_type
-from lifeiqa_plugin.checkpoints.released import (
-    StateDict,
-    convert_released_state_dict,
-    released_config,
-)
+from lifeiqa_plugin.checkpoints.released import convert_released_state_dict, released_config
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.config import RENAMED, check_option_names
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.tensor_files import StateDict, read_tensors
 
 FORMAT = 1
 
@@ -96,26 +89,7 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
 
 
 def _read_file(path: Path) -> Checkpoint:
-    with open(path, "rb") as file:
-        head = file.read(9)
-    is_torch = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
-    # safetensors: a length of 8 bytes, which may look like those, then JSON
-    return _read_torch(path) if is_torch and head[8:] != b"{" else _read_safetensors(path)
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iterator
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{path}: neither a safetensors nor a torch file, or truncated ({error})"
-        ) from error
-    state_dict = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in state_dict.items()
-    }
+    state_dict, metadata = read_tensors(path)
     if "lifeiqa" not in metadata:
         return _from_state_dict(state_dict, path)
     try:
@@ -150,32 +124,6 @@ def _renamed(entries: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 def _of_model(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in MACHINE_OPTIONS}
-
-
-def _read_torch(path: Path) -> Checkpoint:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # whose text advises to load the file unsafely
-        raise ValueError(
-            f"{path}: holds more than plain tensors, which could run code when read; nothing was read. Expected a "
-            "state dict, as written by torch.save(network.state_dict(), path)"
-        ) from error
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise ValueError(
-            f"{path}: damaged or truncated torch file ({str(error).split('. ')[0]})"
-        ) from error
-    for key in ("params", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
-    if others := {
-        key: type(value).__name__ for key, value in content.items() if not isinstance(value, Tensor)
-    }:
-        raise ValueError(
-            f"{path}: expected a state dict of tensors, but some entries are none: {others}"
-        )
-    return _from_state_dict(content, path)
 
 
 def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:

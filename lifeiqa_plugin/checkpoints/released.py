@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
 
-StateDict = dict[str, Tensor]
+from lifeiqa_plugin.network.tensor_files import StateDict
 
 _RELEASED_NAMES = [
     (r"^bunch_embedding$", "decoder.query_tokens"),

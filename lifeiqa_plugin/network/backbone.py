@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lifeiqa_plugin.nearest import nearest
 from lifeiqa_plugin.network.evaluating import evaluating
-
-StateDict = dict[str, Tensor]
+from lifeiqa_plugin.network.tensor_files import StateDict, read_tensors
 
 NEEDED_SHARE = 0.9
 """Of a backbone's weights that must stand in a file as they are; timm resizes tables of positions."""
@@ -97,7 +93,11 @@ def create_backbone(
 
 def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> Any:
     """Build with the weights in a file."""
-    weights = read_weights(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
+        )
+    weights, _ = read_tensors(path)
     options = options | {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
     try:
         backbone = timm.create_model(name, **options)
@@ -157,33 +157,6 @@ def run_backbone(backbone: nn.Module, x: Tensor) -> list[Tensor]:
     if getattr(backbone, "output_fmt", None) == "NHWC":
         stages = [stage.permute(0, 3, 1, 2) for stage in stages]
     return stages
-
-
-def read_weights(path: Path) -> StateDict:
-    """Read the weights of a timm model, ``.safetensors`` or a state dict of torch, without running code from it.
-
-    Raises:
-        OSError: no such file.
-        ValueError: not such a file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path}: damaged, or not the weights of a timm model ({type(error).__name__})"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
-    return content
 
 
 def _check_weights(backbone: nn.Module, weights: StateDict, name: str, path: Path) -> None:

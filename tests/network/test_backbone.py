@@ -157,8 +157,8 @@ def test_weights_of_another_backbone(weights, tmp_path):
     ("name", "content", "message"),
     [
         ("none.pth", None, "no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"),
-        ("page.pth", b"<html>", "damaged, or not the weights of a timm model"),
-        ("page.safetensors", b"<html>", "damaged, or not the weights of a timm model"),
+        ("page.pth", b"<html>", "neither a safetensors nor a torch file, or truncated ("),
+        ("half.pth", b"PK\x03\x04", "damaged or truncated torch file ("),
     ],
 )  # fmt: skip
 def test_files_that_are_no_weights(tmp_path, name, content, message):
