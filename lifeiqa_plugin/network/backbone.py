@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.tensor_files import StateDict, read_tensors
 
@@ -45,8 +45,8 @@ def preprocessing_of(name: str) -> Preprocessing:
         config = None
     if config is None and name not in timm.list_models():
         names = timm.list_models() + timm.list_pretrained()
-        near = ", ".join(nearest(name, names, 3)) or "none, see timm.list_models()"
-        raise ValueError(f"backbone must be a timm model, got {name!r}; nearest names: {near}")
+        hint = did_you_mean(name, names, "see timm.list_models()", count=3)
+        raise ValueError(f"backbone must be a timm model, got {name!r}; {hint}")
     if config is None or not config.input_size:
         raise ValueError(f"backbone {name!r}: timm does not know its input size; choose another")
     return Preprocessing(
