@@ -66,6 +66,12 @@ def check_score(score: Tensor) -> None:
         )
 
 
+def check_choice(name: str, value: str, one: str, other: str) -> None:
+    """See that an option is one of two words."""
+    if value not in (one, other):
+        raise ValueError(f"{name} must be {one!r} or {other!r}, got {value!r}")
+
+
 def check_count(name: str, value: int, limit: int) -> None:
     """See that an option is a whole number from 1 to ``limit``."""
     if not isinstance(value, int) or isinstance(value, bool):

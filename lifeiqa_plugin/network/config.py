@@ -16,7 +16,7 @@ from torch import nn
 
 from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.network.backbone import Preprocessing, preprocessing_of
-from lifeiqa_plugin.network.checks import check_count, to_pair
+from lifeiqa_plugin.network.checks import check_choice, check_count, to_pair
 from lifeiqa_plugin.network.decoder import DecoderConfig
 from lifeiqa_plugin.network.moe import Balancing
 
@@ -80,8 +80,7 @@ class LifeIQAConfig:
     """Everything after the backbone."""
 
     def __post_init__(self) -> None:
-        if self.balancing not in ("released", "switch"):
-            raise ValueError(f"balancing must be 'released' or 'switch', got {self.balancing!r}")
+        check_choice("balancing", self.balancing, "released", "switch")
         score_range = to_pair("score_range", self.score_range)
         if score_range and not score_range[0] < score_range[1]:
             raise ValueError(f"score_range must be (low, high) with low < high, got {score_range}")
