@@ -11,8 +11,8 @@ import timm
 import torch
 from PIL import Image
 
-from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
 
 ROOT = Path(__file__).parents[2]
 SHARED = {
