@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lifeiqa_plugin.checkpoints import files, models
+from lifeiqa_plugin.checkpoints import factory, files, models
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
@@ -403,7 +403,7 @@ def test_untrained_touches_neither_disk_nor_network(monkeypatch):
 
     timm.create_model(OPTIONS["backbone"])  # timm's own lazy imports
     for owner, name in (
-        (weights, "read_checkpoint"),
+        (factory, "read_checkpoint"),
         (torch, "load"),
         (torch.hub, "download_url_to_file"),
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 import torch
@@ -104,7 +103,7 @@ def test_engines_that_are_not_installed(engine, install, monkeypatch):
         (
             "onnxruntime",
             "a.pth",
-            r"a\.pth: a checkpoint file, but this engine reads onnx; write one with lifeiqa export",
+            r"a\.pth: a checkpoint file, but this engine reads onnx",
         ),
     ],
 )
