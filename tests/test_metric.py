@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from safetensors import safe_open
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.checkpoints.models import BUNDLED, resolve
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 

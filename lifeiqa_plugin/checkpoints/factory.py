@@ -71,20 +71,20 @@ def build_lifeiqa(
     return fuse_batch_norm(network) if fused else network.set_trainable(False)
 
 
-def load(model: str | Path | Model = DEFAULT, folded: bool = False) -> LifeIQA:
+def load(model: str | Path | Model = DEFAULT, fused: bool = False) -> LifeIQA:
     """Build the network of a checkpoint for scoring.
 
     Args:
         model: as for :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
-        folded: as for :func:`build_lifeiqa`.
+        fused: as for :func:`build_lifeiqa`.
 
     Raises:
         OSError, ValueError: as ``resolve`` and :func:`read_checkpoint`.
     """
     model = resolve(model)
     if model.name in BUNDLED:
-        return build_lifeiqa(pretrained=model.name, folded=folded)
-    return build_lifeiqa(pretrained_model_path=model.path, folded=folded)
+        return build_lifeiqa(pretrained=model.name, fused=fused)
+    return build_lifeiqa(pretrained_model_path=model.path, fused=fused)
 
 
 def build_network(options: Mapping[str, Any]) -> LifeIQA:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lifeiqa_plugin import cli
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata, parse_metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lifeiqa_plugin import cli, runtimes
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import create_engine
 
