@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import add_device, add_import, check_file, choose_device
+from lifeiqa_plugin.datasets.columns import Columns, add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="further columns of the csv to group by",
     )
+    add_columns(parser)
     add_device(parser)
     add_import(parser)
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
@@ -113,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
         modules=tuple(args.modules),
         out=args.out,
         by=tuple(args.by),
+        columns=Columns(args.mos_column, args.name_column),
         device=choose_device(args.device),
         speed_devices=("cpu", "cuda") if has_cuda and not args.cpu_only else ("cpu",),
         protocol=None if args.no_speed else protocol,

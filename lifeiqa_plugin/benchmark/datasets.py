@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lifeiqa_plugin.benchmark.metrics import NAME, first_line, read_yaml
+from lifeiqa_plugin.datasets.columns import MOS, USUAL, Columns
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
 
 GROUP_COLUMNS = (
     "subset",
@@ -35,7 +36,7 @@ GROUP_COLUMNS = (
 
 PHASES = ("train", "val", "test")
 
-OWN_KEYS = {"csv", "root", "only", "without", "within", "optional"}
+OWN_KEYS = {"csv", "root", "mos_column", "name_column", "only", "without", "within", "optional"}
 """Of an entry of an option file that names a csv; ``docs/benchmark.md`` explains them."""
 
 PHOTO_KEYS = {"count", "side", "seed", "optional"}
@@ -92,7 +93,10 @@ class LabelledDataset:
 
 
 def find_datasets(
-    items: list[str], option_file: str | Path | None = None, by: Sequence[str] = ()
+    items: list[str],
+    option_file: str | Path | None = None,
+    by: Sequence[str] = (),
+    columns: Columns = USUAL,
 ) -> list[LabelledDataset]:
     """Find datasets; all that ``option_file`` describes come last.
 
@@ -100,10 +104,11 @@ def find_datasets(
 
     Args:
         items: names from ``option_file`` or of pyiqa's own table, or ``CSV[@FOLDER[@SPLIT[=PHASE]]]``: a csv written by
-            ``lifeiqa prepare``, or any whose first columns are image names and scores (higher is better); the folder
-            of the images (default: that of the csv); a split column (default: all rows) and phase (default: test).
+            ``lifeiqa prepare``, or any of image names and scores (higher is better); the folder of the images
+            (default: that of the csv); a split column (default: all rows) and phase (default: test).
         option_file: data options in pyiqa's format, or in that of ``options/benchmark/cross.yml``.
         by: further columns to group by.
+        columns: of images and scores in each ``CSV@...``.
 
     Raises:
         OSError, ValueError: no such file, an unknown name, a csv that cannot be used.
@@ -113,7 +118,7 @@ def find_datasets(
     found = []
     for item in dict.fromkeys([*items, *custom]):
         try:
-            found.append(_find(item, known, by))
+            found.append(_find(item, known, by, columns))
         except FileNotFoundError as error:
             if item in items or not known[item].get("optional"):
                 raise
@@ -127,7 +132,9 @@ def find_datasets(
     return found
 
 
-def _find(item: str, known: Mapping[str, Any], by: Sequence[str]) -> LabelledDataset:
+def _find(
+    item: str, known: Mapping[str, Any], by: Sequence[str], columns: Columns
+) -> LabelledDataset:
     if item in known:
         options = dict(known[item])
         if "csv" in options:
@@ -136,7 +143,7 @@ def _find(item: str, known: Mapping[str, Any], by: Sequence[str]) -> LabelledDat
             return _from_photos(item, options)
         return _from_options(item, options, by)
     if item.partition("@")[0].endswith(".csv"):
-        return _from_argument(item, by)
+        return _from_argument(item, by, columns)
     near = ", ".join(nearest(item, known, 3)) or ", ".join(known)
     raise ValueError(
         f"no dataset is called {item!r}; did you mean: {near}? Or give CSV@FOLDER@SPLIT"
@@ -146,7 +153,7 @@ def _find(item: str, known: Mapping[str, Any], by: Sequence[str]) -> LabelledDat
 # ---- a csv of names and scores
 
 
-def _from_argument(item: str, by: Sequence[str]) -> LabelledDataset:
+def _from_argument(item: str, by: Sequence[str], columns: Columns) -> LabelledDataset:
     """Read ``CSV[@FOLDER[@SPLIT[=PHASE]]]``."""
     meta, _, rest = item.partition("@")
     folder, _, split = rest.partition("@")
@@ -156,7 +163,7 @@ def _from_argument(item: str, by: Sequence[str]) -> LabelledDataset:
         raise ValueError(f"{item}: the phase must be train, val or test, got {phase!r}")
     name = Path(meta).stem.removeprefix("meta_info_")
     only = {column: phase} if column else {}
-    return _from_csv(name, Path(meta), folder, by, only=only)
+    return _from_csv(name, Path(meta), folder, by, only=only, columns=columns)
 
 
 def _from_entry(name: str, options: dict[str, Any], by: Sequence[str]) -> LabelledDataset:
@@ -170,7 +177,10 @@ def _from_entry(name: str, options: dict[str, Any], by: Sequence[str]) -> Labell
     within = str(options.get("within", ""))
     if within:
         by = [*by, within]
-    return _from_csv(name, meta, folder, by, only=only, without=without, within=within)
+    columns = Columns(options.get("mos_column"), options.get("name_column"))
+    return _from_csv(
+        name, meta, folder, by, only=only, without=without, within=within, columns=columns
+    )
 
 
 def _from_csv(
@@ -182,8 +192,9 @@ def _from_csv(
     only: Mapping[str, Any],
     without: Mapping[str, Any] | None = None,
     within: str = "",
+    columns: Columns = USUAL,
 ) -> LabelledDataset:
-    table = read_meta(path)
+    table = read_meta(path, columns)
     without = without or {}
     chosen = pd.Series(True, index=table.index)
     for column, values in only.items():
@@ -278,6 +289,7 @@ def _from_options(name: str, options: dict[str, Any], by: Sequence[str]) -> Labe
     if not dataset.paths_mos:
         raise ValueError(f"dataset {name}: no row of {meta} is {options['phase']!r}")
     rows = [_host_row(name, row, options) for row in dataset.paths_mos]
+    _check_position(name, dataset, options)
     root = str(options["dataroot_target"])
     images = _images(rows, root, dataset.meta_info, by)
     words = f"{len(rows):,} rows, phase {options['phase']}"
@@ -297,6 +309,17 @@ def _host_row(name: str, row: Sequence[Any], options: dict[str, Any]) -> HostRow
         )
     reference = paths[0] if len(paths) > 1 else None
     return HostRow(paths[-1], _higher_better(float(label), options), reference)
+
+
+def _check_position(name: str, dataset: Any, options: Mapping[str, Any]) -> None:
+    """See that the column that pyiqa took by its place for the scores is not another one than ``mos``."""
+    place = sum(isinstance(value, str) for value in dataset.paths_mos[0][:2])
+    columns = [str(column) for column in dataset.meta_info]
+    if MOS in columns and columns[place] != MOS:
+        raise ValueError(
+            f"dataset {name}: pyiqa takes the scores from column {place + 1} of {options['meta_info_file']}, which is "
+            f"{columns[place]!r} and not 'mos'; change the order of the columns, or give the csv as csv: and root:"
+        )
 
 
 def _higher_better(label: float, options: dict[str, Any]) -> float:

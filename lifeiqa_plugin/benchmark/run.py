@@ -25,6 +25,7 @@ from lifeiqa_plugin.benchmark.protocol import Protocol
 from lifeiqa_plugin.benchmark.scores import Store, score_metric
 from lifeiqa_plugin.benchmark.speed import measure_speed, read_speed
 from lifeiqa_plugin.benchmark.tables import all_tables
+from lifeiqa_plugin.datasets.columns import USUAL, Columns
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Request:
     modules: tuple[str, ...] = ()
     out: Path = Path("benchmark")
     by: tuple[str, ...] = ()
+    columns: Columns = USUAL
     device: str = "cpu"
     speed_devices: tuple[str, ...] = ("cpu",)
     protocol: Protocol | None = None
@@ -61,7 +63,7 @@ def benchmark(request: Request) -> bool:
     modules = all_modules(request.modules, request.metric_opt, request.data_opt)
     import_modules(modules)
     candidates = find_metrics(request.metrics, request.metric_opt)
-    datasets = find_datasets(request.datasets, request.data_opt, request.by)
+    datasets = find_datasets(request.datasets, request.data_opt, request.by, request.columns)
     if not datasets and request.protocol is None:
         raise ValueError(
             "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed"

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from lifeiqa_plugin.datasets.columns import USUAL, Columns
 from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
 from lifeiqa_plugin.datasets.table import REFERENCE
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
@@ -49,6 +50,7 @@ def prepare(
     drop_near_duplicates: bool = False,
     halves: Path | None = None,
     skip_missing: bool = False,
+    columns: Columns = USUAL,
 ) -> str:
     """Write the csv of a dataset and return a few lines about it.
 
@@ -64,6 +66,7 @@ def prepare(
             official split, so that no phase uses them.
         halves: csv ``name,half`` of ``livec``.
         skip_missing: leave out rows whose file is not there, instead of refusing them.
+        columns: of the csv of a ``folder``.
 
     Raises:
         OSError: files are missing or cannot be decoded (all are tried, up to ten are named), no rights to write.
@@ -74,21 +77,28 @@ def prepare(
         raise ValueError(f"no dataset is called {name!r}; known are {', '.join(sorted(DATASETS))}")
     source = DATASETS[name]
     given = {
-        "scores": scores, "mos_range": mos_range, "lower_better": lower_better, "halves": halves,
+        "scores": scores, "columns": columns, "mos_range": mos_range, "lower_better": lower_better, "halves": halves,
     }  # fmt: skip
     _check_options(name, source, given)
-    paths = {option: given[option] for option in ("scores", "halves") if option in source.takes}
+    _check_out(out, splits, given)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; expected that of the dataset")
+    paths = {
+        option: given[option]
+        for option in ("scores", "columns", "halves")
+        if option in source.takes
+    }
     rows = source.read(root, **paths)
     _check_scores(rows)
     scale = _find_scale(rows, source, mos_range, lower_better)
     listed = len(rows)
+    if drop_near_duplicates and not all(row.official for row in rows):
+        raise ValueError(
+            f"--drop-near-duplicates needs an official split to compare, {name} has none"
+        )
     rows = _find_images(root, rows, skip_missing)
     table = _to_table(rows, scale)
     if drop_near_duplicates:
-        if "official_split" not in table:
-            raise ValueError(
-                f"--drop-near-duplicates needs an official split to compare, {name} has none"
-            )
         table["official_split"] = mark_near_duplicates(root, rows, list(table["official_split"]))
     for i in range(1, splits + 1):
         table[SPLIT_COLUMN.format(i)] = random_split(rows, i)
@@ -117,11 +127,24 @@ class Scale(NamedTuple):
 
 def _check_options(name: str, source: Source, given: dict[str, Any]) -> None:
     for option, value in given.items():
-        if value and option not in source.takes:
+        is_given = any(value) if isinstance(value, Columns) else value not in (None, False)
+        if is_given and option not in source.takes:
             owners = [other for other, about in DATASETS.items() if option in about.takes]
-            raise ValueError(
-                f"--{option.replace('_', '-')} describes {' or '.join(owners)}, not {name}"
-            )
+            words = OPTIONS.get(option, f"--{option.replace('_', '-')}")
+            raise ValueError(f"{words} describes {' or '.join(owners)}, not {name}")
+
+
+OPTIONS = {"columns": "--mos-column or --name-column"}
+
+
+def _check_out(out: Path, splits: int, given: dict[str, Any]) -> None:
+    if splits < 0:
+        raise ValueError(f"--splits takes a number that is not below zero, got {splits}")
+    if out.suffix.lower() != ".csv":
+        raise ValueError(f"--out {out}: expected the name of a csv to write")
+    for option in ("scores", "halves"):
+        if given[option] is not None and Path(given[option]).resolve() == out.resolve():
+            raise ValueError(f"--out {out}: this is what --{option} reads; give another name")
 
 
 def _check_scores(rows: list[Row]) -> None:

@@ -9,56 +9,45 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lifeiqa_plugin.datasets.columns import USUAL, Columns, find_name_and_mos
 from lifeiqa_plugin.images.reading import ImageError, check_image
 
 REFERENCE = "reference"
 """Column of a meta csv that names the pristine image behind each row; rows that share it belong on one side."""
 
 
-def read_meta(path: str | Path) -> pd.DataFrame:
-    """Read a csv whose first two columns are image names and scores.
+def read_meta(path: str | Path, columns: Columns = USUAL) -> pd.DataFrame:
+    """Read a csv of images and scores.
+
+    Returns:
+        All columns as text, but the images first and then the scores, as numbers.
 
     Raises:
         OSError: no such file, or not text.
-        ValueError: fewer than two columns, no header, no rows, a score that is not a finite number, a name that comes
-            twice.
+        ValueError: no column of images or of scores, no header, no rows, a score that is not a finite number, a name
+            that comes twice.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise OSError(f"{path}: cannot be read as a csv of name, mos, ... ({error})") from error
-    if table.shape[1] < 2 or table.empty:
-        raise ValueError(
-            f"{path}: expected rows of name, mos, ...; got {len(table)} rows of {list(table)}"
-        )
-    if _is_number(str(table.columns[1])):
-        raise ValueError(
-            f"{path}: the first line is {','.join(map(str, table))!r}, a row and no header; "
-            "begin the file with a line name,mos"
-        )
-    numbers = pd.to_numeric(table.iloc[:, 1], errors="coerce")
+    name, mos = find_name_and_mos(path, table, columns)
+    if table.empty:
+        raise ValueError(f"{path}: expected rows of {name}, {mos}, ...; got none")
+    numbers = pd.to_numeric(table[mos], errors="coerce")
     bad = ~np.isfinite(numbers)
     if bad.any():
-        row = int(bad.argmax())
-        name, score = table.iloc[row, :2]
+        first = table[bad].iloc[0]
         raise ValueError(
-            f"{path}: {int(bad.sum())} scores are not numbers; the first is {score!r} of {name!r}"
+            f"{path}: {int(bad.sum())} scores are not numbers; the first is {first[mos]!r} of {first[name]!r}"
         )
-    twice = table.iloc[:, 0][table.iloc[:, 0].duplicated()]
+    twice = table[name][table[name].duplicated()]
     if len(twice):
         raise ValueError(
             f"{path}: {len(twice)} names come more than once, the first is {twice.iloc[0]!r}"
         )
-    table.isetitem(1, numbers)
-    return table
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    others = [column for column in table if column not in (name, mos)]
+    return table[[name, mos, *others]].assign(**{mos: numbers})
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,11 @@ class LabelledImages:
 
 
 def read_labelled(
-    meta: Path, root: Path, split: str | None = None, phase: str = "test"
+    meta: Path,
+    root: Path,
+    split: str | None = None,
+    phase: str = "test",
+    columns: Columns = USUAL,
 ) -> LabelledImages:
     """Read the rows of a phase, and see that there is an image for each.
 
@@ -79,12 +72,13 @@ def read_labelled(
         root: folder of the images.
         split: column; None for all rows.
         phase: what the column has to say.
+        columns: of the images and of the scores.
 
     Raises:
         OSError: the csv cannot be read, or images are missing (up to five are named).
         ValueError: as :func:`read_meta`, no such column, no rows, or opinion scores outside [0, 1].
     """
-    table = read_meta(meta)
+    table = read_meta(meta, columns)
     if split is not None:
         if split not in table:
             known = [name for name in table if "split" in name]

@@ -15,6 +15,7 @@ from lifeiqa_plugin.arguments import (
     choose_device,
     import_modules,
 )
+from lifeiqa_plugin.datasets.columns import Columns, add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["train", "val", "test"],
         help="of the split (default test)",
     )
+    add_columns(parser)
     parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write, of one model")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     add_device(parser)
@@ -68,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     )
 
     device = choose_device(args.device)
-    dataset = read_labelled(args.meta, args.root, args.split, args.phase)
+    columns = Columns(args.mos_column, args.name_column)
+    dataset = read_labelled(args.meta, args.root, args.split, args.phase, columns)
     mos = opinions(dataset)
     for model in args.model:
         network = build_lifeiqa(pretrained_model_path=model).to(device)

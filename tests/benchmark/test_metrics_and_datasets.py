@@ -23,6 +23,7 @@ from lifeiqa_plugin.benchmark.metrics import (
     fingerprint,
     read_yaml,
 )
+from lifeiqa_plugin.datasets.columns import Columns
 
 ROOT = Path(__file__).parents[2]
 PYIQA_METRICS = """# for example, psnr with y channel
@@ -223,6 +224,32 @@ def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
     (hosts,) = read_items(found, [0], with_references=True)
     assert torch.equal(hosts.tensors[0], item.tensors[0])
     assert torch.equal(hosts.tensors[1], item.tensors[1])
+
+
+def test_scores_of_an_entry_are_found_by_name(images, tmp_path):
+    text = "noise,photo,mos,rating\n9,00.png,0.5,1\n8,01.png,0.75,2\n"
+    (tmp_path / "s.csv").write_text(text)
+    entry = {"csv": str(tmp_path / "s.csv"), "root": str(images), "name_column": "photo"}
+    options = {"usual": entry, "other": entry | {"mos_column": "rating"}}
+    (tmp_path / "d.yml").write_text(yaml.safe_dump(options, sort_keys=False))
+    usual, other = find_datasets([], tmp_path / "d.yml")
+    assert [image.mos for image in usual.images] == [0.5, 0.75]
+    assert [image.mos for image in other.images] == [1, 2]
+    item = f"{tmp_path / 's.csv'}@{images}"
+    (found,) = find_datasets([item], columns=Columns("noise", "photo"))
+    assert [image.mos for image in found.images] == [9, 8]
+
+
+def test_a_csv_whose_scores_pyiqa_would_misread(images, tmp_path):
+    (tmp_path / "s.csv").write_text("img_name,noise,mos\n00.png,5,1\n01.png,3,2\n")
+    options = {
+        "name": "A", "type": "GeneralNRDataset", "dataroot_target": str(images),
+        "meta_info_file": str(tmp_path / "s.csv"),
+    }  # fmt: skip
+    (tmp_path / "d.yml").write_text(yaml.safe_dump({"a": options}))
+    message = r"a: pyiqa takes the scores from column 2 of .*s\.csv, which is 'noise' and not 'mos'; change the ord"
+    with pytest.raises(ValueError, match=message):
+        find_datasets([], tmp_path / "d.yml")
 
 
 @pytest.mark.parametrize(

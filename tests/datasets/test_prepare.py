@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from lifeiqa_plugin.datasets.columns import Columns
 from lifeiqa_plugin.datasets.prepare import prepare, random_split
 from lifeiqa_plugin.datasets.readers import DATASETS, Row
 
@@ -296,7 +299,7 @@ def test_splits_are_the_same_each_time_and_by_reference():
             "column 'mos_raw' is one that prepare writes",
         ),
         ("name,mos\n", ValueError, "expected a number for each image, got no rows"),
-        ("name,score\na.png,1\n", ValueError, r"expected a column mos, got \['name', 'score'\]"),
+        ("name,score,x\na.png,1,2\n", ValueError, "expected a column mos, got .*'score'"),
         (
             "name,mos\na.png,1\nb.png,2\nc.png,3\n",
             OSError,
@@ -452,11 +455,46 @@ def test_rows_without_a_file(tmp_path):
         ({"mos_range": (0, 1)}, "--mos-range describes folder, not koniq10k"),
         ({"lower_better": True}, "--lower-better describes folder, not koniq10k"),
         ({"scores": "s.csv"}, "--scores describes folder, not koniq10k"),
+        ({"columns": Columns("x")}, "--mos-column or --name-column describes folder, not koniq10k"),
     ],
 )
 def test_options_of_another_dataset(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         prepare("koniq10k", tmp_path, tmp_path / "meta.csv", **options)
+
+
+@pytest.mark.parametrize(
+    ("root", "out", "options", "message"),
+    [
+        (".", "m.csv", {"splits": -3}, "--splits takes a number that is not below zero, got -3"),
+        (".", "m.xlsx", {}, r"--out m\.xlsx: expected the name of a csv to write"),
+        (".", "s.csv", {"scores": "s.csv"}, r"--out s\.csv: this is what --scores reads; give ano"),
+        ("far", "m.csv", {}, "far: no such folder; expected that of the dataset"),
+    ],
+)
+def test_what_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, root, out, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path)
+    scores = {"scores": Path(options["scores"])} if "scores" in options else {}
+    with pytest.raises((ValueError, OSError), match=message):
+        prepare("folder", Path(root), Path(out), **options | scores)
+    assert not Path(out).exists()
+
+
+def test_scores_of_a_folder_are_found_by_name(tmp_path):
+    make_folder(tmp_path)
+    text = (
+        (tmp_path / "scores.csv").read_text().replace("name,mos,camera", "img_name,rating,camera")
+    )
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"expected a column mos, got \['img_name', 'rating'"):
+        prepare("folder", tmp_path, tmp_path / "m.csv")
+    prepare("folder", tmp_path, tmp_path / "m.csv", columns=Columns("rating"))
+    table = pd.read_csv(tmp_path / "m.csv")
+    assert list(table)[:3] == ["name", "mos", "mos_raw"]
+    assert list(table["mos_raw"]) == [10, 30, 50, 70, 90]
 
 
 def test_an_unknown_dataset(tmp_path):
