@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -72,6 +73,7 @@ class LabelledDataset:
         read: decodes them.
         rows: which rows these are, in words.
         within: group column whose groups' mean SRCC stands beside the total; empty for none.
+        origin: what its images are, for those who keep scores of them.
         kind: ``opinions``, or ``ladders`` or ``stability`` for photos that nobody has scored.
     """
 
@@ -82,6 +84,7 @@ class LabelledDataset:
     rows: str
     within: str = ""
     kind: str = "opinions"
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_references(self) -> bool:
@@ -212,7 +215,14 @@ def _from_csv(
     labels = [float(label) for label in rows.iloc[:, 1]]
     found = list(zip(files, labels, references, strict=True))
     images = _images(found, root, table, by)
-    return LabelledDataset(name, root, images, FileReader(images), words, within)
+    reader, origin = FileReader(images), _origin(path, root)
+    return LabelledDataset(name, root, images, reader, words, within, origin=origin)
+
+
+def _origin(path: Path, root: str) -> dict[str, str]:
+    """Tell a csv and the folder of its images from others of the same names."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"csv sha256": digest, "root": os.path.realpath(Path(root).expanduser())}
 
 
 def _matches(path: Path, table: pd.DataFrame, column: str, values: Any) -> pd.Series:
@@ -296,7 +306,8 @@ def _from_options(name: str, options: dict[str, Any], by: Sequence[str]) -> Labe
     reader: Reader = FileReader(images)
     if options.get("augment"):
         reader = HostReader(images, dataset)
-    return LabelledDataset(name, root, images, reader, words)
+    origin = _origin(Path(meta), root) | {"augment": str(options.get("augment"))}
+    return LabelledDataset(name, root, images, reader, words, origin=origin)
 
 
 def _host_row(name: str, row: Sequence[Any], options: dict[str, Any]) -> HostRow:
@@ -368,7 +379,8 @@ def _from_photos(name: str, options: dict[str, Any]) -> LabelledDataset:
         file = str(files[variant.photo])
         images.append(LabelledImage(variant.name, file, float("nan"), None, variant.groups))
     words = f"{len(files)} photos, shorter side at most {side}, seed {seed}"
-    return LabelledDataset(name, str(folder), images, reader, words, kind=kind)
+    origin = {"root": os.path.realpath(folder), "side": str(side), "seed": str(seed)}
+    return LabelledDataset(name, str(folder), images, reader, words, kind=kind, origin=origin)
 
 
 # ---- what all have in common

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -53,11 +55,29 @@ class Candidate:
 
     def describe(self) -> dict[str, Any]:
         """Return what makes two runs comparable, as JSON knows it."""
-        versions = {"pyiqa": host_version()}
+        about: dict[str, Any] = {**asdict(self), "versions": {"pyiqa": host_version()}}
+        if weights := weights_digest(self.options):
+            about["weights sha256"] = weights
         if self.options.get("type") == "LifeIQA":
-            versions["lifeiqa_plugin"] = lifeiqa_plugin.__version__
-            versions["bundled"] = BUNDLED[DEFAULT].sha256
-        return {**asdict(self), "versions": versions}
+            about["versions"]["lifeiqa_plugin"] = lifeiqa_plugin.__version__
+        return about
+
+
+def weights_digest(options: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a metric's weights; empty where pyiqa fetches them or there are none."""
+    path = options.get("pretrained_model_path")
+    if path and Path(path).is_file():
+        about = os.stat(path)
+        return _file_digest(str(path), about.st_mtime_ns, about.st_size)
+    name = options.get("pretrained", True)
+    if path or options.get("type") != "LifeIQA" or name is False:
+        return ""
+    return BUNDLED[DEFAULT if name is True else name].sha256
+
+
+@functools.lru_cache
+def _file_digest(path: str, *_changed: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -130,30 +150,45 @@ def find_metrics(names: list[str], option_file: str | Path | None = None) -> lis
     custom = read_yaml(option_file) if option_file else {}
     table = {**metric_table(), **custom}
     found = []
+    files = [Path(name) for name in names if name not in table and name.endswith(CHECKPOINTS)]
     for name in dict.fromkeys([*names, *custom]):
-        if name not in table and name.endswith(CHECKPOINTS):
-            found.append(_from_checkpoint(Path(name)))
+        if Path(name) in files:
+            found.append(_from_checkpoint(Path(name), files))
         else:
             found.append(_from_table(name, table))
     if not found:
         raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
     taken = [candidate.name for candidate in found]
-    for name in taken:
-        if taken.count(name) > 1:
-            raise ValueError(
-                f"metric {name!r} comes twice; put one checkpoint in a folder of its own"
-            )
+    if twice := {name for name in taken if taken.count(name) > 1}:
+        raise ValueError(f"metric {min(twice)!r} comes twice; rename the checkpoint or its folder")
     return found
 
 
-def _from_checkpoint(path: Path) -> Candidate:
-    """Name a checkpoint by its folder and file: ``run1/net_best.safetensors`` becomes ``run1-net_best``."""
+def _from_checkpoint(path: Path, others: list[Path]) -> Candidate:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a checkpoint of Life-IQA")
-    parts = [path.parent.name, path.stem] if path.parent.name else [path.stem]
-    name = re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".+-")
     options = {"type": "LifeIQA", "pretrained_model_path": str(path)}
-    return Candidate(name, "NR", False, options)
+    return Candidate(name_checkpoint(path, others), "NR", False, options)
+
+
+def name_checkpoint(path: Path, others: Iterable[Path] = ()) -> str:
+    """Name a checkpoint by its run and file: ``run1/models/net_best.safetensors`` becomes ``run1-net_best``.
+
+    As many of the folders above are added as tell it from the others.
+
+    Raises:
+        ValueError: none do.
+    """
+    for depth in range(1, max(2, len(path.parts))):
+        name = _label(path, depth)
+        if name not in [_label(other, depth) for other in others if other != path]:
+            return name
+    raise ValueError(f"metric {name!r} comes twice; put one checkpoint in a folder of its own")
+
+
+def _label(path: Path, depth: int) -> str:
+    folders = [part for part in path.parent.parts if part not in ("models", "..", path.anchor)]
+    return re.sub(r"[^\w.+-]", "_", "-".join([*folders[-depth:], path.stem])).lstrip(".+-")
 
 
 def _from_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> Candidate:

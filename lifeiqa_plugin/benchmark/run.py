@@ -162,7 +162,7 @@ def _write(
 def _kept_note(store: Store, candidate: Candidate) -> str:
     """Say what is wrong with the kept scores of a metric; empty if nothing is."""
     untrained = store.about(candidate.name).get("untrained")
-    return f"untrained, {untrained}" if untrained else store.mismatch(candidate)
+    return f"untrained, {untrained}" if untrained else ""
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,32 +93,46 @@ class Store:
             raise ValueError(f"{path}: damaged ({first_line(error)}); {_advice(path)}") from error
 
     def check(self, candidates: Sequence[Candidate], datasets: Sequence[LabelledDataset]) -> None:
-        """Read all that is kept.
+        """Read all that is kept, and see that it was computed by these metrics from these images.
 
         Raises:
-            ValueError: a file is damaged.
+            ValueError: a file is damaged, or scores of something else are kept.
         """
         for candidate in candidates:
             self.about(candidate.name)
             for dataset in datasets:
                 self.read(candidate.name, dataset.name)
+            self.check_origin(candidate, datasets)
 
-    def mismatch(self, candidate: Candidate, weights: str = "") -> str:
-        """Say why what is kept was not computed by this metric (and these weights, if given); empty if it was."""
+    def check_origin(
+        self, candidate: Candidate, datasets: Sequence[LabelledDataset], weights: str = ""
+    ) -> None:
+        """See that what is kept was computed by this metric (with these weights, if given) from these images.
+
+        Raises:
+            ValueError: it was not; says what differs.
+        """
         folder = self.folder / candidate.name
         if not any(folder.glob("*.csv")):
-            return ""
-        about = self.about(candidate.name)
+            return
+        kept = self.about(candidate.name)
         now = json.loads(json.dumps(candidate.describe()))
-        if about.get("metric") != now:
-            what = f"{about.get('metric')}, now it is {now}"
-        elif weights and about.get("weights") != weights:
-            what = "other weights"
-        else:
-            return ""
-        return f"the scores in {folder} were computed by {what}; {_advice(folder / 'metric.json')}"
+        found = _differences(kept.get("metric", {}), now)
+        if weights and kept.get("weights") != weights:
+            found.append("other weights")
+        if found:
+            raise ValueError(
+                f"the scores in {folder} were computed with {'; '.join(found)}; {_advice(folder / 'metric.json')}"
+            )
+        for dataset in datasets:
+            path, origin = self.path(candidate.name, dataset.name), dict(dataset.origin)
+            found = _differences(kept.get("datasets", {}).get(dataset.name, origin), origin)
+            if path.is_file() and found:
+                raise ValueError(
+                    f"the scores in {path} were computed with {'; '.join(found)}; delete this file or give another -o"
+                )
 
-    def describe(self, candidate: Candidate, **about: str) -> None:
+    def describe(self, candidate: Candidate, **about: Any) -> None:
         """Write ``metric.json``."""
         folder = self.folder / candidate.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,13 +155,11 @@ class Store:
     ) -> pd.DataFrame:
         """Return all scores: dataset, name, mos, group columns, metric, score, error; a row per metric and image.
 
-        Images without a score, and those whose kept score was computed by something else, have ``NOT_SCORED``.
+        Images without a score have ``NOT_SCORED``.
         """
         rows = []
         for dataset, candidate in itertools.product(datasets, candidates):
-            kept: dict[str, Score] = {}
-            if not self.mismatch(candidate):
-                kept = self.read(candidate.name, dataset.name)
+            kept = self.read(candidate.name, dataset.name)
             for image in dataset.images:
                 found = kept.get(in_one_line(image.name), Score(float("nan"), NOT_SCORED))
                 row = {"dataset": dataset.name, "name": image.name, "mos": image.mos}
@@ -155,6 +167,23 @@ class Store:
                 row.update(metric=candidate.name, score=found.score, error=found.error)
                 rows.append(row)
         return pd.DataFrame(rows)
+
+
+def _differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which values differ, each as ``name old, now new``."""
+    found = []
+    for key in [*now, *(kept.keys() - now.keys())]:
+        was, is_now = kept.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            found += _differences(was, is_now)
+        elif was != is_now:
+            found.append(f"{key} {_short(was)}, now {_short(is_now)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) != 64 else f"{text[:12]}..."
 
 
 def _advice(path: Path) -> str:
@@ -186,8 +215,7 @@ def score_metric(
         ValueError: scores of something else are kept, or some are and the weights for the others cannot be had.
         Exception: whatever pyiqa raised while it built the metric.
     """
-    if wrong := store.mismatch(candidate):
-        raise ValueError(wrong)
+    store.check_origin(candidate, datasets)
     todo = []
     for dataset in datasets:
         if candidate.mode == "NR" or dataset.has_references:
@@ -205,9 +233,10 @@ def score_metric(
         store.describe(candidate, untrained=built.untrained)
         return built.untrained
     weights = fingerprint(built.metric)
-    if wrong := store.mismatch(candidate, weights):
-        raise ValueError(wrong)
-    store.describe(candidate, weights=weights, device=device, torch=str(torch.__version__))
+    store.check_origin(candidate, datasets, weights)
+    origins = about.get("datasets", {}) | {one.name: dict(one.origin) for one, _ in todo}
+    more = {"weights": weights, "device": device, "torch": str(torch.__version__)}
+    store.describe(candidate, **more, datasets=origins)
     for dataset, rows in todo:
         _score_dataset(store, built, dataset, rows, workers)
     return ""

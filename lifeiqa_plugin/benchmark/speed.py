@@ -7,9 +7,11 @@ so that whatever else the machine does slows all alike. Peak memory on the CPU i
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +64,7 @@ class Cost:
     images_per_second: float = NAN
     peak_memory_gib: float = NAN
     note: str = ""
+    metric_sha256: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(Cost))
@@ -83,11 +86,11 @@ def measure_speed(
     Raises:
         ValueError: ``path`` is damaged.
     """
-    kept = _read(path)
+    kept, digests = _read(path), {one.name: digest(one) for one in candidates}
     for device in devices:
         todo = []
         for size in protocol.sizes:
-            if not _is_there(kept, candidates, size, protocol, device):
+            if not _is_there(kept, digests, size, protocol, device):
                 todo.append(size)
         if not todo:
             continue
@@ -100,6 +103,7 @@ def measure_speed(
                 if candidate.name in failed:
                     empty = _empty(candidate, "", size, protocol, device)
                     costs.append(replace(empty, note=failed[candidate.name]))
+            costs = [replace(cost, metric_sha256=digests[cost.metric]) for cost in costs]
             kept = _with_size(kept, costs)
             with write_whole(path) as file:
                 kept.to_csv(file, index=False)
@@ -121,9 +125,9 @@ def _read(path: Path) -> pd.DataFrame:
         kept = pd.read_csv(path)
     except ValueError as error:
         raise ValueError(f"{path}: damaged ({first_line(error)}); delete it") from error
-    if list(kept) != list(COLUMNS):
+    if not {"metric", "size", "device"} <= set(kept) <= set(COLUMNS):
         raise ValueError(f"{path}: damaged (columns {list(kept)}); delete it")
-    return kept
+    return kept.reindex(columns=list(COLUMNS))
 
 
 def _with_size(kept: pd.DataFrame, costs: list[Cost]) -> pd.DataFrame:
@@ -135,7 +139,7 @@ def _with_size(kept: pd.DataFrame, costs: list[Cost]) -> pd.DataFrame:
 
 
 def _is_there(
-    kept: pd.DataFrame, candidates: list[Candidate], size: Size, protocol: Protocol, device: str
+    kept: pd.DataFrame, digests: Mapping[str, str], size: Size, protocol: Protocol, device: str
 ) -> bool:
     """Tell whether all metrics were measured at a size under today's conditions."""
     same = kept["size"] == size_text(size)
@@ -143,8 +147,16 @@ def _is_there(
         same &= kept[column].astype(str) == str(value)
     is_slow = kept["note"].astype(str).str.startswith("timed once")
     same &= (kept["rounds"] == protocol.rounds) | is_slow | kept["seconds"].isna()
-    names = {candidate.name for candidate in candidates}
-    return names <= set(kept["metric"][same])
+    same &= kept["batch"] == protocol.batch
+    if device == "cpu" and protocol.memory:
+        same &= kept["peak_memory_gib"].notna() | kept["seconds"].isna()
+    there = set(zip(kept["metric"][same], kept["metric_sha256"][same], strict=True))
+    return digests.items() <= there
+
+
+def digest(candidate: Candidate) -> str:
+    """Tell a metric's options, versions and weights from others of the same name."""
+    return hashlib.sha256(json.dumps(candidate.describe()).encode()).hexdigest()
 
 
 def _create_all(

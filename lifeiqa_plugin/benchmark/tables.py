@@ -141,10 +141,16 @@ def pair_table(accuracy: Accuracy, dataset: LabelledDataset) -> Table:
 
 
 def significance_table(accuracy: Accuracy, dataset: LabelledDataset) -> Table:
-    """Return a matrix: whether the metric of a row is better (+), worse (-) or not told apart (=) from a column's."""
-    pairs = [pair for pair in accuracy.pairs if pair.dataset == dataset.name]
+    """Return a matrix: whether the metric of a row is better (+), worse (-) or not told apart (=) from a column's.
+
+    All of it is of the same images: a metric that has not scored all that others have is left out.
+    """
+    scored = {metric: accuracy.result(dataset.name, metric).n for metric in accuracy.metrics}
+    most = max(scored.values(), default=0)
+    pairs = [pair for pair in accuracy.pairs if pair.dataset == dataset.name and pair.n == most]
     involved = {name for pair in pairs for name in (pair.a, pair.b)}
     metrics = [metric for metric in accuracy.metrics if metric in involved]
+    left_out = [f"{name} ({n})" for name, n in scored.items() if n and name not in involved]
     signs: dict[tuple[str, str], str] = {}
     for pair in pairs:
         signs[pair.a, pair.b] = _sign(pair)
@@ -154,8 +160,10 @@ def significance_table(accuracy: Accuracy, dataset: LabelledDataset) -> Table:
         rows.append([metric, *(signs.get((metric, other), "") for other in metrics)])
     caption = (
         f"Significance on {dataset.name} ({dataset.rows}): the metric of the row has a higher (+) or lower (-) "
-        "SRCC than that of the column, or is not told apart from it (=)"
+        f"SRCC than that of the column, or is not told apart from it (=), all on the same {most} images"
     )
+    if left_out:
+        caption += f"; left out, as they have scores of fewer: {', '.join(left_out)}"
     return Table(caption, ["", *metrics], rows, f"significance-{dataset.name}")
 
 

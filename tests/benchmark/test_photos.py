@@ -14,7 +14,7 @@ from PIL import Image
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.benchmark import photos
 from lifeiqa_plugin.benchmark.datasets import find_datasets
-from lifeiqa_plugin.benchmark.metrics import find_metrics
+from lifeiqa_plugin.benchmark.metrics import find_metrics, name_checkpoint
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, build_ladder
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +196,13 @@ def test_checkpoints_are_metrics(tmp_path, monkeypatch):
         FileNotFoundError, match=r"x\.safetensors: no such file; expected a checkpoint"
     ):
         find_metrics(["x.safetensors"])
+    for run in ("a", "b"):
+        (tmp_path / run / "models").mkdir(parents=True)
+        (tmp_path / run / "models" / "net_best.pth").touch()
+    named = find_metrics(["a/models/net_best.pth", "b/models/net_best.pth"])
+    assert [one.name for one in named] == ["a-net_best", "b-net_best"]
+    assert name_checkpoint(Path("x/a/n.pt"), [Path("y/a/n.pt")]) == "x-a-n"
+    assert name_checkpoint(Path("x/n.pt"), [Path("y/n.pt")]) == "x-n"
     (tmp_path / "run_2").mkdir()
     (tmp_path / "run_2" / "net_best.safetensors").touch()
     with pytest.raises(ValueError, match="metric 'run_2-net_best' comes twice"):

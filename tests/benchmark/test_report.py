@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,6 +105,17 @@ def test_the_matrix_says_who_is_better(accuracy):
     table = tables.significance_table(accuracy, accuracy.datasets[0])
     assert table.header == ["", "a", "b", "c"]
     assert table.rows == [["a", "", "+", "="], ["b", "-", "", "-"], ["c", "=", "+", ""]]
+    assert table.caption.endswith("or is not told apart from it (=), all on the same 9 images")
+
+
+def test_a_metric_of_fewer_images_is_not_in_the_matrix(accuracy):
+    pairs = [replace(pair, n=5 if "c" in (pair.a, pair.b) else 9) for pair in accuracy.pairs]
+    results = [replace(one, n=5 if one.metric == "c" else 9) for one in accuracy.results]
+    table = tables.significance_table(
+        replace(accuracy, pairs=pairs, results=results), accuracy.datasets[0]
+    )
+    assert table.rows == [["a", "", "+"], ["b", "-", ""]]
+    assert table.caption.endswith("same 9 images; left out, as they have scores of fewer: c (5)")
 
 
 def test_a_note_where_the_curve_goes_against_the_ranks():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,14 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
         Builder(), candidates[:3], Protocol(((64, 48),), 2, 2, memory=False), ["cpu"], path
     )
     assert len(sizes) == 4
+    other = replace(candidates[0], options=candidates[0].options | {"gain": 2.0})
+    for batch, first in ((3, candidates[0]), (3, other)):
+        protocol = Protocol(((64, 48),), 2, batch, memory=False)
+        measure_speed(Builder(), [first, *candidates[1:3]], protocol, ["cpu"], path)
+    assert len(sizes) == 6
+    pd.read_csv(path).drop(columns="metric_sha256").to_csv(path, index=False)  # of earlier versions
+    measure_speed(Builder(), [other, *candidates[1:3]], protocol, ["cpu"], path)
+    assert len(sizes) == 7
     kept = pd.read_csv(path)
     assert not kept.duplicated(["metric", "size"]).any()
     assert len(kept) == 2 + 3
