@@ -9,3 +9,17 @@ from collections.abc import Iterable
 def nearest(name: object, known: Iterable[object], count: int = 1) -> list[str]:
     """Return up to ``count`` of the known names that resemble ``name``, the most alike first; often none."""
     return difflib.get_close_matches(str(name), [str(one) for one in known], n=count)
+
+
+def did_you_mean(name: object, known: Iterable[object], otherwise: str | None = None) -> str:
+    """Return the end of an error about an unknown name: ``did you mean 'x'?``.
+
+    Args:
+        name: that is not known.
+        known: all names that are.
+        otherwise: what to say where no known name resembles it; None lists them, ``known: x, y``.
+    """
+    known = [str(one) for one in known]
+    if near := nearest(name, known):
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(known)}" if otherwise is None else otherwise
