@@ -39,14 +39,14 @@ def find_column(path: Path | str, columns: Iterable[object], *names: str, hint: 
     Raises:
         ValueError: none is; lists the columns, and ends with the hint.
     """
-    columns = [str(column) for column in columns]
-    in_lower_case = {column.strip().lower(): column for column in reversed(columns)}
+    known = [str(column) for column in columns]
+    in_lower_case = {column.strip().lower(): column for column in reversed(known)}
     for name in names:
-        if name in columns:
+        if name in known:
             return name
         if name.lower() in in_lower_case:
             return in_lower_case[name.lower()]
-    raise ValueError(f"{path}: expected a column {' or '.join(names)}, got {columns}{hint}")
+    raise ValueError(f"{path}: expected a column {' or '.join(names)}, got {known}{hint}")
 
 
 def find_name_and_mos(
@@ -57,19 +57,19 @@ def find_name_and_mos(
     Raises:
         ValueError: one of them is not there, both are the same, or the file has no header.
     """
-    columns = [str(column) for column in columns]
-    if asked == USUAL and len(columns) == 2 and MOS not in {c.strip().lower() for c in columns}:
-        name, mos = columns
+    known = [str(column) for column in columns]
+    if asked == USUAL and len(known) == 2 and MOS not in [c.strip().lower() for c in known]:
+        name, mos = known
         if is_number(mos):
             raise ValueError(
-                f"{path}: the first line is {','.join(columns)!r}, a row and no header; "
+                f"{path}: the first line is {','.join(known)!r}, a row and no header; "
                 "begin the file with a line name,mos"
             )
         return name, mos
     names = (asked.name,) if asked.name else NAMES
     hint = "; name yours with --{0}-column, or rename it to {0}"
-    mos = find_column(path, columns, asked.mos or MOS, hint=hint.format("mos"))
-    name = find_column(path, columns, *names, hint=hint.format("name"))
+    mos = find_column(path, known, asked.mos or MOS, hint=hint.format("mos"))
+    name = find_column(path, known, *names, hint=hint.format("name"))
     if name == mos:
         raise ValueError(f"{path}: the column {name!r} cannot be both the images and their scores")
     return name, mos

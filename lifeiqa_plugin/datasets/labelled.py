@@ -15,7 +15,18 @@ from torch import Tensor
 
 from lifeiqa_plugin.datasets.columns import USUAL, Columns
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.images.reading import ImageError, check_image, read_image
+from lifeiqa_plugin.images.reading import DECODING, ImageError, check_image, read_image
+
+GROUP_COLUMNS = (
+    "subset",
+    "distortion",
+    "distortion_type",
+    "dist_type",
+    "dst_type",
+    "noise",
+    "type",
+)
+"""Columns of a csv whose values get table rows of their own, where it has them."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ def read_labelled(
         columns: of the images and of the scores.
         only: column -> value, or list of values, of the rows that are taken.
         without: the same of those that are left out.
-        by: columns whose values become ``groups``.
+        by: columns whose values become ``groups``, beside those of :data:`GROUP_COLUMNS`.
         within: see :class:`LabelledDataset`; is one of ``groups`` too.
 
     Raises:
@@ -109,11 +120,7 @@ def read_labelled(
     """
     table = read_meta(path, columns)
     rows = _choose(path, table, only or {}, without or {})
-    by = [*by, within] if within else by
-    if missing := [column for column in by if column not in table]:
-        raise ValueError(
-            f"--by {' '.join(missing)}: no such column; {path} has {list(map(str, table))}"
-        )
+    grouping = group_columns(path, table, [*by, within] if within else by)
     root = str(root) or os.path.dirname(path) or "."
     folder = Path(root).expanduser()
     references = _find_references(folder, list(rows.get(REFERENCE, [""] * len(rows))))
@@ -121,7 +128,7 @@ def read_labelled(
     for values, reference in zip(rows.to_dict("records"), references, strict=True):
         image, mos = list(values.values())[:2]
         file = str(folder / image)
-        groups = {column: values[column] for column in dict.fromkeys(by)}
+        groups = {column: str(values[column]) for column in grouping}
         images.append(LabelledImage(name_below(file, root), file, float(mos), reference, groups))
     return LabelledDataset(
         name or Path(path).stem.removeprefix("meta_info_"),
@@ -134,6 +141,17 @@ def read_labelled(
     )
 
 
+def group_columns(path: str | Path, table: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """Return the columns to group by: those that are asked for, and the usual ones that are there.
+
+    Raises:
+        ValueError: one that is asked for is not.
+    """
+    if missing := [column for column in by if column not in table]:
+        raise ValueError(f"--by {' '.join(missing)}: no such column; {path} has {list(table)}")
+    return list(dict.fromkeys([*by, *(column for column in GROUP_COLUMNS if column in table)]))
+
+
 def name_below(path: str, root: str) -> str:
     """Return the name of a file below a folder, with slashes."""
     return Path(os.path.relpath(path, Path(root).expanduser())).as_posix()
@@ -142,7 +160,8 @@ def name_below(path: str, root: str) -> str:
 def origin_of(path: str | Path, root: str) -> dict[str, str]:
     """Tell a csv and the folder of its images from others of the same names."""
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return {"csv sha256": digest, "root": os.path.realpath(Path(root).expanduser())}
+    folder = os.path.realpath(Path(root).expanduser())
+    return {"csv sha256": digest, "root": folder, "decoding": str(DECODING)}
 
 
 def check_images(dataset: LabelledDataset) -> None:

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import onnxruntime
 
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_about
+from lifeiqa_plugin.checkpoints.models import Model
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
-    choose_file,
+    check_kind,
     count_threads,
     find_shrink_to,
     to_output,
 )
+from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 
 
-def create(model: str | Path | None = None, device: str = "auto") -> OnnxRuntimeEngine:
-    """Load the bundled network, or an ``.onnx`` file, on a device."""
-    return OnnxRuntimeEngine(choose_file(model, (".onnx",)), device)
+def create(model: Model, device: str = "auto") -> OnnxRuntimeEngine:
+    """Load an ``.onnx`` file on a device."""
+    return OnnxRuntimeEngine(check_kind(model, ("onnx",)), device)
 
 
 class OnnxRuntimeEngine:
@@ -41,7 +42,7 @@ class OnnxRuntimeEngine:
         except _LOAD_ERRORS as error:
             raise ValueError(f"{path}: ONNX Runtime cannot read it ({error})") from error
         self.path = path
-        self.about = parse_about(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        self.about = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.names = self.about.distortions
         self.working_shape = self.about.working_shape
         self.shrink_to = find_shrink_to(self.about)

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import openvino
 
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_about
+from lifeiqa_plugin.checkpoints.models import Model
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
-    choose_file,
+    check_kind,
     count_threads,
     find_shrink_to,
     to_output,
 )
+from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 
 
-def create(model: str | Path | None = None, device: str = "auto") -> OpenVinoEngine:
-    """Load the bundled network, or an ``.xml`` or ``.onnx`` file."""
+def create(model: Model, device: str = "auto") -> OpenVinoEngine:
+    """Load an ``.xml`` or ``.onnx`` file."""
     if device.startswith("cuda"):
         raise ValueError(f"device {device}: OpenVINO has no CUDA; use --engine torch, or cpu")
-    return OpenVinoEngine(choose_file(model, (".xml", ".onnx")))
+    return OpenVinoEngine(check_kind(model, ("openvino", "onnx")))
 
 
 class OpenVinoEngine:
@@ -41,7 +42,7 @@ class OpenVinoEngine:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(f"{path}: OpenVINO cannot read it ({reason})") from error
         self.path = path
-        self.about = parse_about(_read_about(model), path)
+        self.about = parse_metadata(_read_about(model), path)
         self.names = self.about.distortions
         self.working_shape = self.about.working_shape
         self.shrink_to = find_shrink_to(self.about)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lifeiqa_plugin.arguments import (
     UsageError,
@@ -14,12 +13,11 @@ from lifeiqa_plugin.arguments import (
     check_file,
     check_target,
     choose_device,
+    find_model,
     import_modules,
 )
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
 from lifeiqa_plugin.datasets.columns import Columns, add_columns
-
-if TYPE_CHECKING:
-    from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         nargs="+",
-        default=["lifeiqa"],
-        help="bundled models or checkpoints, a line of results for each (default lifeiqa)",
+        default=[DEFAULT],
+        help=f"{', '.join(BUNDLED)} or checkpoints, a line of results for each (default {DEFAULT})",
     )
     parser.add_argument(
         "--split", help="split column, for example official_split (default: all rows)"
@@ -56,8 +54,12 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--phase chooses rows of a split column; name it with --split")
     if args.workers < 0:
         raise UsageError(f"--workers takes a number that is not below zero, got {args.workers}")
+    models = {name: find_model(name) for name in args.model}
+    for model in models.values():
+        if model.kind != "checkpoint":
+            raise UsageError(f"--model {model.name}: an {model.kind} file; expected a checkpoint")
     if args.out is not None:
-        if len(args.model) > 1:
+        if len(models) > 1:
             raise UsageError("--out takes the scores of one model")
         if args.out.suffix.lower() != ".csv":
             raise UsageError(f"--out {args.out}: expected the name of a csv to write")
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
     keep_freed_memory()  # before anything large is allocated
     import_modules(args.modules)
+    from lifeiqa_plugin.checkpoints.factory import load
     from lifeiqa_plugin.datasets.labelled import check_images, read_labelled
     from lifeiqa_plugin.datasets.mos import check_mos_range
     from lifeiqa_plugin.scoring.evaluation import evaluate
@@ -76,24 +79,20 @@ def run(args: argparse.Namespace) -> None:
     only = {} if args.split is None else {args.split: args.phase or "test"}
     columns = Columns(args.mos_column, args.name_column)
     dataset = read_labelled(args.meta, args.root, columns=columns, only=only)
-    networks = {model: load(model) for model in args.model}
+    networks = {name: load(model) for name, model in models.items()}
     rows = [(image.path, image.mos) for image in dataset.images]
     for network in networks.values():
         check_mos_range([mos for _, mos in rows], network.score_range, str(args.meta))
     check_images(dataset)
-    for model, network in networks.items():
+    for name, network in networks.items():
         result = evaluate(
-            network.to(device), rows, args.root, args.out, args.workers, progress=True, with_intervals=True
+            network.to(device),
+            rows,
+            args.root,
+            args.out,
+            args.workers,
+            progress=True,
+            with_intervals=True,
         )
-        about = {} if len(networks) == 1 else {"model": str(model)}
+        about = {} if len(networks) == 1 else {"model": name}
         print(json.dumps(about | result), flush=True)
-
-
-def load(model: str) -> LifeIQA:
-    """Return the network of a bundled model or of a checkpoint."""
-    from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-
-    if model == "lifeiqa":
-        return build_lifeiqa()
-    check_file(Path(model), "a checkpoint")
-    return build_lifeiqa(pretrained_model_path=model)

@@ -17,7 +17,7 @@ from pyiqa.default_model_configs import DEFAULT_CONFIGS
 from lifeiqa_plugin.benchmark.datasets import find_datasets, read_items
 from lifeiqa_plugin.benchmark.metrics import (
     Builder,
-    Candidate,
+    MetricSpec,
     all_modules,
     find_metrics,
     fingerprint,
@@ -57,7 +57,7 @@ def test_the_example_of_pyiqa_is_read_as_it_is(tmp_path):
     path = tmp_path / "example.yml"
     path.write_text(PYIQA_METRICS)
     psnr, custom = find_metrics([], path)
-    assert psnr == Candidate("psnr-y", "FR", False, {"type": "PSNR", "test_y_channel": True})
+    assert psnr == MetricSpec("psnr-y", "FR", False, {"type": "PSNR", "test_y_channel": True})
     assert custom.options["pretrained_model_path"] == "/path/to/pretrained_model.pth"
     x = torch.rand(1, 3, 32, 32)
     expected = pyiqa.create_metric("psnr", test_y_channel=True, device="cpu")(x, x.flip(3))
@@ -78,20 +78,20 @@ def test_shipped_option_files(path, tmp_path, images):
         (found,) = find_datasets([], tmp_path / "datasets.yml")
         assert (found.name, len(found.images)) == ("biq2021", 20)
         return
-    for candidate in find_metrics([], path):
-        if candidate.name == "niqe-offline":
+    for spec in find_metrics([], path):
+        if spec.name == "niqe-offline":
             with pytest.raises(FileNotFoundError, match="frames_modelparameters"):
-                Builder().create(candidate, "cpu")
-        elif candidate.name != "lifeiqa-swin-b":  # large; test_arch builds it
+                Builder().create(spec, "cpu")
+        elif spec.name != "lifeiqa-swin-b":  # large; test_arch builds it
             assert torch.isfinite(
-                Builder().create(candidate, "cpu").metric(torch.rand(1, 3, 224, 224))
+                Builder().create(spec, "cpu").metric(torch.rand(1, 3, 224, 224))
             ).all()
 
 
 @pytest.mark.parametrize(
     ("names", "text", "message"),
     [
-        (["muziq"], "", r"no metric is called 'muziq'; did you mean: musiq"),
+        (["muziq"], "", r"no metric is called 'muziq'; did you mean 'musiq'"),
         ([], "", r"no metric was named; give -m NAME \.\.\. or --metric_opt FILE"),
         (
             [],
@@ -121,14 +121,14 @@ def test_bad_metrics(names, text, message, tmp_path):
 
 
 def test_without_weights_a_metric_is_built_untrained_and_tried_once(metric_file, monkeypatch):
-    (candidate,) = (c for c in find_metrics([], metric_file) if c.name == "weightless")
+    (spec,) = (c for c in find_metrics([], metric_file) if c.name == "weightless")
     builder = Builder()
-    built = builder.create(candidate, "cpu")
+    built = builder.create(spec, "cpu")
     assert built.untrained == "no weights: OSError: no network"
-    assert built.candidate.options["pretrained"] is False
-    assert Builder().create(built.candidate, "cpu").untrained == "its options say pretrained: false"
+    assert built.spec.options["pretrained"] is False
+    assert Builder().create(built.spec, "cpu").untrained == "its options say pretrained: false"
     monkeypatch.setattr("lifeiqa_plugin.benchmark.metrics._create", lambda *_: "again")
-    again = builder.create(candidate, "cpu")
+    again = builder.create(spec, "cpu")
     assert (again.metric, again.untrained) == ("again", built.untrained)
 
 
@@ -138,21 +138,21 @@ def test_a_network_of_timm_is_built_without_its_weights(monkeypatch):
         timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create_model(*a, **k)
     )
     replaced = timm.create_model
-    candidate = Candidate(
+    spec = MetricSpec(
         "hyperiqa",
         "NR",
         False,
         {"type": "HyperNet", "pretrained": False, "base_model_name": "test_resnet"},
     )
-    Builder().create(candidate, "cpu")
+    Builder().create(spec, "cpu")
     assert asked == [False]
     assert timm.create_model is replaced
 
 
 def test_what_cannot_be_built_says_why(metric_file):
-    (candidate,) = (c for c in find_metrics([], metric_file) if c.name == "broken")
+    (spec,) = (c for c in find_metrics([], metric_file) if c.name == "broken")
     with pytest.raises(KeyError, match="NoSuchArch"):
-        Builder().create(candidate, "cpu")
+        Builder().create(spec, "cpu")
 
 
 def test_fingerprints_tell_weights_apart():
@@ -255,7 +255,7 @@ def test_a_csv_whose_scores_pyiqa_would_misread(images, tmp_path):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("kadid", r"no dataset is called 'kadid'; did you mean: kadid10k"),
+        ("kadid", r"no dataset is called 'kadid'; did you mean 'kadid10k'\? Or give CSV@FOLDER"),
         ("koniq10k", r"dataset koniq10k: .*csv: no such file; correct it with --data_opt"),
         ("CSV@FOLDER@official_split=tset", r"the phase must be train, val or test, got 'tset'"),
         ("CSV@FOLDER@split_9", r"no column 'split_9'"),
@@ -270,9 +270,7 @@ def test_bad_datasets(item, message, images, tmp_path, monkeypatch):
 
 def test_unknown_group_column_and_names_twice(images):
     path = str(images / "scores.csv")
-    with pytest.raises(
-        ValueError, match=r"--by camera: no such column; the csv has \['name', 'mos'"
-    ):
+    with pytest.raises(ValueError, match=r"--by camera: no such column; .*csv has \['name', 'mos'"):
         find_datasets([path], by=("camera",))
     with pytest.raises(
         ValueError,
