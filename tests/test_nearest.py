@@ -25,3 +25,7 @@ def test_nearest_names_come_first():
 )
 def test_hint(name, otherwise, hint):
     assert did_you_mean(name, iter(KNOWN), otherwise) == hint
+
+
+def test_several_are_offered():
+    assert did_you_mean("repot", KNOWN, count=3) == "did you mean 'report', 'repeat'?"

@@ -98,7 +98,7 @@ def _find(
     if item.partition("@")[0].endswith(".csv"):
         return _from_argument(item, by, columns)
     raise ValueError(
-        f"no dataset is called {item!r}; {did_you_mean(item, known)} Or give CSV@FOLDER@SPLIT"
+        f"no dataset is called {item!r}; {did_you_mean(item, known, count=3)} Or give CSV@FOLDER@SPLIT"
     )
 
 

@@ -193,7 +193,7 @@ def _label(path: Path, depth: int) -> str:
 
 def _from_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> MetricSpec:
     if name not in table:
-        hint = did_you_mean(name, table, "'pyiqa -ls' lists them")
+        hint = did_you_mean(name, table, "'pyiqa -ls' lists them", 3)
         raise ValueError(f"no metric is called {name!r}; {hint}")
     about = table[name]
     options = about.get("metric_opts")

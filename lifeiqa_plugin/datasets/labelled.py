@@ -197,8 +197,10 @@ def _choose(
             )
         chosen &= table[column].astype(str).isin(_texts(values)) == is_taken
     if not chosen.any():
-        found = {column: sorted(set(table[column]))[:8] for column in [*only, *without]}
-        raise ValueError(f"{path} has {_in_words(0, only, without)}; found {found}")
+        found = [
+            f"{column} has {', '.join(sorted(set(table[column]))[:8])}" for column, *_ in choices
+        ]
+        raise ValueError(f"{path}: {_in_words(0, only, without)}; {'; '.join(found)}")
     return table[chosen]
 
 

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     models = {name: find_model(name) for name in args.model}
     for model in models.values():
         if model.kind != "checkpoint":
-            raise UsageError(f"--model {model.name}: an {model.kind} file; expected a checkpoint")
+            raise UsageError(f"--model {model.name}: {model.kind}; evaluate takes checkpoints")
     if args.out is not None:
         if len(models) > 1:
             raise UsageError("--out takes the scores of one model")

@@ -95,7 +95,11 @@ BAD = [
         "a.png,0.5\nb.png,0.7\n",
         "ValueError: .*the first line is 'a.png,0.5', a row and no head",
     ),
-    ([], "name,mos\n1.png,50\n2.png,80\n", "ValueError: .*mos goes from 50 to 80, expected 0"),
+    (
+        [],
+        "name,mos\n1.png,50\n2.png,80\n",
+        "ValueError: .*mos goes from 50 to 80, but the network's",
+    ),
     ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "OSError: 1 of 2 images .*no.png: no such file; co"),
     (
         [],
@@ -103,8 +107,13 @@ BAD = [
         r"ValueError: .*expected a column mos, got \['name', 'noi",
     ),
     (["--split", "a"], None, r"ValueError: .*no column 'a'; its split columns are \[\]"),
-    (["--split", "name"], None, "ValueError: .*no row is 'test' in 'name', found "),
-    (["--out", "photos"], None, "UsageError: photos: a folder; expected the name of a file"),
+    (["--split", "name"], None, "ValueError: .*0 rows, with name test; name has 0.png"),
+    (["--out", "photos"], None, "UsageError: --out photos: expected the name of a csv to write"),
+    (["--out", "meta.csv"], None, "UsageError: --out meta.csv: this is the csv that is read; giv"),
+    (["--phase", "val"], None, "UsageError: --phase chooses rows of a split column; name it with"),
+    (["--workers", "-1"], None, "UsageError: --workers takes a number that is not below zero, go"),
+    (["--model", "lifeiqa-biq"], None, "UsageError: --model 'lifeiqa-biq' is neither a file nor "),
+    (["--model", "x.onnx"], None, "UsageError: --model x.onnx: onnx; evaluate takes checkpoints"),
     (
         ["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"],
         None,
@@ -117,6 +126,7 @@ BAD = [
 def test_what_is_refused_before_anything_is_scored(
     folder, capsys, monkeypatch, arguments, meta, message
 ):
+    Path("x.onnx").touch()
     if meta:
         Path("meta.csv").write_text(meta)
     monkeypatch.setattr("lifeiqa_plugin.scoring.evaluation.score", None)
