@@ -42,6 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep near-duplicates of official test images out",
     )
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="column of a 'folder' whose values no seeded split separates, for example camera",
+    )
+    parser.add_argument(
+        "--group-near-duplicates",
+        action="store_true",
+        help="keep near-duplicates on one side of every seeded split",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,5 +72,7 @@ def run(args: argparse.Namespace) -> None:
         args.halves,
         args.skip_missing,
         Columns(args.mos_column, args.name_column),
+        args.group,
+        args.group_near_duplicates,
     )
     print(described)

@@ -110,19 +110,27 @@ def _mat(path: Path, name: str) -> list[Any]:
     return [value.item() if hasattr(value, "item") else value for value in np.ravel(content[name])]
 
 
-def read_folder(root: Path, scores: Path | None = None, columns: Columns = USUAL) -> list[Row]:
-    """Your own csv ``name,mos[,reference][,subset]``; further columns are kept as they are."""
+def read_folder(
+    root: Path, scores: Path | None = None, columns: Columns = USUAL, group: str | None = None
+) -> list[Row]:
+    """Your own csv ``name,mos[,reference][,subset]``; further columns are kept as they are.
+
+    Rows with the same value in the column ``group`` stay on one side of every seeded split.
+    """
     path = scores or root / "scores.csv"
     table = _text_table(_find(path.parent, path.name))
     name, mos = find_name_and_mos(path, table, columns)
     others = [column for column in table if column not in (name, mos, REFERENCE, "subset")]
     if reserved := [column for column in others if column in RESERVED or "_seed123_" in column]:
         raise ValueError(f"{path}: column {reserved[0]!r} is one that prepare writes; rename it")
+    if group is not None:
+        group = find_column(path, table, group)
     rows = []
     for _, values in table.iterrows():
         more = {column: values[column] for column in others}
         reference, subset = values.get(REFERENCE, ""), values.get("subset", "")
-        rows.append(Row(values[name], _number(values[mos]), reference, subset=subset, more=more))
+        shared = values[group] if group else ""
+        rows.append(Row(values[name], _number(values[mos]), reference, "", subset, shared, more))
     return rows
 
 
@@ -372,7 +380,9 @@ def read_avt_ai(root: Path) -> list[Row]:
 
 
 DATASETS: dict[str, Source] = {
-    "folder": Source(read_folder, takes=("scores", "columns", "mos_range", "lower_better")),
+    "folder": Source(
+        read_folder, takes=("scores", "columns", "mos_range", "lower_better", "group")
+    ),
     "biq2021": Source(read_biq2021, 0, 1),
     "livec": Source(read_livec, 0, 100, takes=("halves",)),
     "koniq10k": Source(read_koniq10k, 0, 100),
