@@ -87,7 +87,7 @@ def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     metrics["right"].options["gain"] = 3.0
     message = r"scores/right were computed with gain none, now 3\.0; delete the folder .*/right or give another -o"
     with pytest.raises(ValueError, match=message):
-        score(world, "right")
+        store.check([metrics["right"]], world[2])
     del metrics["right"].options["gain"]
     store.path("right", "scores").write_text("name,score,error\n")
     store.describe(metrics["right"], weights="of another network")
