@@ -24,9 +24,10 @@ from pyiqa.utils.options import make_paths
 from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
+from lifeiqa_plugin.datasets.mos import check_mos_range
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
 from lifeiqa_plugin.training.effort import describe_effort
@@ -72,6 +73,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     opt = prepare_options(options)
     network = take_sizes_from_network(opt)
     datasets = check_data(opt)
+    check_labels(datasets, network.score_range)
     iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
     opt["logger"].setdefault("save_latest_freq", iterations)  # once per epoch
     if opt["val"]:
@@ -214,6 +216,21 @@ def check_data(opt: Options) -> dict[str, Any]:
         dataset.check_files()
     check_no_overlap(parts)
     return {"train": Mixture(sources, train_opt)} | datasets
+
+
+def check_labels(datasets: dict[str, Any], score_range: tuple[float, float] | None) -> None:
+    """See that the network can give every label, before it learns from one that it cannot.
+
+    Labels of a training set with ``own_scale`` may lie anywhere: they are brought to the shared scale.
+
+    Raises:
+        ValueError: as :func:`~lifeiqa_plugin.datasets.mos.check_mos_range`.
+    """
+    sets = [source for source in datasets["train"].sources if not source.options.own_scale]
+    sets += [dataset for phase, dataset in datasets.items() if phase != "train"]
+    for dataset in sets:
+        meta = dataset.options.meta_info_file
+        check_mos_range(dataset.labels, score_range, f"{dataset.options.name} ({meta})")
 
 
 def keep_views(model: Any, mixture: Mixture) -> Any:
