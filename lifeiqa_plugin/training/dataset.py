@@ -19,7 +19,7 @@ from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
 from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.training.options import view
+from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.order import derive_seed
 from lifeiqa_plugin.training.sections import TrainingSetOptions
 from lifeiqa_plugin.training.views import Front, Views

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.mixture import Mixture
 from lifeiqa_plugin.training.optim import freeze, precision_of, set_train_mode
-from lifeiqa_plugin.training.options import view
 from lifeiqa_plugin.training.sections import TrainOptions
 
 CROPS = 4

@@ -31,6 +31,7 @@ from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
+from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.curves import add_rows, cut_after
 from lifeiqa_plugin.training.dataset import UNKNOWN
 from lifeiqa_plugin.training.losses import (
@@ -48,7 +49,7 @@ from lifeiqa_plugin.training.optim import (
     schedule_of,
     set_train_mode,
 )
-from lifeiqa_plugin.training.options import differences, view
+from lifeiqa_plugin.training.options import differences
 from lifeiqa_plugin.training.order import derive_seed
 from lifeiqa_plugin.training.sections import (
     CardOptions,

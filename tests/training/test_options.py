@@ -15,8 +15,9 @@ from lifeiqa_plugin.datasets.readers import DATASETS
 from lifeiqa_plugin.network import lifeiqa as arch
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
 from lifeiqa_plugin.training import sections
+from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.optim import schedule_of
-from lifeiqa_plugin.training.options import apply_change, read_options, view
+from lifeiqa_plugin.training.options import apply_change, read_options
 from lifeiqa_plugin.training.sections import TrainOptions
 
 ROOT = Path(__file__).parents[2]
