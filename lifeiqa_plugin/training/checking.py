@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,6 +42,8 @@ UNION = ("int", "constrained-int", "str", "literal['auto']")
 
 Section = TypeVar("Section")
 
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+
 
 def view(section: type[Section], values: Mapping[str, Any]) -> Section:
     """Return resolved values as their dataclass; keys that pyiqa has put beside them are left out."""
@@ -51,7 +53,7 @@ def view(section: type[Section], values: Mapping[str, Any]) -> Section:
 
 def fill(section: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check the keys and values of a section and add defaults; None is the default of every key."""
-    checked = _check(section, given, where)
+    checked: Any = _check(section, given, where)
     filled: dict[str, Any] = _adapter(section).dump_python(
         checked, by_alias=True, exclude_none=True
     )
@@ -63,18 +65,13 @@ def _check(section: type[Section], given: Mapping[str, Any], where: str) -> Sect
     # as JSON, since strict dataclasses take no dicts of Python's
     text = json.dumps(_without_nulls(section, given), default=str)
     try:
-        return _adapter(section).validate_json(text)
+        checked: Section = _adapter(section).validate_json(text)
     except ValidationError as error:
         raise ValueError(_explain(section, error.errors(), where)) from error
+    return checked
 
 
-@functools.cache
-def _adapter(section: type[Section]) -> TypeAdapter[Section]:
-    return TypeAdapter(section)
-
-
-@functools.cache
-def _kinds(section: type) -> dict[str, Any]:
+def _kinds(section: Any) -> dict[str, Any]:
     """Key -> annotation; of the field ``import_``, the key is ``import``."""
     return {name.rstrip("_"): kind for name, kind in get_type_hints(section).items()}
 

@@ -16,7 +16,6 @@ import pyiqa.train
 import torch
 import yaml
 from pyiqa.data import build_dataset
-from pyiqa.models import build_model
 from pyiqa.utils import get_root_logger, set_random_seed
 from pyiqa.utils.dist_util import get_dist_info
 from pyiqa.utils.options import make_paths
@@ -30,13 +29,12 @@ from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
-from lifeiqa_plugin.training.effort import describe_effort
 from lifeiqa_plugin.training.mixture import Mixture
 from lifeiqa_plugin.training.model import STATE_FILE
+from lifeiqa_plugin.training.optim import bfloat16_slowdown
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.order import ResumableSampler
+from lifeiqa_plugin.training.sampler import ResumableSampler
 from lifeiqa_plugin.training.sections import BATCH
-from lifeiqa_plugin.training.views import Front
 
 Options = dict[str, Any]
 
@@ -100,17 +98,12 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         start_iter=done,
         epochs=opt["train"]["total_epoch"],
     )
-    steps = iterations * opt["train"]["total_epoch"] - done
-    if opt["rank"] == 0:
-        device = "cuda" if opt["num_gpu"] else "cpu"
-        effort = describe_effort(network, datasets["train"], opt["train"], steps, device)
-        get_root_logger().info(effort)
+    warn_of_bfloat16(opt)
     built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
     replaced = {
         "load_resume_state": lambda _: state,
         "EnlargedSampler": sampler,
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
-        "build_model": lambda opt: keep_views(build_model(opt), datasets["train"]),
         "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
     }
     with forgetful_logger(), training_loop(replaced):
@@ -233,19 +226,14 @@ def check_labels(datasets: dict[str, Any], score_range: tuple[float, float] | No
         check_mos_range(dataset.labels, score_range, f"{dataset.options.name} ({meta})")
 
 
-def keep_views(model: Any, mixture: Mixture) -> Any:
-    """Let the training sets give out views where ``datasets:train:views`` says so, and the model take them.
-
-    Raises:
-        ValueError: as :class:`~lifeiqa_plugin.training.views.Front`; several processes.
-    """
-    if mixture.opt.get("views"):
-        if model.opt["dist"]:
-            raise ValueError("datasets:train:views works in one process, without --launcher")
-        model.front = Front(model.network, model.dtype, model.device.type)
-        for source in mixture.sources:
-            source.keep_views(model.front, model.opt["manual_seed"])
-    return model
+def warn_of_bfloat16(opt: Options) -> None:
+    """Say so where this CPU has no instructions for the type that ``train.amp`` names."""
+    if opt["train"]["amp"] == "bf16" and not opt["num_gpu"] and opt["rank"] == 0:
+        factor = bfloat16_slowdown()
+        if factor > 1.5:
+            get_root_logger().warning(
+                f"this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force_yml train:amp=fp32"
+            )
 
 
 def save_options(options: Options, path: Path) -> None:

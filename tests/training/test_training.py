@@ -32,7 +32,7 @@ from lifeiqa_plugin.training.losses import SmoothL1Loss, rank_loss
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.optim import Schedule, decays, freeze, parameter_groups, set_train_mode
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.order import ResumableSampler
+from lifeiqa_plugin.training.sampler import ResumableSampler
 from lifeiqa_plugin.training.splits import train_splits
 
 pytestmark = pytest.mark.slow
@@ -241,13 +241,13 @@ def test_ladders_are_ranked_and_only_their_first_crop_is_labelled(write_options)
         *NO_SIDE_LOSS,
     )
     model, batch = build_model(write_options(*changes)), one_batch(6)
-    batch["is_ladder"] = torch.tensor([False, True, False, False, True, False])
+    batch["has_levels"] = torch.tensor([False, True, False, False, True, False])
     with torch.no_grad():
         scores = model.network(batch["img"].flatten(0, 1)).view(6, 2)
     label, first, second = batch["mos_label"][:, 0], scores[:, 0], scores[:, 1]
-    plain = ~batch["is_ladder"]
+    plain = ~batch["has_levels"]
     labelled = torch.cat([first, second[plain]]), torch.cat([label, label[plain]])
-    pairs = (0.03 + second - first)[batch["is_ladder"]].clamp(min=0)
+    pairs = (0.03 + second - first)[batch["has_levels"]].clamp(min=0)
     model.feed_data(batch)
     model.optimize_parameters(1)
     assert model.log_dict["l_mos"] == pytest.approx(
@@ -259,7 +259,7 @@ def test_ladders_are_ranked_and_only_their_first_crop_is_labelled(write_options)
 def test_images_without_label_are_ranked_only(write_options):
     changes = ("datasets:train:ladder_share=0.3", "network:dropout=0", *NO_SIDE_LOSS)
     model, batch = build_model(write_options(*changes)), one_batch(4)
-    batch["is_ladder"] = torch.tensor([False, True, False, True])
+    batch["has_levels"] = torch.tensor([False, True, False, True])
     batch["mos_label"][1] = torch.nan
     with torch.no_grad():
         scores = model.network(batch["img"].flatten(0, 1)).view(4, 2)
@@ -279,7 +279,7 @@ def test_distortions_are_the_second_task(write_options):
     model = build_model(write_options("datasets:train:ladder_share=0.5", *changes))
     batch, names = one_batch(3), list(KINDS)
     blocking, noise = names.index("blocking"), names.index("noise")
-    batch["is_ladder"] = torch.tensor([False, True, True])
+    batch["has_levels"] = torch.tensor([False, True, True])
     batch["kinds"] = torch.tensor([[data.UNKNOWN] * 2, [data.CLEAN, blocking], [noise, noise]])
     with torch.no_grad():
         crops = batch["img"].flatten(0, 1)
@@ -329,7 +329,7 @@ def test_batch_without_any_label_is_ranked(write_options):
         "train:metric_loss_opt={type: PLCCLoss, loss_weight: 1.0}",
     )
     model, batch = build_model(write_options(*changes)), one_batch(4)
-    batch["is_ladder"], batch["mos_label"] = (
+    batch["has_levels"], batch["mos_label"] = (
         torch.ones(4, dtype=torch.bool),
         torch.full((4, 1), torch.nan),
     )
