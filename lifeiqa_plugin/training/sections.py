@@ -43,7 +43,7 @@ class DatasetOptions(Section):
     type: str = "LifeIQADataset"
     """class of the dataset"""
     meta_info_file: str | None = None
-    """csv that `lifeiqa prepare` writes; without it, all images of the folder are training ladders"""
+    """csv that `lifeiqa prepare` writes; without it, all images of the folder are shown at distortion levels"""
     dataroot_target: str
     """the folder that the names in the csv are below"""
     split_index: int | str | None = None
@@ -53,7 +53,7 @@ class DatasetOptions(Section):
     split_file: str | None = None
     """pyiqa's pickle of row numbers instead of a column"""
     mos_normalize: bool = False
-    """for a csv of pyiqa with raw scores: bring them from `mos_range` to 0 .. 1, higher better"""
+    """for a csv of pyiqa with raw scores: bring them from `mos_range` to 0 .. 1, higher better; needs the two below"""
     mos_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """lowest and highest raw score"""
     lower_better: bool | None = None
@@ -79,8 +79,8 @@ class TrainingSetOptions(DatasetOptions):
     hflip: bool = True
     """mirror half of the crops"""
     ladder_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """part of the images shown as one place in `crops_per_image` growing distortions instead, half of them from the
-    undistorted on; `rank_weight` ranks them"""
+    """part of the images shown as one place at `crops_per_image` levels of one distortion instead, half of them from
+    the undistorted on; `rank_weight` ranks them"""
     ladder_folder: str | None = None
     """clean photos, which need no scores, that stand in for half of these images"""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -166,9 +166,9 @@ class TrainOptions(Section):
     router_z_weight: float = 0.001
     """weight of the router's z-loss"""
     rank_weight: float = 5.0
-    """weight of the hinge between neighbouring rungs of a ladder, each to score 0.03 below the one before"""
+    """weight of the hinge between neighbouring distortion levels, each to score 0.03 below the one before"""
     distortion_weight: float = 0.0
-    """weight of the second task, which distortion a rung of a ladder has; of those in `network: distortions`"""
+    """weight of the second task, which distortion the levels are of; of those in `network: distortions`"""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """longest gradient"""
     amp: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -205,7 +205,7 @@ def change_train(option_file, number, **changes):
             "train:batch_size_per_gpu is of the whole batch, but the list has 6 and 3",
         ),
         (0, {"own_scale": True}, "one dataset with scores must be without own_scale"),
-        (1, {"weight": 0}, "datasets:train:1:weight must be above 0, got 0"),
+        (1, {"weight": 0}, "datasets:train:1:weight must be greater than 0, got 0"),
         (
             2,
             {"ladder_share": 0.5},
