@@ -99,12 +99,12 @@ def build_model() -> Callable[..., Any]:
 
     def build(option_file: Path, total_iter: int = 10) -> Any:
         from lifeiqa_plugin.pyiqa_compat import forgetful_logger
-        from lifeiqa_plugin.training import launch
+        from lifeiqa_plugin.training import preparation
         from lifeiqa_plugin.training.model import LifeIQAModel
         from lifeiqa_plugin.training.options import read_options
 
-        opt = launch.prepare_options(read_options(option_file))
-        launch.take_sizes_from_network(opt)
+        opt = preparation.prepare_options(read_options(option_file))
+        preparation.take_sizes_from_network(opt)
         opt["train"]["total_iter"] = total_iter
         with forgetful_logger():
             return LifeIQAModel(opt)

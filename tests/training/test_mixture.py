@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.training import launch
+from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.losses import AffineCalibration, FidelityLoss, within_sets
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
@@ -65,9 +65,9 @@ def write_mixture(write_options, images, halves):
 
 
 def sampler_of(option_file, start_iter=0):
-    opt = launch.prepare_options(read_options(option_file))
-    launch.take_sizes_from_network(opt)
-    mixture = launch.check_data(opt)["train"]
+    opt = preparation.prepare_options(read_options(option_file))
+    preparation.take_sizes_from_network(opt)
+    mixture = preparation.check_data(opt)["train"]
     return ResumableSampler(mixture, 1, 0, seed=1, start_iter=start_iter), mixture
 
 

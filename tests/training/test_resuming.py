@@ -18,7 +18,7 @@ from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.scoring.evaluation import evaluate
-from lifeiqa_plugin.training import launch
+from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
@@ -327,10 +327,10 @@ def test_batch_statistics_of_two_processes_are_those_of_the_first(
         "datasets:train:batch_size_per_gpu=7",
     )  # fmt: skip
     finish(start_two("-opt", option_file))
-    state, opt = read_state(), launch.prepare_options(read_options(option_file))
+    state, opt = read_state(), preparation.prepare_options(read_options(option_file))
     assert state["iter"] == 2
-    launch.take_sizes_from_network(opt)
-    dataset = launch.check_data(opt)["train"]
+    preparation.take_sizes_from_network(opt)
+    dataset = preparation.check_data(opt)["train"]
     averages = []
     for rank in (0, 1):
         network = build_model(option_file).network

@@ -19,7 +19,7 @@ from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training import dataset as data
-from lifeiqa_plugin.training import launch
+from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.splits import train_splits
@@ -142,9 +142,9 @@ def test_whole_images(write_options):
     network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors")
     assert network.whole_image
     assert network(torch.rand(1, 3, 40, 57), return_details=True).crop_shape == (40, 57)
-    opt = launch.prepare_options(read_options(FOLDER / "options.yml"))
-    launch.take_sizes_from_network(opt)
-    train_set = launch.check_data(opt)["train"]
+    opt = preparation.prepare_options(read_options(FOLDER / "options.yml"))
+    preparation.take_sizes_from_network(opt)
+    train_set = preparation.check_data(opt)["train"]
     assert train_set[0, 1]["img"].shape == (2, 3, 48, 48)
     with pytest.raises(ValueError, match="crop_size is 64, but the network's is 48"):
         launch.train(write_options("network:whole_image=true", "datasets:train:crop_size=64"))
@@ -265,7 +265,7 @@ def test_a_run_says_where_bfloat16_is_slower(write_options, monkeypatch, caplog,
     for amp in ("bf16", "fp32"):
         caplog.clear()
         launch.warn_of_bfloat16(
-            launch.prepare_options(read_options(write_options(f"train:amp={amp}")))
+            preparation.prepare_options(read_options(write_options(f"train:amp={amp}")))
         )
         said = "this CPU computes bfloat16 14 times slower than float32: use --force_yml train:amp="
         assert (said in caplog.text) == (is_said and amp == "bf16")
