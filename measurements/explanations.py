@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.distortions.synthetic import Distortion, blur, darken, jpeg, noise
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
 from lifeiqa_plugin.explanation.dense import (
     by_ninth,
@@ -43,7 +44,6 @@ from lifeiqa_plugin.explanation.dense import (
 )
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.explanation.words import find_local_flaw
-from lifeiqa_plugin.distortions.synthetic import Distortion, blur, darken, jpeg, noise
 from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from measuring import ROOT, markdown_table
-from quote_results import RESULTS, read_results
+from tables import RESULTS, read_results
 
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset, find_datasets
 from lifeiqa_plugin.benchmark.scores import Store, in_one_line
