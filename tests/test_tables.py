@@ -66,13 +66,8 @@ def test_what_is_not_there_is_named(tables, monkeypatch, tmp_path):
     templates.write_text(
         "# T\n\n## one\n\n| x |\n|---|\n| {a} of {b} |\n\n## two\n\n| {a}, {a} |\n"
     )
-    assert tables.read_results(results)["a"]["value"] == ".5"
-    monkeypatch.setattr(
-        tables, "read_results", lambda path=results, read=tables.read_results: read(path)
-    )
-    monkeypatch.setattr(
-        tables, "read_templates", lambda read=tables.read_templates: read(templates)
-    )
+    monkeypatch.setattr(tables, "RESULTS", results)
+    monkeypatch.setattr(tables, "TEMPLATES", templates)
     assert tables.render("two") == "| .5, .5 |"
     with pytest.raises(ValueError, match=r"table 'one' shows 'b', which results\.csv lacks"):
         tables.render("one")

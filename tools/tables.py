@@ -22,24 +22,24 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results.csv"
 TEMPLATES = Path(__file__).with_suffix(".md")
 
 
-def read_results(path: Path = RESULTS) -> dict[str, dict[str, str]]:
+def read_results() -> dict[str, dict[str, str]]:
     """Return the rows of ``docs/results.csv`` by their id.
 
     Raises:
         ValueError: an id that two rows have.
     """
     results: dict[str, dict[str, str]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with RESULTS.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if row["id"] in results:
-                raise ValueError(f"{path.name}: two rows with the id {row['id']!r}")
+                raise ValueError(f"{RESULTS.name}: two rows with the id {row['id']!r}")
             results[row["id"]] = row
     return results
 
 
-def read_templates(path: Path = TEMPLATES) -> dict[str, str]:
+def read_templates() -> dict[str, str]:
     """Return the tables of ``tables.md``, with the names of rows in place of values, by their heading."""
-    _, *sections = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    _, *sections = re.split(r"^## ", TEMPLATES.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {name: body.strip() for name, _, body in (part.partition("\n") for part in sections)}
 
 
