@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -32,23 +31,11 @@ def difference(a: Image.Image, b: Image.Image) -> float:
 
 def test_medians_and_tables(load):
     measuring = load("measuring")
-    assert measuring.median_and_quartiles([5.0, 1.0, 2.0, 4.0, 3.0], 1) == "3.0 (2.0 - 4.0)"
-    assert measuring.median_and_quartiles([0.25]) == "0.250"
     assert measuring.median_ratio([2.0, 9.0, 40.0], [1.0, 3.0, 10.0]) == 3.0
     assert (
         measuring.markdown_table(["a", "b"], [["1", "2"]])
         == "| a   | b   |\n|-----|-----|\n| 1   | 2   |"
     )
-
-
-def test_missing_weights_are_named(load, monkeypatch, tmp_path):
-    measuring = load("measuring")
-    missing = measuring.weights.Bundled(str(tmp_path / "none.safetensors"), "")
-    monkeypatch.setitem(measuring.weights.BUNDLED, measuring.weights.DEFAULT, missing)
-    with pytest.raises(
-        SystemExit, match=r"none\.safetensors: missing; give --checkpoint FILE, or --untrained"
-    ):
-        measuring.create_lifeiqa(argparse.Namespace(untrained=False, checkpoint=None))
 
 
 def test_tenths_are_means_in_order(load):
