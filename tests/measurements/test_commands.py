@@ -151,7 +151,7 @@ def test_scoring_agreement(run_main, dataset, tmp_path):
 
 
 def test_verdicts(run_main, load, dataset, monkeypatch, tmp_path):
-    """Of scores that are the opinions of people, and of their opposite."""
+    """Of scores that are the MOS, and of their opposite."""
     script, out = load("verdicts"), tmp_path / "scores"
     names = [f"{i:02d}.png" for i in range(36)]
     for metric, sign in (("lifeiqa", 1), ("lifeiqa-biq2021", -1)):
