@@ -16,7 +16,6 @@ from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.runtimes.exported import BUNDLED_ONNX
 
 pytestmark = pytest.mark.slow
 
@@ -197,8 +196,9 @@ def test_imagenet_start(run_main, load, monkeypatch, tmp_path):
 
 def test_score_with_onnxruntime(run_main):
     pytest.importorskip("onnxruntime")
+    model = ROOT / "lifeiqa_plugin" / "checkpoints" / "lifeiqa.onnx"
     photos = sorted((ROOT / "examples" / "photos").glob("chelsea_[03]*.jpg"))
-    lines = run_main("score_with_onnxruntime", BUNDLED_ONNX, *photos).splitlines()
+    lines = run_main("score_with_onnxruntime", model, *photos).splitlines()
     assert [Path(line.split()[-1]) for line in lines] == photos
     better, worse = (float(line.split()[0]) for line in lines)
     assert worse < better - 0.1
