@@ -71,39 +71,31 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     network = take_sizes_from_network(opt)
     datasets = check_data(opt)
     check_labels(datasets, network.score_range)
-    iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
-    opt["logger"].setdefault("save_latest_freq", iterations)  # once per epoch
-    if opt["val"]:
-        opt["val"].setdefault("val_freq", iterations)
-    test_sets = {
-        phase: datasets[phase] for phase in list(opt["datasets"]) if phase.startswith("test")
-    }
-    for phase in test_sets:  # pyiqa does not know them
-        del opt["datasets"][phase]
+    del network
+    test_sets = _plan(opt, datasets)
     state = load_state(opt, auto_resume)
     folder = Path(opt["path"]["experiments_root"])
+    done = 0 if state is None else state["iter"]
     tested = folder / TEST_RESULTS
-    if test_sets and auto_resume and state and tested.is_file():
-        if state["iter"] >= iterations * opt["train"]["total_epoch"]:
-            return cast(dict[str, Any], json.loads(tested.read_text(encoding="utf-8")))
+    is_tested = bool(test_sets and auto_resume and state and tested.is_file())
+    if is_tested and done >= opt["train"]["total_iter"]:
+        return cast(dict[str, Any], json.loads(tested.read_text(encoding="utf-8")))
+    with quiet(), known_names():
+        model = build_model(opt)  # before an older run of the name is moved aside
+    if is_tested:
         tested.unlink(missing_ok=True)  # it is of a shorter run, which goes on
     if state is not None:  # pyiqa makes these folders for new runs only
         for name in ("models", "training_states"):
             os.makedirs(opt["path"][name], exist_ok=True)
-    opt["train"]["total_iter"] = iterations * opt["train"]["total_epoch"]  # as pyiqa counts
-    with quiet(), known_names():
-        model = build_model(opt)  # before an older run of the name is moved aside
-    done = 0 if state is None else state["iter"]
-    sampler = functools.partial(
-        ResumableSampler,
-        seed=opt["manual_seed"],
-        start_iter=done,
-        epochs=opt["train"]["total_epoch"],
-    )
     built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
     replaced = {
         "load_resume_state": lambda _: state,
-        "EnlargedSampler": sampler,
+        "EnlargedSampler": functools.partial(
+            ResumableSampler,
+            seed=opt["manual_seed"],
+            start_iter=done,
+            epochs=opt["train"]["total_epoch"],
+        ),
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
         "build_model": lambda _: hand_over(model),
         "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
@@ -112,6 +104,22 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
         tell_of_std(folder / "models" / "net_best.safetensors")
     return run_test(opt, test_sets) if test_sets else {}
+
+
+def _plan(opt: Options, datasets: dict[str, Any]) -> dict[str, LifeIQADataset]:
+    """Count the iterations of the run, save and validate once per epoch by default; take out and return the test sets.
+
+    pyiqa does not know test sets in an option file of training.
+    """
+    iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
+    opt["train"]["total_iter"] = iterations * opt["train"]["total_epoch"]  # as pyiqa counts
+    opt["logger"].setdefault("save_latest_freq", iterations)
+    if opt["val"]:
+        opt["val"].setdefault("val_freq", iterations)
+    phases = [phase for phase in opt["datasets"] if phase.startswith("test")]
+    for phase in phases:
+        del opt["datasets"][phase]
+    return {phase: datasets[phase] for phase in phases}
 
 
 def hand_over(model: Any) -> Any:
