@@ -59,7 +59,7 @@ class Scorer:
         drop: float = 0.3,
         workers: int = 1,
     ) -> None:
-        self.column, self.name, self.thresholds = column, name, Thresholds(keep, drop)
+        self.column, self.name, self.thresholds = column, name, Thresholds(keep, drop).check()
         self.engine = create_engine(engine, model, device)
         self.options: dict[str, Any] = {
             "exact": exact,

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from lifeiqa_plugin import cli
+from lifeiqa_plugin.training import recipes
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
@@ -35,7 +36,8 @@ def folder(images, tmp_path, monkeypatch):
     options["network"] = TINY
     options["train"]["total_epoch"], options["num_gpu"] = 2, 0
     (tmp_path / name).parent.mkdir(parents=True)
-    (tmp_path / name).write_text(yaml.safe_dump(options))
+    (tmp_path / name).write_text(yaml.safe_dump(options, sort_keys=False))
+    monkeypatch.setattr(recipes, "PACKAGE", tmp_path / "lifeiqa_plugin")
     return tmp_path
 
 
@@ -75,11 +77,11 @@ def test_tutorial(folder, capsys):
 def test_evaluate_all_rows_of_any_phase(folder, capsys):
     run(COMMANDS[1], capsys)
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-    from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+    from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 
     torch.manual_seed(0)
     network = build_lifeiqa(**{k: v for k, v in TINY.items() if k != "type"})
-    save_checkpoint(network, folder / "m.safetensors", Card("none", "none"))
+    save_checkpoint(network, folder / "m.safetensors", ModelCard("none", "none"))
     base = "lifeiqa evaluate meta_info_folder.csv photos --model m.safetensors"
     assert json.loads(run(base, capsys))["images"] == 40
     split = " --split ratio712_seed123_split_02"
