@@ -224,7 +224,7 @@ def map_mean_correlation(network: LifeIQA, photos: list[Path]) -> float:
     return float(spearmanr(scores, means).statistic)
 
 
-def randomised(network: LifeIQA, everywhere: bool) -> LifeIQA:
+def randomized(network: LifeIQA, everywhere: bool) -> LifeIQA:
     """Return a copy with random weights in the decoder, or everywhere."""
     torch.manual_seed(0)
     fresh = LifeIQA(**(network.config | {"backbone_pretrained": False})).eval()
@@ -236,8 +236,8 @@ def randomised(network: LifeIQA, everywhere: bool) -> LifeIQA:
 def sanity_check(network: LifeIQA, photos: list[Path]) -> dict[str, list[float]]:
     """Return for each photo how much the attribution resembles that of random weights."""
     others = {
-        "random decoder": randomised(network, everywhere=False),
-        "random weights everywhere": randomised(network, everywhere=True),
+        "random decoder": randomized(network, everywhere=False),
+        "random weights everywhere": randomized(network, everywhere=True),
     }
     found: dict[str, list[float]] = {name: [] for name in others}
     for path in tqdm(photos, desc="sanity"):
