@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from lifeiqa_plugin import cli
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(world, tiny, mon
         ),
         full_disk(1000 if how == "full" else 2**30),
     ):
-        save_checkpoint(tiny, path, Card(training_data="none", licence="none"))
+        save_checkpoint(tiny, path, ModelCard(training_data="none", license="none"))
     assert path.read_bytes() == before
     assert [file.name for file in world.glob("tiny*")] == ["tiny.safetensors"]
 
