@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_about
+from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
     choose_file,
@@ -41,7 +41,7 @@ class OnnxRuntimeEngine:
         except _LOAD_ERRORS as error:
             raise ValueError(f"{path}: ONNX Runtime cannot read it ({error})") from error
         self.path = path
-        self.about = parse_about(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        self.about = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.names = self.about.distortions
         self.working_shape = self.about.working_shape
         self.shrink_to = find_shrink_to(self.about)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import openvino
 
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_about
+from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
     choose_file,
@@ -41,7 +41,7 @@ class OpenVinoEngine:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(f"{path}: OpenVINO cannot read it ({reason})") from error
         self.path = path
-        self.about = parse_about(_read_about(model), path)
+        self.about = parse_metadata(_read_about(model), path)
         self.names = self.about.distortions
         self.working_shape = self.about.working_shape
         self.shrink_to = find_shrink_to(self.about)
