@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lifeiqa_plugin.images import distortions as known
+from lifeiqa_plugin.distortions import synthetic as known
 from lifeiqa_plugin.distortions.synthetic import Distortion, build_ladder
 
 WAVES = 10

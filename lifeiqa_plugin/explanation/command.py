@@ -39,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
     from lifeiqa_plugin.explanation.attribution import STEPS
-    from lifeiqa_plugin.explanation.explain import claim_folder, explain, write_json
+    from lifeiqa_plugin.explanation.explain import explain
+    from lifeiqa_plugin.explanation.explanation import claim_folder
+    from lifeiqa_plugin.journal import write_json
 
     out = claim_folder(args.out, args.overwrite)
     network = build_lifeiqa(pretrained_model_path=args.model).to(choose_device(args.device))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-    from lifeiqa_plugin.explanation.explain import Explanation
+    from lifeiqa_plugin.explanation.explanation import Explanation
 
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lifeiqa_plugin.explanation.dense import Floats, by_ninth
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
 
 PHRASES = {
     "blur": "out of focus",
@@ -41,6 +44,13 @@ PLACES = (
     "in the lower left", "at the bottom", "in the lower right",
 )  # fmt: skip
 """Of the ninths of an image, row by row."""
+
+
+def by_ninth(maps: Floats) -> NDArray[np.float64]:
+    """Average maps (..., H, W) over a grid of 3 x 3 places, (..., 9) row by row."""
+    rows = np.array_split(maps, 3, axis=-2)
+    parts = [part for row in rows for part in np.array_split(row, 3, axis=-1)]
+    return np.stack([part.mean((-2, -1), dtype=np.float64) for part in parts], axis=-1)
 
 
 class LocalFlaw(NamedTuple):

@@ -15,9 +15,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18, optimizer
 
-from lifeiqa_plugin.runtimes.metadata import KEY, Metadata
 from lifeiqa_plugin.export.graph import AnySizeGraph
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.runtimes.metadata import KEY, Metadata
 
 op: Any = opset18  # its types are those of eager numbers, and here it records a graph
 

@@ -16,12 +16,12 @@ from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT, build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 from lifeiqa_plugin.export.graph import ScoringGraph
 from lifeiqa_plugin.images.reading import find_images
 from lifeiqa_plugin.network.folding import fold_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import Floats
+from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 
 TOLERANCE = 1e-4
 """How far an exported file may be from torch, in every output."""

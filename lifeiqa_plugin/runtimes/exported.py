@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lifeiqa_plugin.runtimes.metadata import Metadata
 from lifeiqa_plugin.runtimes import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats
+from lifeiqa_plugin.runtimes.metadata import Metadata
 
 BUNDLED_ONNX = Path(__file__).parents[1] / "checkpoints" / "lifeiqa.onnx"
 """The bundled network's graph; its weights are those of the checkpoint beside it."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import openvino
 
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
     choose_file,
@@ -14,6 +13,7 @@ from lifeiqa_plugin.runtimes.exported import (
     find_shrink_to,
     to_output,
 )
+from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 
 
 def create(model: str | Path | None = None, device: str = "auto") -> OpenVinoEngine:

@@ -12,7 +12,8 @@ from PIL import Image
 
 import lifeiqa_plugin
 from lifeiqa_plugin.explanation import figure
-from lifeiqa_plugin.explanation.explain import Explanation, explain
+from lifeiqa_plugin.explanation.explain import explain
+from lifeiqa_plugin.explanation.explanation import Explanation
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import torch
 
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
-from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata, parse_metadata
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata, parse_metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
 onnx = pytest.importorskip("onnx")

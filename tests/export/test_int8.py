@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lifeiqa_plugin import cli
+from lifeiqa_plugin import cli, runtimes
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin import runtimes
 from lifeiqa_plugin.runtimes import create_engine
 
 onnx = pytest.importorskip("onnx")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.runtimes.metadata import Metadata
 from lifeiqa_plugin import runtimes
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.runtimes import ENGINES, create_engine
 from lifeiqa_plugin.runtimes.exported import find_shrink_to
+from lifeiqa_plugin.runtimes.metadata import Metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
 
