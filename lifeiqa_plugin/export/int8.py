@@ -1,6 +1,6 @@
 """Convolutions in 8 bits: less than half of the time, for scores that differ by some .00x.
 
-Static quantisation in ONNX's own notation: ``QuantizeLinear`` and ``DequantizeLinear`` around a convolution, which
+Static quantization in ONNX's own notation: ``QuantizeLinear`` and ``DequantizeLinear`` around a convolution, which
 runtimes turn into integer arithmetic. Weights have a scale for each channel, activations one for each tensor, from
 the least to the largest value that the calibration images bring about. What stays float32: the first convolutions,
 which see the pixels, and the decoder.
@@ -70,12 +70,12 @@ class Range(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A convolution that is quantised, and its tensors by their names in the graph."""
+    """A convolution that is quantized, and its tensors by their names in the graph."""
 
     name: str  # in the backbone
     made: str  # what the convolution returns
     input: str
-    output: str  # what is quantised: ``made``, or what a clip makes of it
+    output: str  # what is quantized: ``made``, or what a clip makes of it
 
 
 @dataclass
@@ -86,8 +86,8 @@ class Calibration:
     biases: dict[str, NDArray[np.float32]]
 
 
-def quantise(model: onnx.ModelProto, network: LifeIQA, images: Tensor) -> None:
-    """Quantise the convolutions of a graph in place.
+def quantize(model: onnx.ModelProto, network: LifeIQA, images: Tensor) -> None:
+    """Quantize the convolutions of a graph in place.
 
     Args:
         model: what :func:`~lifeiqa_plugin.export.onnx_file.build_onnx` made of ``network``.
@@ -99,7 +99,7 @@ def quantise(model: onnx.ModelProto, network: LifeIQA, images: Tensor) -> None:
     """
     layers = _find_layers(model.graph)[FLOAT_CONVOLUTIONS:]
     if not layers:
-        raise ValueError("int8 is for backbones of convolutions, and this one has none to quantise")
+        raise ValueError("int8 is for backbones of convolutions, and this one has none to quantize")
     _rewrite(model.graph, layers, calibrate(layers, network, images))
 
 
@@ -177,7 +177,7 @@ def find_differences(network: LifeIQA, path: Path, photos: list[str]) -> Differe
     srcc = correlations(rounded, exact)["srcc"]
     differences = Differences(len(photos), float(np.median(error)), float(error.max()), srcc)
     if not differences.median <= MAX_MEDIAN:
-        raise ValueError(f"this network cannot be quantised so: {differences}")
+        raise ValueError(f"this network cannot be quantized so: {differences}")
     return differences
 
 

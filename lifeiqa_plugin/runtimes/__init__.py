@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -65,6 +66,13 @@ BUNDLED_INT8 = Path(__file__).parents[1] / "checkpoints" / "lifeiqa-int8.onnx"
 
 EXPORTED = {".onnx": "onnxruntime", ".xml": "openvino"}
 """Ending of an exported file -> the engine that ``auto`` takes for it."""
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def create_engine(

@@ -22,7 +22,7 @@ def test_it_is_small_and_refers_to_the_bundled_weights():
 
 
 def test_it_was_written_from_these_weights():
-    about = create_engine("onnxruntime").about
+    about = create_engine("onnxruntime").metadata
     assert about.weights_sha256 == BUNDLED[DEFAULT].sha256, f"run: {AGAIN}"
 
 

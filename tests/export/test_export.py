@@ -134,7 +134,7 @@ def test_sizes_of_the_files(exported):
 
 
 def test_what_the_file_says_of_itself(exported):
-    about = OnnxRuntimeEngine(exported / "own.onnx").about
+    about = OnnxRuntimeEngine(exported / "own.onnx").metadata
     assert (about.crop_size, about.working_size) == (48, 96)
     assert about.whole_image == (exported.name.startswith("whole"))
     assert (about.training_data, about.licence) == ("random numbers", "none")
