@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_device, choose_device
+from lifeiqa_plugin.arguments import add_device, check_file, choose_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,14 +35,20 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         FileExistsError: the folder exists.
+        FileNotFoundError: one of the images is not there, which is found before any is explained.
+        ImportError: matplotlib is missing.
         ValueError: no image could be explained.
     """
+    for path in args.images:
+        check_file(path, "an image")
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
     from lifeiqa_plugin.explanation.attribution import STEPS
     from lifeiqa_plugin.explanation.explain import explain
     from lifeiqa_plugin.explanation.explanation import claim_folder
+    from lifeiqa_plugin.explanation.figure import load_matplotlib
     from lifeiqa_plugin.journal import write_json
 
+    load_matplotlib()
     out = claim_folder(args.out, args.overwrite)
     network = build_lifeiqa(pretrained_model_path=args.model).to(choose_device(args.device))
     steps = 0 if args.no_attribution else STEPS

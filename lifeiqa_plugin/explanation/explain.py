@@ -43,8 +43,10 @@ def explain(
         OSError, ValueError, TypeError: an image that cannot be read or scored, as in ``read_image`` and ``LifeIQA``.
         FloatingPointError: the network's score is not finite.
     """
-    if attribution_steps < 0:
-        raise ValueError(f"attribution_steps must be at least 0, got {attribution_steps}")
+    if not isinstance(attribution_steps, int) or attribution_steps < 0:
+        raise ValueError(
+            f"attribution_steps must be a whole number, at least 0, got {attribution_steps!r}"
+        )
     if network is None:
         from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 
@@ -81,6 +83,7 @@ def explain(
         attribution=attribution,
         expert_share=output.gates[0].mean(0).numpy(force=True),
         expert_map=to_map(passes[0], passes[0].gates, height, width),
+        score_range=network.score_range,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lifeiqa_plugin.explanation.words import Floats, LocalFlaw, describe, find_local_flaw
+from lifeiqa_plugin.explanation.words import (
+    FLAT,
+    Floats,
+    LocalFlaw,
+    find_local_flaw,
+    write_sentence,
+)
 from lifeiqa_plugin.journal import write_json, write_whole
 
 ARRAYS = (
@@ -53,6 +60,8 @@ class Explanation:
     """(Q, E), how much of each query's answer comes from each expert; a row sums to 1."""
     expert_map: Floats
     """(E, H, W), the same by region, mean over the queries."""
+    score_range: tuple[float, float] | None = (0.0, 1.0)
+    """The worst and the best score; None for a network without limits."""
 
     @cached_property
     def local_flaw(self) -> LocalFlaw | None:
@@ -61,10 +70,18 @@ class Explanation:
 
     @cached_property
     def sentence(self) -> str:
-        """What is wrong and where, in one sentence."""
+        """How good it is, what is wrong and where, in one sentence."""
         extent = np.ptp(self.image.astype(int), axis=(0, 1))
-        is_flat = int(extent.max()) <= 1  # resizing may round one colour to two
-        return describe(self.distortions, self.local_flaw, self.quality_map, self.std, is_flat)
+        if int(extent.max()) <= 1:  # resizing may round one color to two
+            return FLAT
+        return write_sentence(
+            self.score,
+            self.std,
+            self.distortions,
+            self.quality_map,
+            self.local_flaw,
+            self.score_range,
+        )
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write ``figure.png``, ``figure.svg``, ``arrays.npz`` and, last, ``manifest.json``.
@@ -122,10 +139,16 @@ def claim_folder(folder: str | Path, overwrite: bool) -> Path:
     """See that a folder may be written, and take away the manifest that an earlier run left; makes no folder.
 
     Raises:
-        FileExistsError: it exists and ``overwrite`` is False.
+        FileExistsError: it exists and ``overwrite`` is False, or a file is in its place.
+        PermissionError: nothing may be written there.
     """
     folder = Path(folder)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise FileExistsError(f"{folder}: {nearest} is a file; expected the name of a folder")
     if folder.exists() and not overwrite:
         raise FileExistsError(f"{folder}: exists; choose another folder, or pass overwrite")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder}: no permission to write in {nearest}")
     (folder / "manifest.json").unlink(missing_ok=True)
     return folder
