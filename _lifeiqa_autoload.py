@@ -32,7 +32,7 @@ def describe(**options: "Any") -> "dict[str, Any]":
 
 METRICS: "dict[str, dict[str, Any]]" = {
     "lifeiqa": describe(),
-    "lifeiqa-biq2021": describe(pretrained="biq2021"),
+    "lifeiqa-biq2021": describe(pretrained="lifeiqa-biq2021"),
 }
 """What ``pyiqa.create_metric`` and ``pyiqa -ls`` look up: metric name -> pyiqa's description of it."""
 

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
+
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -23,6 +25,27 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where the network runs (default auto: CUDA if there is a GPU)",
     )
+
+
+def add_model(parser: argparse.ArgumentParser, kinds: str) -> None:
+    """Declare ``--model``: a name or, as ``kinds`` says, a file; :func:`find_model` reads it."""
+    parser.add_argument(
+        "--model",
+        default=DEFAULT,
+        help=f"{' or '.join(BUNDLED)}, or {kinds} (default {DEFAULT})",
+    )
+
+
+def find_model(name: str) -> Model:
+    """Return the model that ``--model`` names.
+
+    Raises:
+        UsageError: neither a file nor a bundled model.
+    """
+    try:
+        return resolve(name)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(f"--model {error}") from error
 
 
 def choose_device(device: str) -> str:

@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from lifeiqa_plugin import register
 from lifeiqa_plugin.benchmark.protocol import cpu_name
-from lifeiqa_plugin.checkpoints import factory as weights
+from lifeiqa_plugin.checkpoints.models import resolve
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # for imagenet_start
@@ -82,7 +82,7 @@ def create_lifeiqa(args: argparse.Namespace) -> pyiqa.InferenceModel:
         )
     if args.checkpoint is not None:
         return pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=args.checkpoint)
-    bundled = weights.BUNDLED[weights.DEFAULT].path
+    bundled = resolve().path
     if not bundled.is_file():
         raise SystemExit(
             f"{bundled}: missing; give --checkpoint FILE, or --untrained where only time matters"

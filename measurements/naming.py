@@ -3,11 +3,11 @@
     python measurements/naming.py FOLDER                     all images of a folder of clean photos
     python measurements/naming.py FOLDER --checkpoint FILE   of other weights
 
-Larger photos are first reduced to a shorter side of 512. Every generator of each kind in ``distortions/kinds.py`` distorts
-every photo at severities .25, .5 and .75. Printed for each kind: the area under the ROC curve of its strength at .5,
-against all other kinds at .5 and clean photos; how often it is the largest there, and which other is; the rank
-correlation of its strength with the severity. The largest strength on clean photos says how often something is named
-where nothing is.
+Larger photos are first reduced to a shorter side of 512. Every generator of each kind in ``distortions/kinds.py``
+distorts every photo at severities .25, .5 and .75. Printed for each kind: the area under the ROC curve of its
+strength at .5, against all other kinds at .5 and clean photos; how often it is the largest there, and which other is;
+the rank correlation of its strength with the severity. The largest strength on clean photos says how often something
+is named where nothing is.
 """
 
 from __future__ import annotations

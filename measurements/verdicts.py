@@ -23,7 +23,7 @@ from quote_results import RESULTS, read_results
 
 from lifeiqa_plugin.benchmark.datasets import LabelledDataset, find_datasets
 from lifeiqa_plugin.benchmark.scores import Store, in_one_line
-from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
 
 DROP = (0.2, 0.25, 0.3, 0.35, 0.4)
 SHIPPED = {"lifeiqa": ("default", DEFAULT), "lifeiqa-biq2021": ("biqonly", "biq2021")}

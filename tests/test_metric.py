@@ -18,8 +18,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from safetensors import safe_open
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints import factory as weights
 from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.models import BUNDLED, resolve
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 lifeiqa_plugin.register()
@@ -298,12 +298,11 @@ def test_without_pyiqas_check_the_network_still_looks():
 # -------------------------------------------------------------------------------------------------------- bundled model
 
 
-@pytest.mark.parametrize("name", weights.BUNDLED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_file(name):
-    bundled = weights.BUNDLED[name]
-    path = bundled.path
+    path = resolve(name).path
     assert path.stat().st_size <= 16 * 2**20
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == bundled.sha256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == BUNDLED[name].sha256
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["lifeiqa"])
     assert "efficientnet_lite" in about["config"]["backbone"]

@@ -249,12 +249,12 @@ def test_a_zip_application_needs_the_import(run_python, tmp_path):
 
 def test_every_metric_has_its_weights_and_all_bundled_weights_their_metric():
     metrics = importlib.import_module("_lifeiqa_autoload").METRICS
-    bundled = importlib.import_module("lifeiqa_plugin.checkpoints.factory").BUNDLED
+    models = importlib.import_module("lifeiqa_plugin.checkpoints.models")
     named = {
-        name: about["metric_opts"].get("pretrained", "default") for name, about in metrics.items()
+        name: about["metric_opts"].get("pretrained", models.DEFAULT)
+        for name, about in metrics.items()
     }
-    expected = {f"lifeiqa-{name}": name for name in bundled if name != "default"}
-    assert named == {"lifeiqa": "default"} | expected
+    assert named == {name: name for name in models.BUNDLED}
 
 
 def test_public_names():

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from lifeiqa_plugin.benchmark.metrics import NAME, first_line, read_yaml
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
 
 GROUP_COLUMNS = (
     "subset",

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
+from lifeiqa_plugin.nearest import nearest
 from lifeiqa_plugin.pyiqa_compat import (
     arguments_of,
     create_metric,
@@ -22,7 +23,6 @@ from lifeiqa_plugin.pyiqa_compat import (
     metric_table,
     without_downloads,
 )
-from lifeiqa_plugin.nearest import nearest
 
 NAME = re.compile(r"\w[\w.+-]*")
 """What a metric or a dataset may be called: its scores are kept in files of that name."""

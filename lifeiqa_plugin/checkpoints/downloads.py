@@ -7,20 +7,17 @@ import tempfile
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlparse
 
 import torch
 
-Content = TypeVar("Content")
 
-
-def read_url(url: str, read: Callable[[Path], Content]) -> Content:
-    """Read a file of the web, fetched once; a kept file that does not read is fetched once more.
+def fetch(url: str, check: Callable[[Path], object]) -> Path:
+    """Return the kept copy of a file of the web, fetched once; one that does not read is fetched once more.
 
     Args:
         url: of the file.
-        read: reads the file; raises ValueError where it is damaged or of another kind.
+        check: reads the file; raises ValueError where it is damaged or of another kind.
 
     Raises:
         OSError: it cannot be downloaded.
@@ -29,7 +26,8 @@ def read_url(url: str, read: Callable[[Path], Content]) -> Content:
     kept = _place_of(url)
     if kept.is_file():
         try:
-            return read(kept)
+            check(kept)
+            return kept
         except ValueError:  # of an interrupted download, or damaged since
             pass
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +35,7 @@ def read_url(url: str, read: Callable[[Path], Content]) -> Content:
         part = Path(folder) / kept.name
         _download(url, part)
         try:
-            content = read(part)
+            check(part)
         except ValueError as error:
             reason = str(error).removeprefix(f"{part}: ")
             raise ValueError(
@@ -45,7 +43,7 @@ def read_url(url: str, read: Callable[[Path], Content]) -> Content:
                 "shows the file itself, and try again"
             ) from error
         part.replace(kept)
-    return content
+    return kept
 
 
 def _place_of(url: str) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from lifeiqa_plugin.checkpoints.files import MACHINE_OPTIONS, Checkpoint, read_checkpoint
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
 from lifeiqa_plugin.checkpoints.rebuilding import (
     build,
     network_class,
@@ -22,36 +22,8 @@ from lifeiqa_plugin.checkpoints.released import StateDict
 from lifeiqa_plugin.network.folding import fold_batch_norm
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA, check_option_names
 
-
-class Bundled(NamedTuple):
-    """A checkpoint that is part of the package."""
-
-    file: str
-    sha256: str
-
-    @property
-    def path(self) -> Any:
-        """Where it is; a ``pathlib.Path``, unless the package is in a zip archive."""
-        return files(__package__) / self.file
-
-    def read(self) -> Checkpoint:
-        """Read it, out of a zip archive too."""
-        with as_file(self.path) as path:
-            return read_checkpoint(path, self.sha256)
-
-
-DEFAULT = "default"
-
-BUNDLED = {
-    DEFAULT: Bundled(
-        "lifeiqa.safetensors", "b0da238a5107352e58057340857849c8f72bf81e0c9fb4e4c73f0f76d65b175e"
-    ),
-    "biq2021": Bundled(
-        "lifeiqa-biq2021.safetensors",
-        "9c8aca5268e95f52bfad038d1ee3101a6aa1ecaeff0310374fd358ccd5e7d2ec",
-    ),
-}
-"""What ``pretrained`` may name; True is the default one."""
+OLD_NAMES = {"default": "lifeiqa", "biq2021": "lifeiqa-biq2021"}
+"""What version 0.1 called bundled weights in ``pretrained``."""
 
 RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_calibration"}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
@@ -72,8 +44,9 @@ def build_lifeiqa(
     network of random weights has no scores to keep, and any model of pyiqa can train it.
 
     Args:
-        pretrained: load a bundled checkpoint, True for the default one or a name in :data:`BUNDLED`; False gives
-            random weights and touches neither disk nor network.
+        pretrained: load a bundled model, True for the default one or a name in
+            :data:`~lifeiqa_plugin.checkpoints.models.BUNDLED`; False gives random weights and touches neither disk nor
+            network.
         pretrained_model_path: file or URL of another checkpoint, see :func:`read_checkpoint`; wins over ``pretrained``.
         preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.lifeiqa.PRESETS`.
         folded: for scoring only: BatchNorm is folded into the convolutions, which gives the same scores in less time;
@@ -97,6 +70,22 @@ def build_lifeiqa(
     return fold_batch_norm(network) if folded else network.set_trainable(False)
 
 
+def load(model: str | Path | Model = DEFAULT, folded: bool = False) -> LifeIQA:
+    """Build the network of a checkpoint for scoring.
+
+    Args:
+        model: as for :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
+        folded: as for :func:`build_lifeiqa`.
+
+    Raises:
+        OSError, ValueError: as ``resolve`` and :func:`read_checkpoint`.
+    """
+    model = resolve(model)
+    if model.name in BUNDLED:
+        return build_lifeiqa(pretrained=model.name, folded=folded)
+    return build_lifeiqa(pretrained_model_path=model.path, folded=folded)
+
+
 def build_network(options: Mapping[str, Any]) -> LifeIQA:
     """Build what the ``network`` section of an option file describes, for training or for scoring.
 
@@ -118,12 +107,13 @@ def build_network(options: Mapping[str, Any]) -> LifeIQA:
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     options = PRESETS.get(preset, {}) | options
-    bundled = _find_bundled(pretrained)
+    bundled = _bundled_name(pretrained)
     source: str | Path
     if path is not None:
         source, checkpoint = path, read_checkpoint(path)
     elif bundled is not None:
-        source, checkpoint = str(bundled.path), bundled.read()
+        source = resolve(bundled).path
+        checkpoint = read_checkpoint(source, BUNDLED[bundled].sha256)
     else:
         check_option_names(options, kind, FACTORY_OPTIONS)
         return build(kind, options)
@@ -138,20 +128,17 @@ def build_network(options: Mapping[str, Any]) -> LifeIQA:
         raise ValueError(f"{source}: {error}") from error
 
 
-def _find_bundled(pretrained: object) -> Bundled | None:
+def _bundled_name(pretrained: object) -> str | None:
+    """Return the name of the bundled weights that are asked for; None for random ones."""
     if isinstance(pretrained, bool):
-        return BUNDLED[DEFAULT] if pretrained else None
+        return DEFAULT if pretrained else None
+    wanted = f"pretrained must be True, False or one of {sorted(BUNDLED)}, got {pretrained!r}"
     if not isinstance(pretrained, str):
-        raise TypeError(
-            f"pretrained must be True, False or one of {sorted(BUNDLED)}, got {pretrained!r}; "
-            "pretrained_model_path names a file"
-        )
-    if pretrained not in BUNDLED:
-        raise ValueError(
-            f"pretrained must be True, False or one of {sorted(BUNDLED)}, got {pretrained!r}; "
-            "pretrained_model_path names a file"
-        )
-    return BUNDLED[pretrained]
+        raise TypeError(f"{wanted}; pretrained_model_path names a file")
+    name = OLD_NAMES.get(pretrained, pretrained)
+    if name not in BUNDLED:
+        raise ValueError(f"{wanted}; pretrained_model_path names a file")
+    return name
 
 
 def _agreed_class(checkpoint: Checkpoint, asked: str | None, source: str | Path) -> type[LifeIQA]:

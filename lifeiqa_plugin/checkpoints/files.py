@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lifeiqa_plugin.checkpoints.downloads import read_url
+from lifeiqa_plugin.checkpoints.downloads import fetch
 from lifeiqa_plugin.checkpoints.rebuilding import check_rebuildable, network_type
 from lifeiqa_plugin.checkpoints.released import (
     StateDict,
@@ -79,7 +79,7 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
     if isinstance(source, str) and not source.strip():
         raise ValueError("pretrained_model_path is empty; leave it out for the bundled weights")
     if urlparse(str(source)).scheme in ("http", "https"):
-        return read_url(str(source), _read_file)
+        return _read_file(fetch(str(source), _read_file))
     path = Path(source)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; expected a .safetensors or .pth file")

@@ -6,7 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_device, check_file, choose_device
+from lifeiqa_plugin.arguments import (
+    add_device,
+    add_model,
+    check_file,
+    choose_device,
+    find_model,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, required=True, help="folder to write, one folder per image in it"
     )
-    parser.add_argument("--model", type=Path, help="checkpoint (default: the bundled one)")
+    add_model(parser, "a checkpoint")
     add_device(parser)
     parser.add_argument(
         "--no-attribution",
@@ -41,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     """
     for path in args.images:
         check_file(path, "an image")
-    from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+    model = find_model(args.model)
+    from lifeiqa_plugin.checkpoints.factory import load
     from lifeiqa_plugin.explanation.attribution import STEPS
     from lifeiqa_plugin.explanation.explain import explain
     from lifeiqa_plugin.explanation.explanation import claim_folder
@@ -50,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     load_matplotlib()
     out = claim_folder(args.out, args.overwrite)
-    network = build_lifeiqa(pretrained_model_path=args.model).to(choose_device(args.device))
+    network = load(model).to(choose_device(args.device))
     steps = 0 if args.no_attribution else STEPS
     entries = []
     for path, folder in zip(args.images, folder_names(args.images), strict=True):

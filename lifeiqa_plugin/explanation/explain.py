@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lifeiqa_plugin.checkpoints.factory import load
+from lifeiqa_plugin.checkpoints.models import DEFAULT
 from lifeiqa_plugin.explanation.attribution import STEPS, integrated_gradients
 from lifeiqa_plugin.explanation.dense import (
     attention_to_pixels,
@@ -26,7 +28,7 @@ from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 def explain(
     image: Any,
-    network: LifeIQA | None = None,
+    model: str | Path | LifeIQA = DEFAULT,
     *,
     name: str | None = None,
     attribution_steps: int = STEPS,
@@ -35,22 +37,20 @@ def explain(
 
     Args:
         image: what :func:`~lifeiqa_plugin.images.reading.read_image` takes: a file, a picture, an array, a tensor.
-        network: default: the bundled one.
+        model: ``lifeiqa``, ``lifeiqa-biq2021``, a checkpoint or a network that is there.
         name: of the image; default: of its file.
         attribution_steps: gradients for the attribution, by far the most expensive part; 0 for no attribution.
 
     Raises:
-        OSError, ValueError, TypeError: an image that cannot be read or scored, as in ``read_image`` and ``LifeIQA``.
+        OSError, ValueError, TypeError: an image that cannot be read or scored, or a model that is not there, as in
+            ``read_image``, ``LifeIQA`` and :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
         FloatingPointError: the network's score is not finite.
     """
     if not isinstance(attribution_steps, int) or attribution_steps < 0:
         raise ValueError(
             f"attribution_steps must be a whole number, at least 0, got {attribution_steps!r}"
         )
-    if network is None:
-        from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-
-        network = build_lifeiqa()
+    network = model if isinstance(model, LifeIQA) else load(model)
     given = read_image(image)
     size = (given.shape[2], given.shape[1])
     device = next(network.parameters()).device

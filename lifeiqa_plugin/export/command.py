@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_import, import_modules
+from lifeiqa_plugin.arguments import add_import, add_model, find_model, import_modules
 from lifeiqa_plugin.runtimes.metadata import OUTPUTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa export`` takes."""
-    parser.add_argument("--model", type=Path, help="checkpoint (default: the bundled one)")
+    add_model(parser, "a checkpoint")
     parser.add_argument(
         "--format",
         choices=["onnx", "openvino", "torch-export"],
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     metadata = export_checkpoint(
         args.out,
         args.format,
-        args.model,
+        find_model(args.model),
         outputs=tuple(args.outputs) if args.outputs else None,
         size=tuple(args.size) if args.size else None,
         link_weights=args.link_weights,

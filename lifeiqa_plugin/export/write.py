@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,8 +12,9 @@ import torch
 
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT, build_lifeiqa
+from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.models import DEFAULT, Model, resolve
 from lifeiqa_plugin.export.graph import ScoringGraph, export_program
 from lifeiqa_plugin.images.reading import find_images
 from lifeiqa_plugin.network.folding import fold_batch_norm
@@ -52,7 +52,7 @@ FORMATS = {
 def export_checkpoint(
     path: Path,
     format: str,
-    checkpoint: Path | None = None,
+    model: str | Path | Model = DEFAULT,
     outputs: tuple[str, ...] | None = None,
     size: tuple[int, int] | None = None,
     link_weights: bool = False,
@@ -64,11 +64,11 @@ def export_checkpoint(
     Args:
         path: of the file to write; OpenVINO's weights go beside it, as ``.bin``.
         format: a key of ``FORMATS``.
-        checkpoint: None for the bundled one.
+        model: a checkpoint, as for :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
         outputs: some of ``OUTPUTS``; None for all that the network has.
         size: height and width of the images for ``torch-export``, which cannot leave them open; None for a square of
             the working size.
-        link_weights: for ONNX: refer to the weights in ``checkpoint``, a safetensors file in the same folder.
+        link_weights: for ONNX: refer to the weights in the checkpoint, a safetensors file in the same folder.
         photos: for ONNX: folder of images with which convolutions in 8 bits are calibrated; None for float32.
         overwrite: replace what is there.
 
@@ -78,15 +78,18 @@ def export_checkpoint(
         ValueError: a checkpoint that is none, or a network that comes out different from torch.
         ImportError: a package that the format needs is not installed.
     """
-    source = BUNDLED[DEFAULT].path if checkpoint is None else checkpoint
+    model = resolve(model)
     _check_format(format, size, link_weights, photos)
     _check_target(path, format, overwrite)
+    if model.kind != "checkpoint":
+        raise UsageError(f"{model.path}: a {model.kind} file; expected the checkpoint to export")
+    source = model.path
     if link_weights and source.resolve().parent != path.resolve().parent:
         raise UsageError(f"{path}: only a file beside {source} can refer to its weights")
     chosen = [] if photos is None else _choose_photos(photos)
-    network = build_lifeiqa(pretrained_model_path=source).eval()
+    network = load(model).eval()
     outputs = _choose_outputs(network, outputs)
-    metadata = build_metadata(network, source, outputs)
+    metadata = build_metadata(network, model, outputs)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         if format == "torch-export":
@@ -154,18 +157,18 @@ def _choose_outputs(network: LifeIQA, outputs: tuple[str, ...] | None) -> tuple[
 
 
 def build_metadata(
-    network: LifeIQA, checkpoint: Path, outputs: tuple[str, ...] = OUTPUTS
+    network: LifeIQA, checkpoint: Model, outputs: tuple[str, ...] = OUTPUTS
 ) -> Metadata:
-    """Return the description of a network that was read from ``checkpoint``."""
+    """Return the description of a network that was read from a checkpoint."""
     metadata = Metadata(
         crop_size=network.crop_size,
         working_size=network.working_size,
         whole_image=network.whole_image,
         distortions=network.distortion_names if "distortions" in outputs else (),
         version=__version__,
-        weights_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        weights_sha256=checkpoint.sha256,
     )
-    card = read_checkpoint(checkpoint).card
+    card = read_checkpoint(checkpoint.path).card
     if card is None:
         return metadata
     return dataclasses.replace(metadata, training_data=card.training_data, licence=card.licence)

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules
 from lifeiqa_plugin.images.pixels import TRANSPOSED, from_array, orient, orientation_of, to_srgb
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
+from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,9 @@ Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | torch.Tensor"
 )
 """A path, the bytes of a file, an open file, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3 or 1, H, W)."""
+
+DECODING = 1
+"""Version of the rules that turn a file into pixels; raised when a file gets other pixels, and so another score."""
 
 MAX_PIXELS = 150_000_000
 """Images that have more are refused: 22 kB of PNG can hold 177 million, and each takes 3 to 16 bytes of memory."""

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
 from lifeiqa_plugin.nearest import nearest
 
 Floats = NDArray[np.float32]
@@ -61,11 +62,44 @@ INSTALL = {
 }
 """What ``pip install`` takes for each of them."""
 
-BUNDLED_INT8 = Path(__file__).parents[1] / "checkpoints" / "lifeiqa-int8.onnx"
-"""The bundled network in 8 bits; its decoder's weights are those of the checkpoint beside it."""
+EXPORTED = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""Kind of an exported file -> the engine that ``auto`` takes for it."""
 
-EXPORTED = {".onnx": "onnxruntime", ".xml": "openvino"}
-"""Ending of an exported file -> the engine that ``auto`` takes for it."""
+
+class Choice(NamedTuple):
+    """An engine by its name, and the file that it runs."""
+
+    engine: str
+    model: Model
+
+
+def choose_engine(
+    engine: str = "auto",
+    model: str | Path | Model = DEFAULT,
+    device: str = "auto",
+    fast: bool = False,
+) -> Choice:
+    """Choose what :func:`create_engine` makes, and load nothing.
+
+    Raises:
+        ValueError, OSError, ImportError: as :func:`create_engine`, but for what loading finds.
+    """
+    model = resolve(model)
+    if fast:
+        if engine not in ("auto", "onnxruntime") or device.startswith("cuda"):
+            raise ValueError(
+                "fast is a bundled network in 8 bits, which ONNX Runtime runs on the CPU; "
+                f"got engine {engine}, device {device}"
+            )
+        engine, model = "onnxruntime", model.exported(int8=True)
+    name = _choose(model, device) if engine == "auto" else engine
+    if name not in ENGINES:
+        near = nearest(name, ENGINES)
+        known = f"did you mean {near[0]!r}?" if near else f"known are auto, {', '.join(ENGINES)}"
+        raise ValueError(f"no engine is called {name!r}; {known}")
+    if importlib.util.find_spec(name) is None:
+        raise ImportError(f"engine {name} is not installed: pip install {INSTALL[name]}")
+    return Choice(name, model if name == "torch" else model.exported())
 
 
 def count_cores() -> int:
@@ -77,16 +111,16 @@ def count_cores() -> int:
 
 def create_engine(
     engine: str = "auto",
-    model: str | Path | None = None,
+    model: str | Path | Model = DEFAULT,
     device: str = "auto",
     fast: bool = False,
 ) -> Engine:
     """Make an engine.
 
     Args:
-        engine: key of ``ENGINES``, or ``auto``: that of the file that ``lifeiqa export`` wrote; for the bundled network
+        engine: key of ``ENGINES``, or ``auto``: that of the file that ``lifeiqa export`` wrote; for a bundled network
             ONNX Runtime where it is installed and no GPU is at hand; else torch.
-        model: a checkpoint or an exported file; None for the bundled network.
+        model: as for :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
         device: ``auto``, ``cpu`` or ``cuda``.
         fast: take the bundled network in 8 bits, which ONNX Runtime runs on CPUs; ``docs/scoring.md`` says how far its
             scores are off.
@@ -94,33 +128,19 @@ def create_engine(
     Raises:
         ValueError: ``fast`` with another engine, model or device; an unknown engine, a device that is not there, a
             checkpoint that does not fit.
-        OSError: a checkpoint that cannot be read.
+        OSError: a checkpoint that is not there or cannot be read.
         ImportError: the engine is not installed.
     """
-    if fast:
-        if engine not in ("auto", "onnxruntime") or model is not None or device.startswith("cuda"):
-            raise ValueError(
-                "fast is the bundled network in 8 bits, with ONNX Runtime on the CPU; for another one: "
-                "lifeiqa export --int8 PHOTOS, and score with that file as the model"
-            )
-        engine, model, device = "onnxruntime", BUNDLED_INT8, "cpu"
-    name = _choose_engine(model, device) if engine == "auto" else engine
-    if name not in ENGINES:
-        near = nearest(name, ENGINES)
-        known = f"did you mean {near[0]!r}?" if near else f"known are auto, {', '.join(ENGINES)}"
-        raise ValueError(f"no engine is called {name!r}; {known}")
-    if importlib.util.find_spec(name) is None:
-        raise ImportError(f"engine {name} is not installed: pip install {INSTALL[name]}")
-    created: Engine = importlib.import_module(ENGINES[name]).create(model, device)
+    name, chosen = choose_engine(engine, model, device, fast)
+    created: Engine = importlib.import_module(ENGINES[name]).create(chosen, device)
     return created
 
 
-def _choose_engine(model: str | Path | None, device: str) -> str:
-    suffix = "" if model is None else Path(model).suffix
-    if suffix in EXPORTED:
-        return EXPORTED[suffix]
+def _choose(model: Model, device: str) -> str:
+    if model.kind != "checkpoint":
+        return EXPORTED[model.kind]
     has_runtime = importlib.util.find_spec("onnxruntime") is not None
     wants_gpu = device.startswith("cuda") or (device == "auto" and shutil.which("nvidia-smi"))
-    if model is None and has_runtime and not wants_gpu:
+    if model.name in BUNDLED and has_runtime and not wants_gpu:
         return "onnxruntime"
     return "torch"

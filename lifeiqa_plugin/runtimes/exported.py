@@ -7,29 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
+from lifeiqa_plugin.checkpoints.models import Model
 from lifeiqa_plugin.runtimes import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats, count_cores
 from lifeiqa_plugin.runtimes.metadata import Metadata
 
-BUNDLED_ONNX = Path(__file__).parents[1] / "checkpoints" / "lifeiqa.onnx"
-"""The bundled network's graph; its weights are those of the checkpoint beside it."""
 
-
-def choose_file(model: str | Path | None, suffixes: tuple[str, ...]) -> Path:
+def check_kind(model: Model, kinds: tuple[str, ...]) -> Path:
     """Return the exported file that an engine shall read.
 
     Raises:
-        ValueError: ``model`` is not an exported file.
-        FileNotFoundError: there is no such file.
+        ValueError: ``model`` is of another kind.
     """
-    path = BUNDLED_ONNX if model is None else Path(model)
-    if path.suffix not in suffixes:
+    if model.kind not in kinds:
         raise ValueError(
-            f"{path}: this engine reads {' or '.join(suffixes)}; write one with "
-            f"lifeiqa export --model {path} --format onnx -o {path.stem}.onnx"
+            f"{model.path}: a {model.kind} file, but this engine reads {' or '.join(kinds)}; write one with "
+            f"lifeiqa export --model {model.name} --format onnx -o {model.path.stem}.onnx"
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; lifeiqa export writes one")
-    return path
+    return model.path
 
 
 def count_threads() -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnxruntime
 
+from lifeiqa_plugin.checkpoints.models import Model
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
-    choose_file,
+    check_kind,
     count_threads,
     find_shrink_to,
     to_output,
@@ -17,9 +18,9 @@ from lifeiqa_plugin.runtimes.exported import (
 from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 
 
-def create(model: str | Path | None = None, device: str = "auto") -> OnnxRuntimeEngine:
-    """Load the bundled network, or an ``.onnx`` file, on a device."""
-    return OnnxRuntimeEngine(choose_file(model, (".onnx",)), device)
+def create(model: Model, device: str = "auto") -> OnnxRuntimeEngine:
+    """Load an ``.onnx`` file, on a device."""
+    return OnnxRuntimeEngine(check_kind(model, ("onnx",)), device)
 
 
 class OnnxRuntimeEngine:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import openvino
 
+from lifeiqa_plugin.checkpoints.models import Model
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
-    choose_file,
+    check_kind,
     count_threads,
     find_shrink_to,
     to_output,
@@ -16,11 +17,11 @@ from lifeiqa_plugin.runtimes.exported import (
 from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 
 
-def create(model: str | Path | None = None, device: str = "auto") -> OpenVinoEngine:
-    """Load the bundled network, or an ``.xml`` or ``.onnx`` file."""
+def create(model: Model, device: str = "auto") -> OpenVinoEngine:
+    """Load an ``.xml`` or ``.onnx`` file."""
     if device.startswith("cuda"):
         raise ValueError(f"device {device}: OpenVINO has no CUDA; use --engine torch, or cpu")
-    return OpenVinoEngine(choose_file(model, (".xml", ".onnx")))
+    return OpenVinoEngine(check_kind(model, ("openvino", "onnx")))
 
 
 class OpenVinoEngine:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from lifeiqa_plugin.arguments import choose_device
-from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.checkpoints.factory import load
+from lifeiqa_plugin.checkpoints.models import Model
 from lifeiqa_plugin.network.geometry import working_shape
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import SHRINK_TO, EngineOutput, Floats
 
 
-def create(model: str | Path | None = None, device: str = "auto") -> TorchEngine:
-    """Build the bundled network, or that of a checkpoint, on a device."""
+def create(model: Model, device: str = "auto") -> TorchEngine:
+    """Build the network of a checkpoint on a device."""
+    if model.kind != "checkpoint":
+        raise ValueError(f"{model.path}: a {model.kind} file, but torch reads checkpoints")
     chosen = choose_device(device)
-    network = build_lifeiqa(pretrained_model_path=model, folded=True)
+    network = load(model, folded=True)
     return TorchEngine(network.to(chosen))
 
 

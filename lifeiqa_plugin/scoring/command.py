@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lifeiqa_plugin import __version__
-from lifeiqa_plugin.arguments import UsageError, add_device, check_target
-from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError
+from lifeiqa_plugin.arguments import UsageError, add_device, add_model, check_target, find_model
+from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS, ImageError
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.journal import read_json
-from lifeiqa_plugin.runtimes import ENGINES, Engine, count_cores, create_engine
+from lifeiqa_plugin.runtimes import (
+    ENGINES,
+    Choice,
+    Engine,
+    choose_engine,
+    count_cores,
+    create_engine,
+)
 from lifeiqa_plugin.scoring.inputs import (
     Shard,
     check_inputs,
@@ -27,9 +32,12 @@ from lifeiqa_plugin.scoring.inputs import (
 )
 from lifeiqa_plugin.scoring.output import Output
 from lifeiqa_plugin.scoring.placing import place
-from lifeiqa_plugin.scoring.rows import Row, ScoredImage, to_row
+from lifeiqa_plugin.scoring.rows import Row, ScoredImage, Thresholds, read_rows, to_row
 from lifeiqa_plugin.scoring.score import score
 from lifeiqa_plugin.scoring.summary import Summary
+
+TIME_LIMIT = 60.0
+"""Seconds for one image."""
 
 FEW = 8
 """Images below which no processes are started to decode them."""
@@ -66,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a folder of Parquet files of N rows each instead of one file",
     )
     parser.add_argument("--overwrite", action="store_true", help="begin again, whatever -o holds")
-    parser.add_argument("--model", type=Path, help="checkpoint, or what 'lifeiqa export' wrote")
+    add_model(parser, "a checkpoint, or what 'lifeiqa export' wrote")
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
     add_device(parser)
     precision = parser.add_mutually_exclusive_group()
@@ -83,17 +91,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, help="processes that decode (default: one for each core)"
     )
     parser.add_argument(
-        "--time-limit", type=float, default=60, metavar="S", help="for one image (default 60 s)"
+        "--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)"
     )
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})"
     )
     parser.add_argument("--column", help="of a .parquet, with images or paths (default: found)")
+    keep, drop = Thresholds()
     parser.add_argument(
-        "--keep", type=float, default=0.6, help="verdict 'keep' from this score on (default 0.6)"
+        "--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})"
     )
     parser.add_argument(
-        "--drop", type=float, default=0.3, help="verdict 'drop' below this score (default 0.3)"
+        "--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})"
     )
     sort = parser.add_mutually_exclusive_group()
     sort.add_argument(
@@ -105,18 +114,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score; returns 1 if some images have no score, which the output says."""
     _check(args)
+    choice = _choose_engine(args)
     if args.out is None:
-        return _print_scores(args, _create_engine(args))
-    options = _options(args)
+        return _print_scores(args, _create_engine(args, choice))
+    options = _options(args, choice)
     begun, failed = [], 0
     for one in _divide(args):
         output = _open_output(one, options)
         if output.is_finished():
-            failed |= _report_finished(output)
+            failed |= _report_finished(output, one)
         else:
             begun.append(one)
     if begun:
-        engine = _create_engine(args)
+        engine = _create_engine(args, choice)
     for one in begun:
         failed |= _score_into(_output(one, options, engine.names), one, engine)
     return failed
@@ -125,23 +135,37 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before anything is imported or scored."""
     args.shard = parse_shard(args.shard)
+    if args.out is None:
+        _refuse_without_out(args)
     check_inputs(args.inputs, args.column)
-    if not args.drop <= args.keep:
-        raise UsageError(f"--drop {args.drop} must not be above --keep {args.keep}")
+    args.thresholds = _thresholds(args)
     for name in ("shard_rows", "batch_size", "time_limit", "max_pixels"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} must be more than 0, got {value}")
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers must be 0 or more, got {args.workers}")
-    if args.model is not None and not args.model.exists():
-        raise UsageError(f"--model {args.model}: no such file")
+    if args.workers == 0 and args.time_limit is not None:
+        raise UsageError("--time-limit needs processes that decode, and --workers 0 has none")
     if (args.copy_to or args.link_to) and any(map(is_archive, args.inputs)):
         raise UsageError("--copy-to and --link-to take files, not archives or tables")
-    if args.out is None and (args.shard_rows or args.overwrite):
-        raise UsageError("--shard-rows and --overwrite need -o")
     if args.shard_rows and _writes_folder(args):
         raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
+
+
+def _refuse_without_out(args: argparse.Namespace) -> None:
+    """Refuse options that only say what a file of rows shall be."""
+    for name in ("keep", "drop", "copy_to", "link_to", "shard_rows", "overwrite"):
+        if getattr(args, name) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect without -o; give -o FILE")
+
+
+def _thresholds(args: argparse.Namespace) -> Thresholds:
+    given = {name: getattr(args, name) for name in Thresholds._fields}
+    try:
+        return Thresholds(**{name: v for name, v in given.items() if v is not None}).check("--")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _writes_folder(args: argparse.Namespace) -> bool:
@@ -168,7 +192,8 @@ def _divide(args: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def _output(args: argparse.Namespace, options: Row, distortions: tuple[str, ...] = ()) -> Output:
-    return Output(args.out, options, distortions, args.shard_rows, args.archive is not None)
+    of_archive = args.archive is not None
+    return Output(args.out, options, distortions, args.thresholds, args.shard_rows, of_archive)
 
 
 def _open_output(args: argparse.Namespace, options: Row) -> Output:
@@ -180,38 +205,31 @@ def _open_output(args: argparse.Namespace, options: Row) -> Output:
     return output
 
 
-def _options(args: argparse.Namespace) -> Row:
-    """Return what scores and verdicts depend on."""
+def _options(args: argparse.Namespace, choice: Choice) -> Row:
+    """Return all that scores depend on: rows of other weights or of another reading are never mixed."""
     return {
-        "version": __version__,
-        "weights": _weights(args),
-        "engine": args.engine,
+        "weights_sha256": choice.model.sha256,
+        "engine": choice.engine,
+        "decoding": DECODING,
         "exact": args.exact,
         "max_pixels": args.max_pixels,
-        "keep": args.keep,
-        "drop": args.drop,
         "shard": None if _writes_folder(args) else list(args.shard),
     }
 
 
-def _weights(args: argparse.Namespace) -> str:
-    if args.model is not None:
-        return _digest(args.model)
-    return "bundled, 8 bits" if args.fast else "bundled"
+def _choose_engine(args: argparse.Namespace) -> Choice:
+    try:
+        return choose_engine(args.engine, find_model(args.model), args.device, args.fast)
+    except (ImportError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
-def _digest(path: Path) -> str:
-    if path.is_dir():
-        return str(path.resolve())
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _create_engine(args: argparse.Namespace) -> Engine:
+def _create_engine(args: argparse.Namespace, choice: Choice) -> Engine:
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
     try:
-        return create_engine(args.engine, args.model, args.device, args.fast)
+        return create_engine(*choice, args.device)
     except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -227,7 +245,7 @@ def _score(
         workers=workers,
         exact=args.exact,
         max_pixels=args.max_pixels,
-        time_limit=args.time_limit,
+        time_limit=args.time_limit or TIME_LIMIT,
     )
 
 
@@ -255,7 +273,7 @@ def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int
     summary = Summary(engine.names)
     done = set()
     for row in output.open():
-        summary.add(row)
+        summary.add(args.thresholds.judge(row))
         done.add(hash(row["path"]))
     total = count(args.inputs, args.column, args.shard)
     if done:
@@ -266,7 +284,7 @@ def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int
     try:
         with progress:
             for scored in _score(args, engine, images, _workers(args, total)):
-                row = to_row(scored, args.keep, args.drop)
+                row = args.thresholds.judge(to_row(scored))
                 if args.archive is not None:
                     row["key"] = key_of(scored.name, args.archive)
                 _place(args, row, paths)
@@ -274,7 +292,7 @@ def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int
                 summary.add(row)
                 progress.set_postfix(failed=summary.failed, refresh=False)
                 progress.update()
-        output.finish(summary.as_dict())
+        output.finish(summary.as_dict() | {"model": args.model})
     except KeyboardInterrupt:
         print(f"{_kept(output, summary)}; the same command goes on from there", file=sys.stderr)
         raise
@@ -314,10 +332,16 @@ def _kept(output: Output, summary: Summary) -> str:
     return f"{summary.rows} rows are kept in {output.journal}"
 
 
-def _report_finished(output: Output) -> int:
+def _report_finished(output: Output, args: argparse.Namespace) -> int:
+    """Say that nothing has to be scored; apply other thresholds, and place images, where that is asked for."""
+    judged = output.judge_again()
+    if args.copy_to or args.link_to:
+        for path in output.files():
+            for row in read_rows(path):
+                _place(args, row, {row["path"]: row["path"]})
     about = read_json(output.manifest)
     print(
-        f"{output.path}: finished before, {about['rows']} images, {about['failed']} failed; "
-        "--overwrite scores them again"
+        f"{output.path}: finished before, {about['rows']} images, {about['failed']} failed"
+        f"{'; verdicts by the new thresholds' * judged}; --overwrite scores them again"
     )
     return 1 if about["failed"] else 0

@@ -13,11 +13,21 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.journal import open_journal, read_json, read_records, write_json, write_whole
-from lifeiqa_plugin.scoring.rows import FORMATS, Row, column_names, read_parquet, write_rows
+from lifeiqa_plugin.scoring.rows import (
+    CHECK,
+    DROP,
+    FORMATS,
+    KEEP,
+    Row,
+    Thresholds,
+    column_names,
+    read_rows,
+    write_rows,
+)
 
 
 class Output:
@@ -27,6 +37,7 @@ class Output:
         path: file to write, or folder of shards.
         options: what the scores depend on; rows of other options are never mixed.
         distortions: names of further columns.
+        thresholds: of the verdicts, which are added when rows are put in place: other thresholds need no scoring again.
         shard_rows: rows of a shard; None for one file.
         of_archive: this is the result of one archive in a folder of such results, with a column ``key``.
 
@@ -39,10 +50,12 @@ class Output:
         path: Path,
         options: Row,
         distortions: tuple[str, ...] = (),
+        thresholds: Thresholds | None = None,
         shard_rows: int | None = None,
         of_archive: bool = False,
     ) -> None:
         self.path, self.shard_rows, self.kind = path, shard_rows, path.suffix
+        self.thresholds = thresholds or Thresholds()
         self.options = json.loads(json.dumps(options | {"shard_rows": shard_rows}))
         self.columns = [*(["key"] if of_archive else []), *column_names(distortions)]
         if self.kind not in FORMATS:
@@ -87,6 +100,11 @@ class Output:
             if path == self.journal:  # the process ended before the first line was written
                 return
             raise UsageError(f"{path} is no manifest of 'lifeiqa score'; give another name with -o")
+        if "weights_sha256" not in before:
+            raise UsageError(
+                f"{self.path} was {what} by version 0.1, which did not note the weights that ran; "
+                "give --overwrite, or another name with -o"
+            )
         if before != self.options:
             other = [name for name in self.options if before.get(name) != self.options[name]]
             differ = ", ".join(f"{name} {before.get(name)!r}" for name in other)
@@ -108,7 +126,7 @@ class Output:
         if self.journal.is_file() and self._shards_in_journal() < len(shards):
             self.journal.unlink()  # the process ended between writing a shard and clearing its rows
         for shard in shards:
-            yield from read_parquet(shard)
+            yield from read_rows(shard)
         self._open_journal()
         for row in self._journal_rows():
             self._in_journal += 1
@@ -129,12 +147,39 @@ class Output:
         """Put the files in place, the manifest last."""
         if self.shard_rows is None:
             with write_whole(self.path) as file:
-                write_rows(file, self.kind, self.columns, self._journal_rows())
+                self._write(file, self._journal_rows())
         elif self._in_journal:
             self._write_shard()
         self.close()
-        write_json(self.manifest, {"options": self.options, "columns": self.columns} | summary)
+        self._write_manifest({"columns": self.columns} | summary)
         self.journal.unlink()
+
+    def judge_again(self) -> bool:
+        """Give a finished result the verdicts of other thresholds; say whether it had others."""
+        manifest = read_json(self.manifest)
+        if manifest.get("thresholds") == self.thresholds._asdict():
+            return False
+        self.columns = manifest["columns"]
+        counts = dict.fromkeys((KEEP, CHECK, DROP), 0)
+        for path in self.files():
+            with write_whole(path) as file:
+                self._write(file, read_rows(path))
+            for row in read_rows(path):
+                if row["verdict"]:
+                    counts[row["verdict"]] += 1
+        self._write_manifest(manifest | {"verdicts": counts})
+        return True
+
+    def files(self) -> list[Path]:
+        """Return the files with rows of a finished result."""
+        return sorted(self.path.glob("part-*.parquet")) if self.path.is_dir() else [self.path]
+
+    def _write(self, file: IO[bytes], rows: Iterator[Row]) -> None:
+        write_rows(file, self.kind, self.columns, map(self.thresholds.judge, rows))
+
+    def _write_manifest(self, content: Row) -> None:
+        own = {"options": self.options, "thresholds": self.thresholds._asdict()}
+        write_json(self.manifest, content | own)
 
     def close(self) -> None:
         """Close the journal; what is in it stays."""
@@ -159,8 +204,18 @@ class Output:
 
     def _write_shard(self) -> None:
         with write_whole(self.path / f"part-{self._shards:05d}.parquet") as file:
-            write_rows(file, self.kind, self.columns, self._journal_rows())
+            self._write(file, self._journal_rows())
         self._shards += 1
         self.close()
         self.journal.unlink()
         self._open_journal()
+
+
+def read_identity(path: Path) -> Row | None:
+    """Return the options that decided the scores of a finished result, and its ``model``; None if nothing says them."""
+    manifest = path / "_manifest.json" if path.is_dir() else path.with_name(f"{path.name}.json")
+    if not manifest.is_file():
+        return None
+    content = read_json(manifest)
+    options = content.get("options", {}) if isinstance(content, dict) else {}
+    return options | {"model": content.get("model")} if "weights_sha256" in options else None

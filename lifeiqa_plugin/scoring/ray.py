@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lifeiqa_plugin.checkpoints.models import DEFAULT
 from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.runtimes import create_engine
 from lifeiqa_plugin.scoring.inputs import BYTES_COLUMNS, NAME_COLUMNS, PATH_COLUMNS
-from lifeiqa_plugin.scoring.rows import column_names, schema_of, to_row
+from lifeiqa_plugin.scoring.rows import Thresholds, column_names, schema_of, to_row
 from lifeiqa_plugin.scoring.score import score
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Scorer:
             that hangs or crashes its decoder; with 0 it would take the worker with it, again and again.
 
     Raises:
-        ValueError, OSError, ImportError: as :func:`create_engine`.
+        ValueError, OSError, ImportError: as :func:`create_engine` and :class:`Thresholds`.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Scorer:
         column: str | None = None,
         name: str | None = None,
         *,
-        model: str | Path | None = None,
+        model: str | Path = DEFAULT,
         engine: str = "auto",
         device: str = "auto",
         exact: bool = False,
@@ -58,7 +59,7 @@ class Scorer:
         drop: float = 0.3,
         workers: int = 1,
     ) -> None:
-        self.column, self.name, self.keep, self.drop = column, name, keep, drop
+        self.column, self.name, self.thresholds = column, name, Thresholds(keep, drop).check()
         self.engine = create_engine(engine, model, device)
         self.options: dict[str, Any] = {
             "exact": exact,
@@ -77,7 +78,7 @@ class Scorer:
 
         images = self._name_images(batch)
         scored = score(images, engine=self.engine, **self.options)
-        rows = [to_row(one, self.keep, self.drop) for one in scored]
+        rows = [self.thresholds.judge(to_row(one)) for one in scored]
         return pa.Table.from_pylist(rows, schema=schema_of(column_names(self.engine.names)))
 
     def _name_images(self, batch: Mapping[str, NDArray[Any]]) -> Iterator[Named]:

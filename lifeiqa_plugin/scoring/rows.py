@@ -6,10 +6,10 @@ import csv
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,26 +44,59 @@ class ScoredImage:
     error: str | None = None
 
 
-def verdict_of(score: float, keep: float, drop: float) -> str:
-    """Return ``keep`` from ``keep`` on, ``drop`` below ``drop``, ``check`` between."""
-    if score >= keep:
-        return KEEP
-    return DROP if score < drop else CHECK
+class Thresholds(NamedTuple):
+    """Verdict ``keep`` from the score ``keep`` on, ``drop`` below ``drop``, ``check`` between; both 0 to 1."""
+
+    keep: float = 0.6
+    drop: float = 0.3
+
+    def check(self, prefix: str = "") -> Thresholds:
+        """Return itself.
+
+        Raises:
+            ValueError: out of 0 to 1, or ``drop`` above ``keep``; names begin with ``prefix``.
+        """
+        for name, value in self._asdict().items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{prefix}{name} must be 0 to 1, as scores are, got {value:g}")
+        if self.drop > self.keep:
+            raise ValueError(
+                f"{prefix}drop {self.drop:g} must not be above {prefix}keep {self.keep:g}"
+            )
+        return self
+
+    def judge(self, row: Mapping[str, Any]) -> Row:
+        """Return a row with its verdict; None where there is no score."""
+        if row.get("score") in (None, ""):
+            return {**row, "verdict": None}
+        score = float(row["score"])
+        verdict = KEEP if score >= self.keep else DROP if score < self.drop else CHECK
+        return {**row, "verdict": verdict}
+
+
+DISTORTION = "distortion."
+"""Columns of distortions begin so, such as ``distortion.motion_blur``; any other column is the user's own."""
+
+
+def distortion_column(name: str) -> str:
+    """Return the column of a distortion."""
+    return f"{DISTORTION}{name.replace(' ', '_')}"
 
 
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
-    return ["path", "width", "height", "score", "std", *distortions, "verdict", "error"]
+    named = map(distortion_column, distortions)
+    return ["path", "width", "height", "score", "std", *named, "verdict", "error"]
 
 
-def to_row(scored: ScoredImage, keep: float, drop: float) -> Row:
-    """Return what stands in a file: path, width, height, score, std, distortions, verdict, error; None for nothing."""
+def to_row(scored: ScoredImage) -> Row:
+    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, error."""
     row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
     if scored.error is not None:
         return row | {"error": scored.error}
     row |= {"score": round(scored.score, 6), "std": _number(scored.std)}
-    row |= {name: round(value, 4) for name, value in scored.distortions.items()}
-    return row | {"verdict": verdict_of(scored.score, keep, drop)}
+    row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
+    return row
 
 
 def _number(value: float) -> float | None:
@@ -117,9 +150,69 @@ def _write_parquet(file: IO[bytes], columns: list[str], rows: Iterator[Row]) -> 
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def read_parquet(shard: Path) -> Iterator[Row]:
-    """Yield the rows of a Parquet file."""
-    from pyarrow import parquet
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file in one of ``FORMATS``, or of a folder of Parquet shards; csv gives texts.
 
-    for batch in parquet.ParquetFile(shard).iter_batches():
-        yield from batch.to_pylist()
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a file of another kind.
+        ImportError: Parquet without pyarrow.
+    """
+    if path.suffix == ".csv":
+        with open(path, newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+    elif path.suffix == ".jsonl":
+        with open(path, encoding="utf-8") as file:
+            yield from map(json.loads, file)
+    elif path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        for shard in sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]:
+            with parquet.ParquetFile(shard) as table:
+                for batch in table.iter_batches():
+                    yield from batch.to_pylist()
+    else:
+        raise ValueError(f"{path}: expected scores in {', '.join(FORMATS)}")
+
+
+def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImage:
+    """Read a row of a result.
+
+    Args:
+        row: as :func:`read_rows` gives it.
+        known: names of distortions that are also read without the prefix, as files of version 0.1 have them.
+
+    Raises:
+        ValueError: neither score nor error, or a value that is no number.
+    """
+    if "path" not in row or not ("score" in row or row.get("error")):
+        raise ValueError(
+            f"expected the columns path and score, as 'lifeiqa score -o' writes them, got {', '.join(map(str, row))}"
+        )
+    is_old = not any(str(column).startswith(DISTORTION) for column in row)
+    names = {name if is_old else distortion_column(name): name for name in known}
+    distortions = {}
+    for column, value in row.items():
+        name = names.get(column)
+        if name is None and str(column).startswith(DISTORTION):
+            name = column.removeprefix(DISTORTION).replace("_", " ")
+        if name is not None and value not in (None, ""):
+            distortions[name] = _to_float(column, value)
+    return ScoredImage(
+        name=row["path"],
+        width=int(row.get("width") or 0),
+        height=int(row.get("height") or 0),
+        score=_to_float("score", row.get("score")),
+        std=_to_float("std", row.get("std")),
+        distortions=distortions,
+        error=row.get("error") or None,
+    )
+
+
+def _to_float(column: str, value: Any) -> float:
+    if value in (None, ""):
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"column {column!r}: expected a number, got {value!r}") from None

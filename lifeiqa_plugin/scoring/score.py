@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lifeiqa_plugin.checkpoints.models import DEFAULT, Model
 from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, name_of, walk_images
 from lifeiqa_plugin.images.stream import Named, Prepared, Recipe, prepare_images
 from lifeiqa_plugin.runtimes import Engine, create_engine
@@ -22,7 +23,7 @@ WINDOW = 8
 def score(
     images: Source | Named | Iterable[Source | Named],
     *,
-    model: str | Path | None = None,
+    model: str | Path | Model = DEFAULT,
     engine: str | Engine = "auto",
     device: str = "auto",
     batch_size: int = 1,
@@ -40,7 +41,8 @@ def score(
     Args:
         images: an image, a folder, or any iterable of images, which is read as results are asked for. An image is a
             path, the bytes of a file, an open file, a Pillow image, an array, a tensor, or one of these as ``Named``.
-        model: a checkpoint, or what ``lifeiqa export`` wrote; None for the bundled one.
+        model: ``lifeiqa``, ``lifeiqa-biq2021``, a checkpoint or what ``lifeiqa export`` wrote; see
+            :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
         engine: ``auto``, ``torch``, ``onnxruntime``, ``openvino``, or an engine.
         device: ``auto``, ``cpu`` or ``cuda``.
         batch_size: images that pass the network together, if they have the same working size; scores differ by less
@@ -67,8 +69,10 @@ def score(
     named = name_images(images)
     if isinstance(engine, str):
         engine = create_engine(engine, model, device, fast)
-    elif fast:
-        raise ValueError("fast chooses an engine, and one is given")
+    elif fast or model != DEFAULT or device != "auto":
+        raise ValueError(
+            "an engine is given, so model, device and fast have no effect; leave them out"
+        )
     recipe = Recipe(engine.working_shape, None if exact else engine.shrink_to, max_pixels)
     prepared = prepare_images(named, recipe, workers, time_limit)
     return _score_prepared(prepared, engine, batch_size)

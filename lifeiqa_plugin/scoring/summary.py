@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 
-from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row
+from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row, distortion_column
 
 BINS = 10
 EXTREMES = 5
@@ -39,7 +39,7 @@ class Summary:
         self.verdicts[row["verdict"]] += 1
         self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
         for name in self.shares:
-            self.shares[name] += (row.get(name) or 0) >= 0.5
+            self.shares[name] += (row.get(distortion_column(name)) or 0) >= 0.5
         _keep(self.best, (score, path))
         _keep(self.worst, (-score, path))
 

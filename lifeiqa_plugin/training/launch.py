@@ -24,9 +24,9 @@ from pyiqa.utils.options import make_paths
 from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
 from lifeiqa_plugin.training.effort import describe_effort

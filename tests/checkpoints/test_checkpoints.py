@@ -15,8 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lifeiqa_plugin.checkpoints import factory as weights
-from lifeiqa_plugin.checkpoints import files
+from lifeiqa_plugin.checkpoints import factory, files, models
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
@@ -388,9 +387,10 @@ def test_sha256(saved):
 
 def test_the_bundled_file_is_checked(network, saved, monkeypatch):
     digest = hashlib.sha256(saved.read_bytes()).hexdigest()
-    monkeypatch.setitem(weights.BUNDLED, "default", weights.Bundled(str(saved), digest))
+    monkeypatch.setitem(models.BUNDLED, "lifeiqa", models.PretrainedWeights(digest))
+    monkeypatch.setattr(models, "_find", {"lifeiqa.safetensors": saved}.get)
     assert_same_weights(build_lifeiqa(), network)
-    assert_same_weights(build_lifeiqa(pretrained="default"), network)
+    assert_same_weights(build_lifeiqa(pretrained="default"), network)  # its name in version 0.1
     with_metadata(saved, more="changed")
     with pytest.raises(ValueError, match="sha256 is"):
         build_lifeiqa()
@@ -403,7 +403,7 @@ def test_untrained_touches_neither_disk_nor_network(monkeypatch):
 
     timm.create_model(OPTIONS["backbone"])  # timm's own lazy imports
     for owner, name in (
-        (weights, "read_checkpoint"),
+        (factory, "read_checkpoint"),
         (torch, "load"),
         (torch.hub, "download_url_to_file"),
     ):
@@ -452,6 +452,6 @@ def test_unknown_options_name_the_nearest(name, hint):
     ("value", "error"), [("koniq", ValueError), (1, TypeError), (None, TypeError)]
 )
 def test_pretrained_is_a_switch_or_a_name(value, error):
-    message = rf"pretrained must be True, False or one of \[.*'default'\], got {value!r}; pretrained_model_path"
+    message = rf"pretrained must be True, False or one of \['lifeiqa', .*\], got {value!r}; pretrained_model_path"
     with pytest.raises(error, match=message):
         build_lifeiqa(pretrained=value)

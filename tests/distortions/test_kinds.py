@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, blur
 from lifeiqa_plugin.distortions.kinds import (
     KINDS,
     codebook,
@@ -20,6 +19,7 @@ from lifeiqa_plugin.distortions.kinds import (
     underexpose,
     warp,
 )
+from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, blur
 
 NEW = [
     defocus,

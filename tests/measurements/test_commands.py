@@ -22,10 +22,10 @@ from pyiqa.models.general_iqa_model import GeneralIQAModel
 from lifeiqa_plugin import allocator
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
-from lifeiqa_plugin.pyiqa_compat import forgetful_logger
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed
+from lifeiqa_plugin.pyiqa_compat import forgetful_logger
 from lifeiqa_plugin.runtimes.exported import BUNDLED_ONNX
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ import timm
 import torch
 from PIL import Image
 
-from lifeiqa_plugin.checkpoints.factory import BUNDLED, DEFAULT
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.models import Model, resolve
 
 ROOT = Path(__file__).parents[2]
 SHARED = {
@@ -50,8 +50,8 @@ def test_medians_and_tables(load):
 
 def test_missing_weights_are_named(load, monkeypatch, tmp_path):
     measuring = load("measuring")
-    missing = measuring.weights.Bundled(str(tmp_path / "none.safetensors"), "")
-    monkeypatch.setitem(measuring.weights.BUNDLED, measuring.weights.DEFAULT, missing)
+    missing = Model("lifeiqa", tmp_path / "none.safetensors")
+    monkeypatch.setattr(measuring, "resolve", lambda: missing)
     with pytest.raises(
         SystemExit, match=r"none\.safetensors: missing; give --checkpoint FILE, or --untrained"
     ):
@@ -111,7 +111,7 @@ def test_a_probe_finds_a_linear_rule_among_noise(load):
 
 
 def test_the_bundled_network_is_the_one_that_training_starts_from(load):
-    start, bundled = load("imagenet_start"), read_checkpoint(BUNDLED[DEFAULT].path)
+    start, bundled = load("imagenet_start"), read_checkpoint(resolve().path)
     expected = {"backbone": start.BACKBONE, **start.DECODER}
     assert {name: bundled.config[name] for name in expected} == {
         **expected,

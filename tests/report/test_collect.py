@@ -12,14 +12,14 @@ from lifeiqa_plugin.checkpoints import factory
 from lifeiqa_plugin.cli import main
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.report.collect import copy_side
-from lifeiqa_plugin.report.rows import read_rows
+from lifeiqa_plugin.scoring.rows import parse_row, read_rows
 
 ROWS = [
-    {"path": "a.png", "width": 80, "height": 60, "score": 0.5, "std": 0.05, "blur": 0.7, "verdict": "check"},
-    {"path": "b.png", "width": 80, "height": 60, "score": 0.7, "std": 0.06, "blur": 0.1, "verdict": "keep"},
+    {"path": "a.png", "width": 80, "height": 60, "score": 0.5, "std": 0.05, "distortion.blur": 0.7, "verdict": "check"},
+    {"path": "b.png", "width": 80, "height": 60, "score": 0.7, "std": 0.06, "distortion.blur": 0.1, "verdict": "keep"},
     {"path": "c.png", "error": "damaged image"},
 ]  # fmt: skip
-COLUMNS = ["path", "width", "height", "score", "std", "blur", "verdict", "error"]
+COLUMNS = ["path", "width", "height", "score", "std", "distortion.blur", "verdict", "error"]
 
 
 def write(path, rows):
@@ -39,7 +39,7 @@ def write(path, rows):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch, network):
-    monkeypatch.setattr(factory, "build_lifeiqa", lambda **options: network)
+    monkeypatch.setattr(factory, "load", lambda model: network)
     for seed, name in enumerate(("a.png", "b.png")):
         pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
         Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(4)).save(tmp_path / name)
@@ -88,31 +88,80 @@ def test_shards_are_read_as_one_table(tmp_path):
     folder.mkdir()
     write(folder / "part-00000.parquet", ROWS[:1])
     write(folder / "part-00001.parquet", ROWS[1:])
-    assert [row.name for row in read_rows(folder)] == ["a.png", "b.png", "c.png"]
+    assert [row["path"] for row in read_rows(folder)] == ["a.png", "b.png", "c.png"]
+
+
+def test_columns_of_ones_own_are_no_distortions(photos):
+    rows = [row | {"photo_id": 123, "note": "mine"} for row in ROWS[:2]]
+    lines = [
+        ",".join(str(row.get(name, "")) for name in (*COLUMNS, "photo_id", "note")) for row in rows
+    ]
+    (photos / "scores.csv").write_text(
+        "\n".join([",".join((*COLUMNS, "photo_id", "note")), *lines])
+    )
+    out = photos / "report.html"
+    command = ["report", photos / "scores.csv", "-o", out, "--images", photos, "--maps", "0"]
+    assert main(list(map(str, command))) == 0
+    assert data_of(out)["kinds"] == ["blur"]
+
+
+@pytest.mark.parametrize(
+    ("row", "distortions"),
+    [
+        ({"distortion.motion_blur": "0.5", "blur": "0.9"}, {"motion blur": 0.5}),
+        ({"blur": "0.9", "photo_id": "123"}, {"blur": 0.9}),  # as version 0.1 wrote it
+        ({"distortion.hot pixels": 1}, {"hot pixels": 1.0}),
+    ],
+)
+def test_which_columns_are_distortions(row, distortions):
+    scored = parse_row({"path": "a.png", "score": "0.5", **row}, ("blur", "motion blur"))
+    assert (scored.score, scored.distortions) == (0.5, distortions)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name,mos\na.png,1\n", "expected the columns path and score.*got name, mos"),
-        ("path,score\na.png,good\n", "row 1: could not convert string to float: 'good'"),
+        ("name,mos\na.png,1\n", "row 1: expected the columns path and score.*got name, mos"),
+        ("path,score\na.png,good\n", "row 1: column 'score': expected a number, got 'good'"),
     ],
 )
-def test_tables_of_another_kind_are_refused(tmp_path, content, message):
-    (tmp_path / "scores.csv").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_rows(tmp_path / "scores.csv")
+def test_tables_of_another_kind_are_refused(photos, capsys, content, message):
+    (photos / "scores.csv").write_text(content)
+    assert main(["report", str(photos / "scores.csv"), "-o", str(photos / "new.html")]) == 1
+    assert re.search(message, capsys.readouterr().err)
 
 
-def test_other_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a folder of images, or one of \.csv, \.jsonl"):
-        read_rows(tmp_path / "scores.txt")
+def test_maps_of_other_weights_than_the_scores_are_refused(photos, capsys):
+    write(photos / "scores.csv", ROWS[:2])
+    manifest = {"options": {"weights_sha256": "f00d"}, "model": "mine.pth"}
+    (photos / "scores.csv.json").write_text(json.dumps(manifest))
+    command = ["report", photos / "scores.csv", "-o", photos / "r.html", "--images", photos]
+    assert main(list(map(str, command))) == 1
+    error = capsys.readouterr().err
+    assert "scored by other weights than 'lifeiqa' has here" in error
+    assert "with --model mine.pth. Give that model, score again, or pass --maps 0" in error
+    assert main([*map(str, command), "--maps", "0"]) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["missing", "-o", "new.html"], "missing: no such file or folder"),
+        (
+            ["scores.csv", "-o", "scores.csv", "--overwrite"],
+            "a page is written, so the name must end in .html",
+        ),
+        (
+            ["scores.csv", "-o", "new.html", "--workers", "2"],
+            "--workers has no effect on the scores of scores.csv",
+        ),
+        ([".", "-o", "new.html", "--images", "."], "--images has no effect on a folder of images"),
+        (
+            ["scores.csv", "-o", "new.html", "--images", "nowhere"],
+            "--images nowhere: no such folder",
+        ),
+        (["scores.csv", "-o", "new.html", "--model", "biq2021"], "did you mean 'lifeiqa-biq2021'?"),
+        (["gone.csv", "-o", "new.html"], "none of the 1 images is below"),
         (["scores.csv", "-o", "there.html"], "there.html: exists; choose another name"),
         (["scores.csv", "-o", "new.html", "--maps", "-1"], "--maps must be at least 0, got -1"),
         (["scores.csv", "-o", "new.html"], "none of the 1 images has a score"),
@@ -121,18 +170,22 @@ def test_other_files_are_refused(tmp_path):
 def test_the_command_refuses_before_it_writes(photos, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(photos)
     write(photos / "scores.csv", ROWS[2:])
+    write(photos / "gone.csv", [ROWS[0] | {"path": "elsewhere/a.png"}])
     (photos / "there.html").write_text("there")
-    assert main(["report", *arguments]) == 1
+    before = (photos / "scores.csv").read_text()
+    assert main(["report", *arguments]) in (1, 2)
+    assert (photos / "scores.csv").read_text() == before
     assert message in capsys.readouterr().err
     assert not (photos / "new.html").exists()
     assert (photos / "there.html").read_text() == "there"
 
 
-def test_a_file_that_is_gone_is_a_card_without_an_image(photos):
+def test_a_file_that_is_gone_is_a_card_without_an_image(photos, capsys):
     write(photos / "scores.csv", [ROWS[0], ROWS[0] | {"path": "gone.png", "score": 0.1}])
     out = photos / "report.html"
     arguments = ["report", photos / "scores.csv", "-o", out, "--images", photos]
     assert main(list(map(str, arguments))) == 0
+    assert "1 of 2 images are not there, the first is 'gone.png'" in capsys.readouterr().err
     gone = data_of(out)["images"][1]
     assert (gone["small"], gone["group"]) == ("", None)
     assert "view" not in gone

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from lifeiqa_plugin import runtimes
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.runtimes import ENGINES, create_engine
+from lifeiqa_plugin.runtimes import ENGINES, choose_engine, create_engine
 from lifeiqa_plugin.runtimes.exported import find_shrink_to
 from lifeiqa_plugin.runtimes.metadata import Metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
@@ -64,22 +62,22 @@ def test_unknown_engines(engine, message):
 @pytest.mark.parametrize(
     ("model", "device", "gpu", "engine"),
     [
-        (None, "auto", None, "onnxruntime"),
-        (None, "cpu", "nvidia-smi", "onnxruntime"),
-        (None, "auto", "nvidia-smi", "torch"),
-        (None, "cuda", "nvidia-smi", "torch"),
+        ("lifeiqa", "auto", None, "onnxruntime"),
+        ("lifeiqa-biq2021", "cpu", "nvidia-smi", "onnxruntime"),
+        ("lifeiqa", "auto", "nvidia-smi", "torch"),
+        ("lifeiqa", "cuda", "nvidia-smi", "torch"),
         ("mine.safetensors", "cpu", None, "torch"),
         ("mine.onnx", "cuda", None, "onnxruntime"),
         ("mine.xml", "auto", None, "openvino"),
     ],
 )
-def test_what_auto_chooses(model, device, gpu, engine, monkeypatch):
+def test_what_auto_chooses(model, device, gpu, engine, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.safetensors", "mine.onnx", "mine.xml"):
+        (tmp_path / name).touch()
     monkeypatch.setattr(runtimes.shutil, "which", lambda name: gpu)
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(
-        runtimes.importlib, "import_module", lambda name: SimpleNamespace(create=lambda *_: name)
-    )
-    assert create_engine(model=model, device=device) == ENGINES[engine]
+    assert choose_engine(model=model, device=device).engine == engine
 
 
 @pytest.mark.parametrize(
@@ -96,3 +94,22 @@ def test_engines_that_are_not_installed(engine, install, monkeypatch):
         create_engine(engine)
     with pytest.raises(ImportError, match="engine torch is not installed"):
         create_engine("auto")
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "message"),
+    [
+        ("torch", "a.onnx", r"a\.onnx: a onnx file, but torch reads checkpoints"),
+        (
+            "onnxruntime",
+            "a.pth",
+            r"a\.pth: a checkpoint file, but this engine reads onnx",
+        ),
+    ],
+)
+def test_files_of_another_kind(engine, name, message, tmp_path):
+    if engine == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=message):
+        create_engine(engine, tmp_path / name)

@@ -38,7 +38,7 @@ def test_a_folder_becomes_a_table(score, out):
     assert code == 0
     table = read(out)
     assert list(table) == [
-        "path", "width", "height", "score", "std", "dark", "bright", "verdict", "error",
+        "path", "width", "height", "score", "std", "distortion.dark", "distortion.bright", "verdict", "error",
     ]  # fmt: skip
     assert list(table["path"]) == [f"photos/{i}.png" for i in range(8)] + [
         "photos/below/8.png", "photos/below/9.png",
@@ -133,16 +133,34 @@ BAD_USAGE = [
     ("empty", "empty: no images in this folder or those below it"),
     ("photos/*.gif", r"photos/\*\.gif: no file matches"),
     ("photos -o there.csv", r"there\.csv exists; give --overwrite, or another name"),
-    ("photos --drop 0.7", r"--drop 0\.7 must not be above --keep 0\.6"),
+    ("photos -o s.csv --drop 0.7", r"--drop 0\.7 must not be above --keep 0\.6"),
+    ("photos -o s.csv --keep 60", "--keep must be 0 to 1, as scores are, got 60"),
+    ("photos -o s.csv --drop -1", "--drop must be 0 to 1, as scores are, got -1"),
+    ("photos -o s.csv --keep nan", "--keep must be 0 to 1, as scores are, got nan"),
+    ("photos --keep 0.7", "--keep has no effect without -o; give -o FILE"),
+    ("photos --copy-to d", "--copy-to has no effect without -o; give -o FILE"),
+    ("photos --link-to d", "--link-to has no effect without -o; give -o FILE"),
+    ("photos --time-limit 9", "--time-limit needs processes that decode, and --workers 0 has none"),
     ("photos --batch-size 0", "--batch-size must be more than 0, got 0"),
-    ("photos --model nowhere", "--model nowhere: no such file"),
-    ("photos --overwrite", "--shard-rows and --overwrite need -o"),
+    (
+        "photos --model nowhere",
+        r"--model 'nowhere' is neither a file nor a bundled model\. Bundled: lifeiqa, ",
+    ),
+    (
+        "photos --model biq2021",
+        r"did you mean 'lifeiqa-biq2021'\? Bundled: lifeiqa, lifeiqa-biq2021$",
+    ),
+    (
+        "photos --model lifeiqa-biq2021 --fast",
+        "model 'lifeiqa-biq2021' has no file in 8 bits, only lifeiqa has",
+    ),
+    ("photos --overwrite", "--overwrite has no effect without -o; give -o FILE"),
     ("photos -o s.csv --shard-rows 5", r"shards are Parquet; the name must end in \.parquet"),
     ("table.parquet --column x", r"table\.parquet: no column 'x'; it has n"),
     ("table.parquet", r"which column holds the images .* there are n \(int64\)"),
     ("there.csv.parquet", "cannot be read as Parquet"),
     ("photos --column x", "--column x names a column of a .parquet file, and there is none"),
-    ("table.parquet --column n --copy-to d", "--copy-to and --link-to take files"),
+    ("table.parquet --column n -o s.csv --copy-to d", "--copy-to and --link-to take files"),
 ]
 
 
@@ -233,10 +251,65 @@ def test_a_finished_run_does_nothing(score, engine):
 def test_other_options_are_refused(score, stop_after, begun):
     stop_after(3 if begun else -1, KeyboardInterrupt())
     assert score("photos", "-o", "s.csv")[0] == (130 if begun else 0)
-    code, _, error = score("photos", "-o", "s.csv", "--exact", "--keep", "0.7")
+    code, _, error = score("photos", "-o", "s.csv", "--exact")
     assert code == 2
     what = "begun" if begun else "made"
-    assert f"s.csv was {what} with other options (exact False, keep 0.6); give --overwrite" in error
+    assert f"s.csv was {what} with other options (exact False); give --overwrite" in error
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_other_weights_of_the_same_name_are_refused(score, stop_after, monkeypatch, begun):
+    """What a model is called says nothing: its bytes do."""
+    stop_after(3 if begun else -1, KeyboardInterrupt())
+    assert score("photos", "-o", "s.csv")[0] == (130 if begun else 0)
+    monkeypatch.setattr("lifeiqa_plugin.checkpoints.models.Model.sha256", "f00d")
+    code, _, error = score("photos", "-o", "s.csv")
+    assert code == 2
+    assert re.search(
+        r"with other options \(weights_sha256 '[0-9a-f]{64}'\); give --overwrite", error
+    )
+
+
+def test_results_of_version_0_1_are_not_gone_on_with(score):
+    Path("s.csv").write_text("path,score\n")
+    Path("s.csv.json").write_text(
+        json.dumps({"options": {"weights": "bundled", "version": "0.1.0"}})
+    )
+    code, _, error = score("photos", "-o", "s.csv")
+    assert code == 2
+    assert "s.csv was made by version 0.1, which did not note the weights that ran" in error
+
+
+@pytest.mark.parametrize(
+    "out", [["s.csv"], ["s.jsonl"], ["s.parquet"], ["s.parquet", "--shard-rows", "4"]]
+)
+def test_other_thresholds_need_no_scoring(score, engine, out):
+    assert score("photos", "-o", *out)[0] == 0
+    before, asked = read(out[0]).drop(columns="verdict"), len(engine.batches)
+    code, printed, _ = score("photos", "-o", *out, "--keep", "0.8", "--drop", "0.1")
+    assert code == 0
+    assert "finished before, 10 images, 0 failed; verdicts by the new thresholds" in printed
+    assert len(engine.batches) == asked
+    after = read(out[0])
+    assert after["verdict"].tolist() == ["drop"] + ["check"] * 7 + ["keep"] * 2
+    pd.testing.assert_frame_equal(after.drop(columns="verdict"), before)
+    manifest = Path("s.parquet/_manifest.json") if "--shard-rows" in out else Path(f"{out[0]}.json")
+    assert json.loads(manifest.read_text())["verdicts"] == {"keep": 2, "check": 7, "drop": 1}
+    assert "thresholds;" not in score("photos", "-o", *out, "--keep", "0.8", "--drop", "0.1")[1]
+
+
+def test_a_run_that_goes_on_may_have_other_thresholds(score, stop_after):
+    stop_after(6, KeyboardInterrupt())
+    score("photos", "-o", "s.csv")
+    stop_after(-1, KeyboardInterrupt())
+    assert score("photos", "-o", "s.csv", "--keep", "0.2", "--drop", "0.2")[0] == 0
+    assert read("s.csv")["verdict"].tolist() == ["drop"] * 2 + ["keep"] * 8
+
+
+def test_images_of_a_finished_result_are_sorted_too(score):
+    assert score("photos", "-o", "s.csv")[0] == 0
+    assert score("photos", "-o", "s.csv", "--copy-to", "sorted")[0] == 0
+    assert len(list(Path("sorted").rglob("*.png"))) == 10
 
 
 def test_a_full_disk_keeps_what_is_there(score, monkeypatch):

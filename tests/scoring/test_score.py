@@ -107,7 +107,11 @@ def test_results_come_as_they_are_asked_for(engine, photos):
         ({"time_limit": -1}, ValueError, "time_limit must be more than 0, got -1"),
         ({"workers": -1}, ValueError, "workers must be 0 or more, got -1"),
         ({"engine": "onnx"}, ValueError, "no engine is called 'onnx'"),
-        ({"model": "nowhere.safetensors"}, OSError, "nowhere.safetensors: no such file"),
+        (
+            {"model": "nowhere.safetensors"},
+            OSError,
+            "'nowhere.safetensors' is neither a file nor a bundled model",
+        ),
         ({"images": 7}, TypeError, "images must be an image, a folder or an iterable, got int"),
     ],
 )
