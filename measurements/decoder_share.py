@@ -14,7 +14,8 @@ import torch
 from measuring import conditions, markdown_table, median_and_quartiles
 
 from lifeiqa_plugin.benchmark.timing import time_in_turn
-from lifeiqa_plugin.network.lifeiqa import PRESETS, SWIN_B, LifeIQA
+from lifeiqa_plugin.network.config import PRESETS, SWIN_B
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 
 @torch.inference_mode()

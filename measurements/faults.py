@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 
 PATIENCE = 180
 """Seconds that a command may take."""
@@ -57,7 +57,7 @@ class World:
         self.scores = self.images / "scores.csv"
         self.scores.write_text("\n".join(lines) + "\n")
         self.model = folder / "tiny.safetensors"
-        save_checkpoint(build_tiny(), self.model, Card(training_data="none", licence="none"))
+        save_checkpoint(build_tiny(), self.model, ModelCard(training_data="none", license="none"))
 
     def start(
         self, *arguments: object, limit: int | None = None, where: str = "."

@@ -19,9 +19,10 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.images.reading import read_image
-from lifeiqa_plugin.network.lifeiqa import LifeIQA, option_names
+from lifeiqa_plugin.network.config import option_names
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.training.options import read_options
 
 TINY: dict[str, Any] = {
@@ -202,7 +203,7 @@ def fuzz_checkpoints(rng: random.Random, folder: Path) -> Iterator[Callable[[], 
     """Mutated safetensors, torch files and metadata, loaded and used for one image."""
     network, image = build_tiny(), torch.rand(1, 3, 40, 48)
     ours, theirs = folder / "ours.safetensors", folder / "theirs.pth"
-    save_checkpoint(network, ours, Card(training_data="none", licence="none"))
+    save_checkpoint(network, ours, ModelCard(training_data="none", license="none"))
     torch.save({"params": network.state_dict()}, theirs)
     kept, path = [ours.read_bytes(), theirs.read_bytes()], folder / "mutated.safetensors"
     header = json.loads(kept[0][8 : 8 + int.from_bytes(kept[0][:8], "little")])

@@ -32,8 +32,8 @@ from tqdm import tqdm
 from lifeiqa_plugin import LifeIQA, build_lifeiqa
 from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.images.reading import read_image
+from lifeiqa_plugin.network.config import SWIN_B
 from lifeiqa_plugin.network.crops import cut_crops, to_working_size
-from lifeiqa_plugin.network.lifeiqa import SWIN_B
 from lifeiqa_plugin.training.dataset import random_crops
 
 CROPS = 25

@@ -22,7 +22,7 @@ import torch
 from measuring import conditions, markdown_table
 from PIL import Image
 
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.export.write import export_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
@@ -52,7 +52,7 @@ def make_network(folder: Path) -> Path:
         "test_convnext", embed_dim=16, num_heads=2, depth=1, crop_size=32, working_size=32
     )
     checkpoint, exported = folder / "tiny.safetensors", folder / "tiny.onnx"
-    save_checkpoint(network, checkpoint, Card(training_data="nothing", licence="none"))
+    save_checkpoint(network, checkpoint, ModelCard(training_data="nothing", license="none"))
     export_checkpoint(exported, "onnx", checkpoint)
     return exported
 

@@ -73,7 +73,7 @@ def score_windows(network: LifeIQA, x: Tensor, size: WindowSize) -> WindowOutput
     if size.scale != 1:
         enlarged = [round(size.scale * length) for length in shape]
         x = F.interpolate(x, enlarged, mode="bicubic", antialias=True).clamp(0, 1)
-    stages = network.stages_of(network.normalised(x))
+    stages = network.stages_of(network.normalize(x))
     # A window begins at every cell of the last stage: R x S of them, in pixels by the size of a cell.
     rows, columns = stages[-1].shape[-2:]
     height, width = min(size.cells, rows), min(size.cells, columns)
@@ -119,7 +119,7 @@ def _score_crops(network: LifeIQA, x: Tensor) -> WindowOutputs:
     for top in tops:
         row = torch.cat([x[..., top : top + side, left : left + side] for left in lefts])
         for chunk in row.split(network.chunk_size):
-            outputs.append(_decode(network, network.stages_of(network.normalised(chunk))))
+            outputs.append(_decode(network, network.stages_of(network.normalize(chunk))))
     scores, distortions, gates = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     grid = (len(tops), len(lefts))
     return WindowOutputs(

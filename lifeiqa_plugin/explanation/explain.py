@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.models import DEFAULT
@@ -23,6 +20,7 @@ from lifeiqa_plugin.explanation.dense import (
 from lifeiqa_plugin.explanation.explanation import Explanation
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.crops import to_working_size
+from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 
@@ -85,15 +83,3 @@ def explain(
         expert_map=to_map(passes[0], passes[0].gates, height, width),
         score_range=network.score_range,
     )
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -17,7 +17,7 @@ from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model, resolve
 from lifeiqa_plugin.export.graph import ScoringGraph, export_program
 from lifeiqa_plugin.images.reading import find_images
-from lifeiqa_plugin.network.folding import fold_batch_norm
+from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import Floats, create_engine
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
@@ -171,7 +171,7 @@ def build_metadata(
     card = read_checkpoint(checkpoint.path).card
     if card is None:
         return metadata
-    return dataclasses.replace(metadata, training_data=card.training_data, licence=card.licence)
+    return dataclasses.replace(metadata, training_data=card.training_data, licence=card.license)
 
 
 def _write_any_size(
@@ -192,7 +192,7 @@ def _write_any_size(
     else:
         from lifeiqa_plugin.export import int8  # needs ONNX Runtime
 
-        fused = fold_batch_norm(network)
+        fused = fuse_batch_norm(network)
         model = onnx_file.build_onnx(fused, outputs, metadata)
         int8.quantize(model, fused, int8.load_crops(photos[::2], metadata.working_size))
     onnx_file.halve_where_exact(model)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.correlation import correlations, interval, resamples
 from lifeiqa_plugin.journal import write_whole
+from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 from lifeiqa_plugin.scoring.rows import ScoredImage
@@ -59,15 +60,11 @@ def score_dataset(
     """
     rank, world_size = _rank_and_world_size()
     paths = [str(row[0]) for row in dataset.paths_mos]
-    modes = {module: module.training for module in network.modules()}
-    try:
+    with evaluating(network):
         engine = TorchEngine(network, with_distortions=False)
         rows = score(paths[rank::world_size], engine=engine, workers=workers)
         bar = tqdm(rows, total=len(paths[rank::world_size]), unit="image", disable=not progress)
         own = [_check(row) for row in bar]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     pairs = _gather([(row.score, row.std) for row in own], len(paths))
     scores, stds = np.array(pairs, dtype=np.float32).T
     return scores, stds

@@ -71,7 +71,7 @@ class Front:
     def __call__(self, crops: Tensor) -> Tensor:
         """(N, 3, S, S) in [0, 1] -> (N, ...) float16."""
         with self._autocast():
-            x = self.network.normalised(crops.to(self.device))
+            x = self.network.normalize(crops.to(self.device))
             for step in self.steps:
                 x = step.module(x)
         return x.half()
@@ -119,7 +119,7 @@ class Front:
         crops = torch.rand(1, 3, size, size, generator=Generator().manual_seed(0))
         is_plain = type(network).forward_crops is LifeIQA.forward_crops
         with self._autocast():
-            expected = network.stages_of(network.normalised(crops.to(self.device)))
+            expected = network.stages_of(network.normalize(crops.to(self.device)))
             found = self._stages(self(crops)) if is_plain else []
         for module, mode in modes.items():
             module.training = mode

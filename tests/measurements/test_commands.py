@@ -21,7 +21,7 @@ from pyiqa.models.general_iqa_model import GeneralIQAModel
 
 from lifeiqa_plugin import allocator
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed
@@ -121,7 +121,7 @@ def test_naming(run_main, dataset, checkpoint, tmp_path):
     network = LifeIQA(**read_checkpoint(checkpoint).config | {"distortions": ["noise", "blocking"]})
     torch.nn.init.zeros_(network.decoder.distortion_head.weight)
     network.decoder.distortion_head.bias.data = torch.tensor([2.0, -2.0])  # all is noise
-    save_checkpoint(network, tmp_path / "names.safetensors", Card("nothing", "none"))
+    save_checkpoint(network, tmp_path / "names.safetensors", ModelCard("nothing", "none"))
     named = ("--side", 40, "--checkpoint", tmp_path / "names.safetensors")
     printed = run_main("naming", photos, *named)
     assert "; 1 photos, seed 0" in printed
@@ -359,7 +359,7 @@ def short_recipe(load, monkeypatch, float32, dataset, tmp_path):
     torch.manual_seed(0)
     start = tmp_path / "start.safetensors"
     network = LifeIQA("tf_efficientnet_lite2", **load("imagenet_start").DECODER)
-    save_checkpoint(network, start, Card("nothing", "none"))
+    save_checkpoint(network, start, ModelCard("nothing", "none"))
     meta = tmp_path / "meta.csv"
     rows = (dataset / "meta.csv").read_text().splitlines()[1:]
     lines = [
@@ -407,7 +407,7 @@ def test_reference_pairs(run_main, load, monkeypatch, short_recipe, tmp_path):
     )
     start = build_lifeiqa(pretrained="biq2021")
     for name in ("one", "two"):
-        save_checkpoint(start, tmp_path / f"{name}.safetensors", Card("nothing", "none"))
+        save_checkpoint(start, tmp_path / f"{name}.safetensors", ModelCard("nothing", "none"))
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     out = tmp_path / "out"
     run_main("reference_pairs", "train", one, "--also", two, "--out", out, *pool)

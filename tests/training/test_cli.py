@@ -75,11 +75,11 @@ def test_tutorial(folder, capsys):
 def test_evaluate_all_rows_of_any_phase(folder, capsys):
     run(COMMANDS[1], capsys)
     from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-    from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+    from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 
     torch.manual_seed(0)
     network = build_lifeiqa(**{k: v for k, v in TINY.items() if k != "type"})
-    save_checkpoint(network, folder / "m.safetensors", Card("none", "none"))
+    save_checkpoint(network, folder / "m.safetensors", ModelCard("none", "none"))
     base = "lifeiqa evaluate meta_info_folder.csv photos --model m.safetensors"
     assert json.loads(run(base, capsys))["images"] == 40
     split = " --split ratio712_seed123_split_02"

@@ -633,7 +633,7 @@ def test_overfits(write_options, images):
         events.Tags()["scalars"]
     )
     card = read_checkpoint(FOLDER / "models/net_best.safetensors").card
-    assert (card.training_data, card.licence, card.lower_better) == (
+    assert (card.training_data, card.license, card.lower_better) == (
         "noise-train (meta.csv)",
         "not stated",
         False,

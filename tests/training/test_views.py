@@ -92,7 +92,7 @@ def front_of(backbone, stages, frozen):
 
 class Twice(LifeIQA):
     def forward_crops(self, crops, need_weights=False):
-        return super().forward_crops(super().normalised(crops), need_weights)
+        return super().forward_crops(super().normalize(crops), need_weights)
 
 
 class Brighter(LifeIQA):
