@@ -207,6 +207,7 @@ def calibrate(layers: list[Layer], network: LifeIQA, images: Tensor) -> Calibrat
     network = copy.deepcopy(network)
     convs: dict[str, Any] = dict(network.backbone.named_modules())
     watching = [convs[layer.name].register_forward_hook(partial(watch, layer)) for layer in layers]
+    # Once in float32, to see ranges and means; then once rounded, each layer corrected before the next one runs.
     network.forward_crops(images)
     for handle in watching:
         handle.remove()
@@ -251,6 +252,7 @@ def _rewrite(graph: onnx.GraphProto, layers: list[Layer], found: Calibration) ->
             nodes += inputs
             del node.input[1:]
             node.input.extend(made.output[0] for made in inputs)
+        # What reads a rounded tensor reads it after its rounding.
         for i, name in enumerate(node.input):
             if name in found.ranges:
                 node.input[i] = f"{name}.rounded"
@@ -260,6 +262,7 @@ def _rewrite(graph: onnx.GraphProto, layers: list[Layer], found: Calibration) ->
             graph.initializer.extend(_constants_of(first, found.ranges[first]))
             source = node.input[0] if first in clips else first
             nodes += _round_nodes(first, source)
+    # Copied, since protobuf frees what is deleted from a graph.
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -289,6 +292,7 @@ def _round_layer(
     """Return a layer's weights as constants, and the nodes that make a weight and a bias of them."""
     bias, step = found.biases[layer.name], found.ranges[layer.input].step
     steps = _weight_steps(torch.tensor(weight)).numpy()[:, 0, 0, 0]
+    # A bias has the step of input times weight; where that is too small for int32, the weight's is widened.
     steps = np.maximum(steps, np.abs(bias) / (LARGEST_BIAS * step)).astype(np.float32)
     rounded = np.round(weight / steps[:, None, None, None]).astype(np.int8)
     bias_steps = (steps * np.float32(step)).astype(np.float32)
