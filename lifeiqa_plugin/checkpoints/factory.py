@@ -44,6 +44,10 @@ def build_lifeiqa(
     With weights it gives the same scores whatever is trained around it, until ``network.set_trainable(True)``; a
     network of random weights has no scores to keep, and any model of pyiqa can train it.
 
+    >>> import torch
+    >>> build_lifeiqa()(torch.zeros(2, 3, 300, 400)).shape
+    torch.Size([2, 1])
+
     Args:
         pretrained: load a bundled model, True for the default one or a name in
             :data:`~lifeiqa_plugin.checkpoints.models.BUNDLED`; False gives random weights and touches neither disk nor

@@ -33,6 +33,12 @@ def explain(
 ) -> Explanation:
     """Explain the score of one image; the network, its flags and its gradients are left as found.
 
+    >>> explanation = explain("examples/photos/chelsea_2_blur.jpg", attribution_steps=0)
+    >>> explanation.sentence
+    'out of focus; the rest is fine; worst in the upper right'
+    >>> max(explanation.distortions, key=explanation.distortions.get)
+    'blur'
+
     Args:
         image: what :func:`~lifeiqa_plugin.images.reading.read_image` takes: a file, a picture, an array, a tensor.
         model: ``lifeiqa``, ``lifeiqa-biq2021``, a checkpoint or a network that is there.

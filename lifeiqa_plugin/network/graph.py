@@ -44,7 +44,7 @@ def load_torch_scatter() -> ModuleType | None:
 
 
 def resolve_scatter_backend(backend: ScatterBackend) -> Literal["torch", "torch_scatter"]:
-    """Turn ``auto`` into the backend that measures fastest (plain torch, see ``measurements/scatter.py``).
+    """Turn ``auto`` into the backend that measures fastest (plain torch, see docs/design.md).
 
     Raises:
         ValueError: unknown name.

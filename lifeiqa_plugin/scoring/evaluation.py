@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,20 +20,19 @@ from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 from lifeiqa_plugin.scoring.rows import ScoredImage
 from lifeiqa_plugin.scoring.score import score
 
+if TYPE_CHECKING:  # which would bring pandas
+    from lifeiqa_plugin.datasets.labelled import LabelledImage
+
 SAMPLES = 1000
 """Of the bootstrap."""
 
 
 class Labelled(Protocol):
-    """Images with opinion scores, as a dataset of pyiqa holds them."""
+    """What has images with MOS: a :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset`, or a set to train on."""
 
     @property
-    def opt(self) -> dict[str, Any]:
-        """Options, with ``dataroot_target``, the folder."""
-
-    @property
-    def paths_mos(self) -> list[Any]:
-        """Rows that begin with a path and an opinion score."""
+    def images(self) -> list[LabelledImage]:
+        """Its rows."""
 
 
 def score_dataset(
@@ -59,7 +57,7 @@ def score_dataset(
         OSError: an image that cannot be read.
     """
     rank, world_size = _rank_and_world_size()
-    paths = [str(row[0]) for row in dataset.paths_mos]
+    paths = [image.path for image in dataset.images]
     with evaluating(network):
         engine = TorchEngine(network, with_distortions=False)
         rows = score(paths[rank::world_size], engine=engine, workers=workers)
@@ -123,32 +121,36 @@ def evaluate(
     out: Path | None = None,
     workers: int = 0,
     progress: bool = False,
-) -> dict[str, float]:
-    """Score a dataset, write ``name,mos,score,std`` to ``out`` on request, return the correlations and ``images``.
+    with_intervals: bool = False,
+) -> dict[str, Any]:
+    """Score images and compare with people.
 
-    Names are paths below the dataset's folder.
+    Args:
+        network: on the device that shall do the work.
+        dataset: the images and their MOS.
+        out: csv ``name,mos,score,std`` to write.
+        workers: processes that decode.
+        progress: show a bar.
+        with_intervals: add ``intervals``, see :func:`intervals`.
+
+    Returns:
+        ``images``, their number, and :func:`~lifeiqa_plugin.correlation.correlations`.
     """
     scores, stds = score_dataset(network, dataset, workers, progress)
-    mos = opinions(dataset)
     if out is not None and _rank_and_world_size()[0] == 0:
         write_scores(out, dataset, scores, stds)
-    return {"images": float(len(mos)), **correlations(scores, mos)}
-
-
-def opinions(dataset: Labelled) -> np.ndarray:
-    """Return the opinion scores, (N,)."""
-    return np.array([row[1] for row in dataset.paths_mos], dtype=np.float32)
+    mos = np.array([image.mos for image in dataset.images], dtype=np.float32)
+    result = {"images": float(len(mos)), **correlations(scores, mos)}
+    return result | {"intervals": intervals(scores, mos)} if with_intervals else result
 
 
 def write_scores(out: Path, dataset: Labelled, scores: np.ndarray, stds: np.ndarray) -> None:
     """Write ``name,mos,score,std``, whole or not at all."""
-    root = Path(dataset.opt["dataroot_target"]).expanduser()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "mos", "score", "std"])
-    for row, value, std in zip(dataset.paths_mos, scores, stds, strict=True):
-        name = Path(os.path.relpath(row[0], root)).as_posix()
-        writer.writerow([name, row[1], f"{value:.6f}", f"{std:.6f}"])
+    for image, value, std in zip(dataset.images, scores, stds, strict=True):
+        writer.writerow([image.name, image.mos, f"{value:.6f}", f"{std:.6f}"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         file.write(text.getvalue().encode())
