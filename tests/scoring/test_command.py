@@ -173,7 +173,7 @@ def test_bad_usage(score, arguments, message):
     before = sorted(os.listdir("."))
     code, printed, error = score(*arguments.split())
     assert code == 2
-    assert re.search(f"^lifeiqa: UsageError: .*{message}", error)
+    assert re.search(f"^lifeiqa score: .*{message}", error)
     assert printed == ""
     assert sorted(os.listdir(".")) == before
     assert Path("there.csv").read_text() == "mine"
@@ -186,7 +186,7 @@ def test_an_engine_that_is_not_installed(score, monkeypatch):
     monkeypatch.setattr(score_command, "create_engine", missing)
     code, _, error = score("photos")
     assert code == 2
-    assert error == "lifeiqa: UsageError: engine openvino needs pip install openvino"
+    assert error == "lifeiqa score: engine openvino needs pip install openvino"
 
 
 def test_no_permission_to_write(score, monkeypatch):
@@ -194,7 +194,7 @@ def test_no_permission_to_write(score, monkeypatch):
     monkeypatch.setattr("os.access", lambda *arguments: False)
     code, _, error = score("photos", "-o", "closed/s.csv")
     assert code == 2
-    assert error == "lifeiqa: UsageError: closed/s.csv: no permission to write in ."
+    assert error == "lifeiqa score: closed/s.csv: no permission to write in ."
 
 
 @pytest.fixture
@@ -353,7 +353,7 @@ def test_two_processes_do_not_write_one_result(score):
         fcntl.flock(file, fcntl.LOCK_EX)
         code, _, error = score("photos", "-o", "s.csv")
     assert code == 1
-    assert error == "lifeiqa: OSError: s.csv.partial: another process is writing it"
+    assert error == "lifeiqa score: s.csv.partial: another process is writing it"
 
 
 def test_shards(score):

@@ -93,31 +93,31 @@ BAD = [
     (
         [],
         "a.png,0.5\nb.png,0.7\n",
-        "ValueError: .*the first line is 'a.png,0.5', a row and no head",
+        ".*the first line is 'a.png,0.5', a row and no head",
     ),
     (
         [],
         "name,mos\n1.png,50\n2.png,80\n",
-        "ValueError: .*mos goes from 50 to 80, but the network's",
+        ".*mos goes from 50 to 80, but the network's",
     ),
-    ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "OSError: 1 of 2 images .*no.png: no such file; co"),
+    ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "1 of 2 images .*no.png: no such file; co"),
     (
         [],
         "name,noise,score\n1.png,1,0.1\n",
-        r"ValueError: .*expected a column mos, got \['name', 'noi",
+        r".*expected a column mos, got \['name', 'noi",
     ),
-    (["--split", "a"], None, r"ValueError: .*no column 'a'; its split columns are \[\]"),
-    (["--split", "name"], None, "ValueError: .*0 rows, with name test; name has 0.png"),
-    (["--out", "photos"], None, "UsageError: --out photos: expected the name of a csv to write"),
-    (["--out", "meta.csv"], None, "UsageError: --out meta.csv: this is the csv that is read; giv"),
-    (["--phase", "val"], None, "UsageError: --phase chooses rows of a split column; name it with"),
-    (["--workers", "-1"], None, "UsageError: --workers takes a number that is not below zero, go"),
-    (["--model", "lifeiqa-biq"], None, "UsageError: --model 'lifeiqa-biq' is neither a file nor "),
-    (["--model", "x.onnx"], None, "UsageError: --model x.onnx: onnx; evaluate takes checkpoints"),
+    (["--split", "a"], None, r".*no column 'a'; its split columns are \[\]"),
+    (["--split", "name"], None, ".*0 rows, with name test; name has 0.png"),
+    (["--out", "photos"], None, "--out photos: expected the name of a csv to write"),
+    (["--out", "meta.csv"], None, "--out meta.csv: this is the csv that is read; giv"),
+    (["--phase", "val"], None, "--phase chooses rows of a split column; name it with"),
+    (["--workers", "-1"], None, "--workers takes a number that is not below zero, go"),
+    (["--model", "lifeiqa-biq"], None, "--model 'lifeiqa-biq' is neither a file nor "),
+    (["--model", "x.onnx"], None, "--model x.onnx: onnx; evaluate takes checkpoints"),
     (
         ["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"],
         None,
-        "UsageError: --out take",
+        "--out take",
     ),
 ]
 
@@ -132,7 +132,7 @@ def test_what_is_refused_before_anything_is_scored(
     monkeypatch.setattr("lifeiqa_plugin.scoring.evaluation.score", None)
     assert evaluate(*arguments) in (1, 2)
     error = capsys.readouterr().err
-    assert re.match(f"lifeiqa: {message}", error)
+    assert re.match(f"lifeiqa evaluate: {message}", error)
     assert error.count("\n") == 1
 
 

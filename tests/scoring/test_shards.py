@@ -144,7 +144,7 @@ def test_bad_usage(score, archives, arguments, message):
     Path("list.txt").write_text("shards/00000.tar\n")
     code, printed, error = score(*arguments.split())
     assert code == 2
-    assert re.search(f"^lifeiqa: UsageError: .*{message}", error)
+    assert re.search(f"^lifeiqa score: .*{message}", error)
     assert printed == ""
 
 

@@ -95,10 +95,10 @@ def test_evaluate_all_rows_of_any_phase(folder, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("train -opt nowhere.yml", r"lifeiqa: FileNotFoundError: .*nowhere\.yml"),
+        ("train -opt nowhere.yml", r"lifeiqa train: .*nowhere\.yml"),
         (
             "prepare folder nowhere",
-            r"lifeiqa: \w+Error: nowhere: .*no such folder",
+            r"lifeiqa prepare: nowhere: .*no such folder",
         ),
         ("prepare csiq photos", r"expected csiq\.DMOS\.csv or csiq\.DMOS\.xlsx; found 000\.png, "),
         (
