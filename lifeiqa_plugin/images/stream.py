@@ -23,6 +23,8 @@ from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode
 AHEAD = 4
 """Images for each process that may wait for one before them; each takes about 2 MB."""
 
+DIED = "the process that decoded it died"
+
 START_LIMIT = 300
 """Seconds that a process may take to begin."""
 
@@ -110,23 +112,36 @@ def _prepare_in_processes(
 ) -> Iterator[Prepared]:
     waiting = enumerate(images)
     pool = [_Worker(recipe, time_limit) for _ in range(workers)]
+    in_work: dict[int, Named] = {}
+    died: dict[int, Named] = {}  # images that cost a process its life, which may have been others' memory
+    again: set[int] = set()
     done: dict[int, Prepared] = {}
     given, taken = 0, 0
     try:
         while True:
             for worker in pool:
-                if worker.is_idle and given - taken < AHEAD * workers:
+                if worker.is_idle and not died and given - taken < AHEAD * workers:
                     for number, named in waiting:
                         worker.give(number, named)
-                        given = number + 1
+                        in_work[number], given = named, number + 1
                         break
+            if died and not in_work:  # one more time, alone
+                number, named = died.popitem()
+                pool[0].give(number, named)
+                in_work[number] = named
+                again.add(number)
             if taken in done:
                 yield done.pop(taken)
                 taken += 1
             elif taken == given:
                 return
             else:
-                done |= _collect(pool)
+                for number, prepared in _collect(pool).items():
+                    named = in_work.pop(number)
+                    if (prepared.error or "").startswith(DIED) and number not in again:
+                        died[number] = named
+                    else:
+                        done[number] = prepared
     finally:
         for worker in pool:
             worker.end()
@@ -199,7 +214,7 @@ class _Worker:
                 f"a process that decodes ended as it began ({how}); in a script, put what starts it "
                 "below if __name__ == '__main__', or use workers=0"
             )
-        return self.give_up(f"the process that decoded it died ({how})")
+        return self.give_up(f"{DIED} ({how})")
 
     def give_up(self, reason: str) -> dict[int, Prepared]:
         """Fail the image at hand and go on with a new process."""
