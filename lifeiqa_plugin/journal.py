@@ -93,14 +93,14 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
             _lock(file, part)
+            if fcntl is None:  # where no open file can be moved, there are no locks either
+                file.close()
+                self._file.close()
+            os.replace(part, self.path)
         except BaseException:
             file.close()
             part.unlink(missing_ok=True)
             raise
-        if fcntl is None:  # where no open file can be moved, there are no locks either
-            file.close()
-            self._file.close()
-        os.replace(part, self.path)
         before, self._file = self._file, _open_locked(self.path) if file.closed else file
         before.close()
         self._size = os.fstat(self._file.fileno()).st_size

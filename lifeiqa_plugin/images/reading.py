@@ -248,7 +248,9 @@ def walk_images(
     """
     left = [os.fspath(folder)]
     while left:
-        root, folders, files = left.pop(), [], []
+        root = left.pop()
+        folders: list[os.DirEntry[str]] = []
+        files: list[os.DirEntry[str]] = []
         try:
             with os.scandir(root) as entries:
                 for entry in entries:

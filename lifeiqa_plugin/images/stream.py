@@ -113,7 +113,9 @@ def _prepare_in_processes(
     waiting = enumerate(images)
     pool = [_Worker(recipe, time_limit) for _ in range(workers)]
     in_work: dict[int, Named] = {}
-    died: dict[int, Named] = {}  # images that cost a process its life, which may have been others' memory
+    died: dict[
+        int, Named
+    ] = {}  # images that cost a process its life, which may have been others' memory
     again: set[int] = set()
     done: dict[int, Prepared] = {}
     given, taken = 0, 0

@@ -1,4 +1,4 @@
-"""Archives and tables: files that hold many images. What is wrong with one is a row with an error, as a bad image is."""
+"""Archives and tables: files that hold many images. What is wrong with one is a row with an error."""
 
 from __future__ import annotations
 
@@ -56,16 +56,19 @@ class Stamp(NamedTuple):
     mtime: float | None
 
 
+UNKNOWN = Stamp(None, None)
+
+
 def stamp_of(path: str) -> Stamp:
     """Look at a file, which may not be there."""
     try:
         about = os.stat(path)
     except (OSError, ValueError):
-        return Stamp(None, None)
+        return UNKNOWN
     return Stamp(about.st_size, round(about.st_mtime, 6))
 
 
-def bad(name: str, reason: str, stamp: Stamp = Stamp(None, None), key: str | None = None) -> Found:
+def bad(name: str, reason: str, stamp: Stamp = UNKNOWN, key: str | None = None) -> Found:
     """Return what has an error instead of an image."""
     return Found(name, ImageError(f"{name}: {reason}", reason), *stamp, key)
 
@@ -75,20 +78,21 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        if len(buf) == buf.count(0) == tarfile.BLOCKSIZE:  # the end
+            return super().frombuf(buf, encoding, errors)
+        if not buf:
+            raise tarfile.ReadError("cut off: it has no end")
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # a block of zeros: the end
-            raise
-        except tarfile.EmptyHeaderError as error:
-            raise tarfile.ReadError("cut off: it has no end") from error
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"damaged or cut off: {error}") from error
 
 
-class Tar(NamedTuple):
+class Tar:
     """A WebDataset shard or any other tar, read from front to back."""
 
-    path: str
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     @property
     def stem(self) -> str:
@@ -113,12 +117,14 @@ class Tar(NamedTuple):
     def _images(self) -> Iterator[Found]:
         stamp = stamp_of(self.path)
         try:
-            with _decompress(self.path) as file:
-                with tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as archive:
-                    for member in archive:
-                        if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                            yield self._read(archive, member, stamp.mtime)
-                    _check_end(cast("IO[bytes]", archive.fileobj))
+            with (
+                _decompress(self.path) as file,
+                tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as archive,
+            ):
+                for member in archive:
+                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                        yield self._read(archive, member, stamp.mtime)
+                _check_end(cast("IO[bytes]", archive.fileobj))
         except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             reason = f"archive cannot be read further ({error})"
             yield bad(name_of(self.path), reason, stamp)
@@ -252,7 +258,9 @@ class Table:
         key = next((name for name in NAME_COLUMNS if kinds.get(name) in (*TEXTS, "int64")), None)
         if self.column is not None:
             if self.column not in kinds:
-                raise UsageError(f"{self.path}: no column {self.column!r}; it has {', '.join(kinds)}")
+                raise UsageError(
+                    f"{self.path}: no column {self.column!r}; it has {', '.join(kinds)}"
+                )
             return _Columns(self.column, key, kinds[self.column] in TEXTS)
         for name in BYTES_COLUMNS:
             if kinds.get(name, "").startswith(("binary", "large_binary", "struct<bytes")):

@@ -1,4 +1,4 @@
-"""What ``lifeiqa score`` is given, parsed once: an argument becomes files, archives and tables, in the same order always.
+"""What ``lifeiqa score`` is given, parsed once: arguments become files, archives and tables, always in one order.
 
 Nothing else asks what kind an argument is. ``containers.py`` has what holds more than one image.
 """
@@ -186,6 +186,9 @@ class Shard(NamedTuple):
     of: int = 1
 
 
+WHOLE = Shard()
+
+
 def parse_shard(text: str) -> Shard:
     """Read ``NUMBER/OF``, such as ``0/2``.
 
@@ -215,7 +218,7 @@ class Inputs:
     """
 
     def __init__(
-        self, texts: Sequence[str], column: str | None = None, shard: Shard = Shard()
+        self, texts: Sequence[str], column: str | None = None, shard: Shard = WHOLE
     ) -> None:
         self.texts, self.column, self.shard = list(texts), column, shard
         self.sources = [parse_argument(text, column) for text in texts]

@@ -51,7 +51,7 @@ class Output:
         path: Path,
         options: Row,
         inputs: list[str],
-        thresholds: Thresholds = Thresholds(),
+        thresholds: Thresholds,
         shard_rows: int | None = None,
         of_archive: bool = False,
     ) -> None:
@@ -133,17 +133,25 @@ class Output:
             self.path.unlink(missing_ok=True)
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         self._records = Journal(self.journal)
-        if overwrite:
-            self._delete()
+        try:
+            if overwrite:
+                self._delete()
+            self._begin(retry)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, retry: bool) -> None:
+        """Move the rows of a finished result into the journal, or go on with one; see what has to be written again."""
         before, rows = self._find_before()
-        self.inputs = [*before.get("inputs", []), *self.inputs]
-        self.inputs = list(dict.fromkeys(self.inputs))
-        kept = (row for row in rows if not (retry and row.get("error")))
+        self.inputs = list(dict.fromkeys([*before.get("inputs", []), *self.inputs]))
+        kept: Iterator[Row] = (row for row in rows if not (retry and row.get("error")))
         if self._parts() and (retry or before.get("thresholds") != self.thresholds._asdict()):
             self._replace(kept, thresholds=None)  # as long as not all parts have the new verdicts
             self._rewrite_parts(lambda row: not (retry and row.get("error")), always=True)
             kept = self._journal_rows()
-        self._replace(kept)
+        if retry or before != self._header():
+            self._replace(kept)
         self._count()
 
     def _find_before(self) -> tuple[Row, Iterator[Row]]:
@@ -233,13 +241,15 @@ class Output:
             "thresholds": self.thresholds._asdict(),
         }
 
+    def _header(self) -> Row:
+        return self._about() | {"shards": len(self._parts())}
+
     def _replace(self, rows: Iterable[Row], **other: None) -> None:
         """Put other rows into the journal."""
-        header = self._about() | {"shards": len(self._parts())} | other
-        self._journal.replace(itertools.chain([header], rows))
-        self._in_journal = sum(1 for _ in self._journal_rows())
+        self._journal.replace(itertools.chain([self._header() | other], rows))
 
     def _count(self) -> None:
+        self._in_journal = sum(1 for _ in self._journal_rows())
         self.rows = self._in_journal + sum(map(_count_rows, self._parts()))
 
     def _journal_rows(self) -> Iterator[Row]:
@@ -260,6 +270,7 @@ class Output:
         name = f"part-{max(numbers, default=-1) + 1:05d}.parquet"
         self._write(self.path / name, self._journal_rows(), self._in_journal)
         self._replace([])
+        self._in_journal = 0
 
     def _write(self, path: Path, rows: Iterator[Row], expected: int) -> None:
         numbers = itertools.count()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import ImageError
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.journal import read_json
 from lifeiqa_plugin.scoring.containers import Found
@@ -76,9 +75,7 @@ def report_done(task: Task, args: argparse.Namespace) -> int:
     return int(about["failed"])
 
 
-def run_task(
-    task: Task, args: argparse.Namespace, names: tuple[str, ...], scoring: Scoring
-) -> int:
+def run_task(task: Task, args: argparse.Namespace, names: tuple[str, ...], scoring: Scoring) -> int:
     """Score what has no row yet, and put the result in place.
 
     Args:
@@ -125,9 +122,7 @@ def _add_rows(task: Task, args: argparse.Namespace, scoring: Scoring) -> Summary
     output, done = task.output, Done()
     summary = _summarize(output, done)
     if output.rows:
-        print(
-            f"{output.path}: {output.rows} images are scored already; going on", file=sys.stderr
-        )
+        print(f"{output.path}: {output.rows} images are scored already; going on", file=sys.stderr)
     total = task.inputs.count()
     every = 0.1 if sys.stderr.isatty() else LOG_EVERY
     waiting: deque[Found] = deque()

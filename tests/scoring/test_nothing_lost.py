@@ -9,6 +9,7 @@ import shutil
 import tarfile
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -56,9 +57,10 @@ class Runs(RuleBasedStateMachine):
         self.engine = Brightness()
         choice = Choice("torch", mock.Mock(sha256="0" * 64))
         self.patches = [
-            mock.patch("lifeiqa_plugin.scoring.command._choose_engine", lambda args: choice),
-            mock.patch("lifeiqa_plugin.scoring.command.create_engine", lambda *_: self.engine),
-            mock.patch("lifeiqa_plugin.allocator.keep_freed_memory", lambda: False),
+            mock.patch("lifeiqa_plugin.scoring.command._choose_engine", return_value=choice),
+            mock.patch("lifeiqa_plugin.scoring.command.create_engine", return_value=self.engine),
+            mock.patch("os.fsync"),
+            mock.patch("lifeiqa_plugin.allocator.keep_freed_memory"),
         ]
         for patch in self.patches:
             patch.start()
@@ -75,7 +77,7 @@ class Runs(RuleBasedStateMachine):
         self.photos: dict[str, int | None] = {}
         self.write_photo("a.png", 10)
         self.name_again(["a.png", "a.png"])
-        self.write_tar([("x.png", 1), ("x.png", 2)], 0, None)
+        self.write_tar([("x.png", 1), ("x.png", 2)], None, 0)
 
     def teardown(self) -> None:
         if hasattr(self, "patches"):
@@ -108,33 +110,42 @@ class Runs(RuleBasedStateMachine):
         self.list = names
         self.put("list.txt", "".join(f"photos/{name}\n" for name in names).encode())
 
-    @rule(members=MEMBERS, damage=st.integers(0, 30), how=st.sampled_from([None, "cut", "flip"]))
-    def write_tar(self, members: list[tuple[str, int]], damage: int, how: str | None) -> None:
-        """A tar, which may be cut off in the middle, or have a byte of a header changed."""
+    @rule(
+        members=MEMBERS,
+        how=st.sampled_from([None, "cut", "flip", "zero"]),
+        where=st.floats(0, 1, exclude_max=True),
+    )
+    def write_tar(self, members: list[tuple[str, int]], how: str | None, where: float) -> None:
+        """A tar, which may be cut off, or have a header that is changed or zero; what is before that can be read."""
         file = io.BytesIO()
-        self.tar: list[tuple[str, int | None]] = []
-        damaged = False
+        begins, ends = [], []
         with tarfile.open(fileobj=file, mode="w") as archive:
-            for i, (name, level) in enumerate(members):
+            for name, level in members:
                 content = to_png(level)
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
-                begin = file.tell()
+                begins.append(file.tell())
                 archive.addfile(info, io.BytesIO(content))
-                damaged |= how == "cut" and file.tell() > 256 * damage
-                damaged |= how == "flip" and damage == i
-                if how == "flip" and damage == i:
-                    file.getbuffer()[begin + 3] ^= 1
-                if not damaged and name.endswith(".png"):
-                    self.tar.append((f"a.tar/{name}", level))
-            end = file.tell()
-        content = file.getvalue()
+                ends.append(file.tell())
+        content = bytearray(file.getvalue())
+        whole = ends[-1] + 512 if ends else 512  # with one of the blocks that end it
+        limit = len(content)
         if how == "cut":
-            content = content[: 256 * damage]
-            damaged |= len(content) < end + 512
-        if damaged:
+            limit = int(where * whole)
+            del content[limit:]
+        elif how is not None and begins:
+            limit = begins[int(where * len(begins))]
+            content[limit + 3] ^= 1
+            if how == "zero":
+                content[limit : limit + 512] = bytes(512)
+        self.tar: list[tuple[str, int | None]] = [
+            (f"a.tar/{name}", level)
+            for (name, level), end in zip(members, ends, strict=True)
+            if end <= limit and name.endswith(".png")
+        ]
+        if limit < whole:
             self.tar.append(("a.tar", None))
-        self.put("a.tar", content)
+        self.put("a.tar", bytes(content))
 
     def expected(self) -> list[tuple[str, int | None]]:
         """What the inputs hold now, in their order: a name, and a level or None for an error."""
@@ -161,14 +172,23 @@ class Runs(RuleBasedStateMachine):
             (row["path"], None if row.get("error") else round(row["score"] * 255)) for row in found
         ]
 
-    def run(self, *flags: str, disturb: object = None, at: int | None = None) -> int:
+    def run(
+        self,
+        *flags: str,
+        disturb: Callable[[], None] | None = None,
+        at: int | None = None,
+        die_at: int | None = None,
+    ) -> int:
         """Run the command; ``disturb`` is called when the engine gets the image of that number."""
         calls = iter(range(10**6))
         plain = Brightness.score
 
         def score(batch):
-            if next(calls) == at:
+            number = next(calls)
+            if number == at:
                 disturb()
+            if number == die_at:
+                raise Killed
             return plain(self.engine, batch)
 
         self.engine.score = score
@@ -195,11 +215,11 @@ class Runs(RuleBasedStateMachine):
         before = self.rows() if flags != ("--overwrite",) else []
         is_begun, manifest = self.is_begun(), self.manifest.exists()
         code = self.run(*flags)
-        if manifest and not is_begun and flags in ((), ("--retry-failed",)):
-            if self.finished_with != self.fingerprint():
-                assert code == 2
-                assert self.rows() == before
-                return
+        is_finished = manifest and not is_begun and flags in ((), ("--retry-failed",))
+        if is_finished and self.finished_with != self.fingerprint():
+            assert code == 2
+            assert self.rows() == before
+            return
         self.check_finished(before, code)
         if flags != ("--retry-failed",):
             assert len(self.engine.batches) <= len(self.expected())
@@ -268,14 +288,55 @@ class Runs(RuleBasedStateMachine):
         assert {path: path.read_bytes() for path in shown} == shown
         assert self.is_begun()
 
-    @rule(at=st.integers(0, 3))
-    def a_journal_removed_while_it_grows(self, at: int) -> None:
+    @rule(at=st.integers(0, 3), die=st.booleans())
+    def a_journal_removed_while_it_grows(self, at: int, die: bool) -> None:
+        """It is there again before the next row is, and no row of it is lost."""
         before = self.rows()
-        code = self.run("--append", disturb=self.journal_is_removed, at=at)
-        self.check_finished(before, code)
+        held: list[Counter[tuple[str, int | None]]] = []
 
-    def journal_is_removed(self) -> None:
-        self.journal.unlink(missing_ok=True)
+        def remove() -> None:
+            held.append(Counter(self.rows()))
+            self.journal.unlink(missing_ok=True)
+
+        try:
+            code = self.run("--append", disturb=remove, at=at, die_at=at + 1 if die else None)
+        except Killed:
+            assert not held[0] - Counter(self.rows())
+        else:
+            self.check_finished(before, code)
+
+    @rule(
+        at=st.integers(0, 5),
+        after=st.booleans(),
+        flags=st.sampled_from([("--append",), ("--retry-failed",), ("--overwrite",)]),
+    )
+    def killed_at_a_move(self, at: int, after: bool, flags: tuple[str, ...]) -> None:
+        """Killed before or after a file is put in its place: nothing but errors that are tried again is gone."""
+        before = Counter(self.rows())
+        calls = iter(range(10**6))
+        replace = os.replace
+
+        def move(source: str, target: str) -> None:
+            number = next(calls)
+            if number == at and not after:
+                raise Killed
+            replace(source, target)
+            if number == at:
+                raise Killed
+
+        try:
+            with mock.patch("os.replace", move):
+                self.run(*flags)
+        except Killed:
+            if flags != ("--overwrite",):
+                lost = before - Counter(self.rows())
+                assert not any(self.is_still_there(row) for row in lost), lost
+        else:
+            if not self.is_begun():
+                self.finished_with = self.fingerprint() if at > 5 else self.finished_with
+
+    def is_still_there(self, row: tuple[str, int | None]) -> bool:
+        return row[1] is not None and row in self.expected()
 
 
 TestRuns = Runs.TestCase
