@@ -41,12 +41,15 @@ class File:
         return f"{self.path} {self.error or self.stamp}"
 
     def parts(self) -> Iterator[Iterable[Found]]:
-        """Yield the image."""
+        """Yield the image, as the only part."""
+        yield self.images()
+
+    def images(self) -> list[Found]:
+        """Return the image."""
         name = name_of(self.path)
         if self.error is not None:
-            yield [bad(name, self.error)]
-        else:
-            yield [Found(name, self.path, *self.stamp)]
+            return [bad(name, self.error)]
+        return [Found(name, self.path, *self.stamp)]
 
     def count(self, whole: bool) -> int:
         """Return 1."""
@@ -69,11 +72,16 @@ class Folder:
             raise UsageError(f"{name_of(path)}: no images in this folder or those below it")
 
     def __iter__(self) -> Iterator[File]:
-        failed: list[OSError] = []
-        for path in walk_images(self.path, failed.append):
-            yield from _take_failures(failed)
-            yield File(path)
+        return walk_folder(self.path)
+
+
+def walk_folder(path: str) -> Iterator[File]:
+    """Yield the images in a folder and those below it, and the folders that cannot be listed."""
+    failed: list[OSError] = []
+    for image in walk_images(path, failed.append):
         yield from _take_failures(failed)
+        yield File(image)
+    yield from _take_failures(failed)
 
 
 def _take_failures(failed: list[OSError]) -> Iterator[File]:

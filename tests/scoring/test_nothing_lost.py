@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from PIL import Image
 
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.runtimes import Choice
-from lifeiqa_plugin.scoring.rows import read_own_rows
+from lifeiqa_plugin.scoring.rows import Thresholds, read_own_rows
 
 from .conftest import Brightness
 
@@ -32,8 +33,12 @@ THOROUGH = "LIFEIQA_THOROUGH" in os.environ
 
 NAMES = ("a.png", "b.png", "below/a.png", "c.png")
 LEVELS = st.integers(0, 255)
-MEMBERS = st.lists(st.tuples(st.sampled_from(("x.png", "y.png", "z.txt")), LEVELS), max_size=4)
-WHEN = st.none() | st.integers(0, 4)
+MEMBERS = st.lists(
+    st.tuples(st.sampled_from(("x.png", "y.png", "z.txt")), LEVELS), min_size=1, max_size=4
+)
+DAMAGES = st.sampled_from(("flip", "zero", "cut", "none"))
+WHERE = st.floats(0, 1, exclude_max=True)
+LISTED = st.lists(st.sampled_from(NAMES), max_size=4)
 
 
 class Killed(BaseException):
@@ -49,8 +54,21 @@ def to_png(level: int) -> bytes:
 class Runs(RuleBasedStateMachine):
     """A folder, a list that may name a file twice, and a tar; one result, which is run again and again."""
 
-    @initialize(out=st.sampled_from(["s.csv", "s.jsonl", "s.parquet", "shards"]))
-    def begin(self, out: str) -> None:
+    @initialize(
+        out=st.sampled_from(["s.csv", "s.jsonl", "s.parquet", "shards"]),
+        listed=LISTED,
+        members=MEMBERS,
+        how=DAMAGES,
+        where=WHERE,
+    )
+    def begin(
+        self,
+        out: str,
+        listed: list[str],
+        members: list[tuple[str, int]],
+        how: str,
+        where: float,
+    ) -> None:
         self.before = Path.cwd()
         self.folder = tempfile.mkdtemp()
         os.chdir(self.folder)
@@ -59,6 +77,7 @@ class Runs(RuleBasedStateMachine):
         self.patches = [
             mock.patch("lifeiqa_plugin.scoring.command._choose_engine", return_value=choice),
             mock.patch("lifeiqa_plugin.scoring.command.create_engine", return_value=self.engine),
+            mock.patch("lifeiqa_plugin.cli._build_parser", functools.cache(cli._build_parser)),
             mock.patch("os.fsync"),
             mock.patch("lifeiqa_plugin.allocator.keep_freed_memory"),
         ]
@@ -76,8 +95,8 @@ class Runs(RuleBasedStateMachine):
         Path("photos/below").mkdir(parents=True)
         self.photos: dict[str, int | None] = {}
         self.write_photo("a.png", 10)
-        self.name_again(["a.png", "a.png"])
-        self.write_tar([("x.png", 1), ("x.png", 2)], None, 0)
+        self.name_again(listed)
+        self.write_tar(members, how, where)
 
     def teardown(self) -> None:
         if hasattr(self, "patches"):
@@ -105,17 +124,13 @@ class Runs(RuleBasedStateMachine):
         del self.photos[name]
         Path(f"photos/{name}").unlink()
 
-    @rule(names=st.lists(st.sampled_from(NAMES), max_size=4))
+    @rule(names=LISTED)
     def name_again(self, names: list[str]) -> None:
         self.list = names
         self.put("list.txt", "".join(f"photos/{name}\n" for name in names).encode())
 
-    @rule(
-        members=MEMBERS,
-        how=st.sampled_from([None, "cut", "flip", "zero"]),
-        where=st.floats(0, 1, exclude_max=True),
-    )
-    def write_tar(self, members: list[tuple[str, int]], how: str | None, where: float) -> None:
+    @rule(members=MEMBERS, how=DAMAGES, where=WHERE)
+    def write_tar(self, members: list[tuple[str, int]], how: str, where: float) -> None:
         """A tar, which may be cut off, or have a header that is changed or zero; what is before that can be read."""
         file = io.BytesIO()
         begins, ends = [], []
@@ -125,15 +140,15 @@ class Runs(RuleBasedStateMachine):
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 begins.append(file.tell())
+                ends.append(begins[-1] + tarfile.BLOCKSIZE + len(content))
                 archive.addfile(info, io.BytesIO(content))
-                ends.append(file.tell())
+            whole = file.tell() + tarfile.BLOCKSIZE  # with one of the two blocks that end it
         content = bytearray(file.getvalue())
-        whole = ends[-1] + 512 if ends else 512  # with one of the blocks that end it
         limit = len(content)
         if how == "cut":
             limit = int(where * whole)
             del content[limit:]
-        elif how is not None and begins:
+        elif how != "none":
             limit = begins[int(where * len(begins))]
             content[limit + 3] ^= 1
             if how == "zero":
@@ -198,7 +213,9 @@ class Runs(RuleBasedStateMachine):
     def is_begun(self) -> bool:
         return self.journal.exists() and b"\n" in self.journal.read_bytes()
 
-    def check_finished(self, before: list[tuple[str, int | None]], code: int) -> None:
+    def check_finished(
+        self, before: list[tuple[str, int | None]], code: int, keep: float = 0.6
+    ) -> None:
         """See that all rows are there, none twice, and no journal; scores of files that are gone stay."""
         expected = self.expected()
         there = {name for name, _ in expected}
@@ -208,19 +225,24 @@ class Runs(RuleBasedStateMachine):
         assert not self.journal.exists()
         assert json.loads(self.manifest.read_text())["rows"] == len(rows)
         assert code == (3 if any(level is None for _, level in rows) else 0)
+        for row in read_own_rows(self.out):
+            assert row["verdict"] == Thresholds(keep).judge(row)["verdict"]
         self.finished_with = self.fingerprint()
 
-    @rule(flags=st.sampled_from([(), ("--append",), ("--retry-failed",), ("--overwrite",)]))
-    def run_to_the_end(self, flags: tuple[str, ...]) -> None:
+    @rule(
+        flags=st.sampled_from([(), ("--append",), ("--retry-failed",), ("--overwrite",)]),
+        keep=st.sampled_from([0.6, 0.4]),
+    )
+    def run_to_the_end(self, flags: tuple[str, ...], keep: float) -> None:
         before = self.rows() if flags != ("--overwrite",) else []
         is_begun, manifest = self.is_begun(), self.manifest.exists()
-        code = self.run(*flags)
+        code = self.run(*flags, "--keep", str(keep))
         is_finished = manifest and not is_begun and flags in ((), ("--retry-failed",))
         if is_finished and self.finished_with != self.fingerprint():
             assert code == 2
             assert self.rows() == before
             return
-        self.check_finished(before, code)
+        self.check_finished(before, code, keep)
         if flags != ("--retry-failed",):
             assert len(self.engine.batches) <= len(self.expected())
         if not before:
@@ -342,8 +364,8 @@ class Runs(RuleBasedStateMachine):
 TestRuns = Runs.TestCase
 TestRuns.settings = settings(
     derandomize=not THOROUGH,
-    max_examples=3000 if THOROUGH else 30,
-    stateful_step_count=20 if THOROUGH else 12,
+    max_examples=2000 if THOROUGH else 30,
+    stateful_step_count=20 if THOROUGH else 6,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
