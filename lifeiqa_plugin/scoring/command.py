@@ -147,6 +147,8 @@ def _check(args: argparse.Namespace) -> Inputs:
             raise UsageError(
                 f"{container}: --copy-to and --link-to take files, not archives or tables"
             )
+    if args.retry_failed and args.overwrite:
+        raise UsageError("--retry-failed has no effect with --overwrite, which scores all again")
     if args.shard_rows and _writes_folder(args):
         raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
     return inputs

@@ -133,7 +133,7 @@ def _add_rows(task: Task, args: argparse.Namespace, scoring: Scoring) -> Summary
         unit="image",
         smoothing=0.05,
         mininterval=every,
-        maxinterval=max(10, every),
+        maxinterval=max(10.0, every),
     ) as progress:
         for scored in scoring(images, total):
             found = waiting.popleft()

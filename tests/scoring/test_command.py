@@ -198,24 +198,6 @@ def test_no_permission_to_write(score, monkeypatch):
     assert error == "lifeiqa: UsageError: closed/s.csv: no permission to write in ."
 
 
-@pytest.fixture
-def stop_after(engine, monkeypatch):
-    """Let the engine raise an error at the image of a number."""
-    plain = engine.score
-
-    def stop(number: int, error: BaseException) -> None:
-        calls = iter(range(10**6))
-
-        def score(batch):
-            if next(calls) == number:
-                raise error
-            return plain(batch)
-
-        monkeypatch.setattr(engine, "score", score)
-
-    return stop
-
-
 @pytest.mark.parametrize("shards", [[], ["--shard-rows", "3"]])
 @pytest.mark.parametrize("number", [0, 1, 5, 6, 9])
 def test_an_interrupted_run_goes_on_and_scores_nothing_twice(
