@@ -68,6 +68,16 @@ def test_a_crash_or_a_hang_costs_one_image():
     ]  # fmt: skip
 
 
+def test_an_image_whose_process_died_is_tried_once_more_alone(tmp_path):
+    """As where many large images at once took all memory: the second time, nothing else is in work."""
+    flag = str(tmp_path / "tried")
+    first = f"not os.path.exists({flag!r}) and (open({flag!r}, 'x').close(), os.abort())"
+    code = f"[exec('import os, numpy as np'), {first}, np.full((20, 30), 5, np.uint8)][-1]"
+    sources = [gray(1), WhenSent(eval, code), gray(2), gray(3)]
+    images = [Named(str(i), source) for i, source in enumerate(sources)]
+    assert levels(prepare_images(images, RECIPE, workers=2)) == [1, 5, 2, 3]
+
+
 def test_processes_have_a_thread_each(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     code = "np.full((20, 30), int(os.environ['OMP_NUM_THREADS']), np.uint8)"

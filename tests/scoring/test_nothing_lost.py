@@ -28,8 +28,8 @@ from .conftest import Brightness
 
 pytest.importorskip("fcntl")  # without locks a second writer is not kept out
 
-THOROUGH = "LIFEIQA_THOROUGH" in os.environ
-"""Set it to try some thousand histories instead of some dozen."""
+HISTORIES = int(os.environ.get("LIFEIQA_HISTORIES", "0"))
+"""Set it to some thousand to try so many long random histories, instead of the same few short ones each time."""
 
 NAMES = ("a.png", "b.png", "below/a.png", "c.png")
 LEVELS = st.integers(0, 255)
@@ -363,9 +363,9 @@ class Runs(RuleBasedStateMachine):
 
 TestRuns = Runs.TestCase
 TestRuns.settings = settings(
-    derandomize=not THOROUGH,
-    max_examples=2000 if THOROUGH else 30,
-    stateful_step_count=20 if THOROUGH else 6,
+    derandomize=not HISTORIES,
+    max_examples=HISTORIES or 30,
+    stateful_step_count=20 if HISTORIES else 6,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
