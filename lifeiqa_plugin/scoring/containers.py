@@ -103,15 +103,11 @@ class Tar:
     def check(self) -> None:
         """Nothing is known before it is read."""
 
-    def mark(self) -> str:
-        """Return what tells it from others, without reading it."""
-        return f"{self.path} {stamp_of(self.path)}"
-
     def parts(self) -> Iterator[Iterable[Found]]:
         """Yield all of it in one: shards take it whole."""
         yield self._images()
 
-    def count(self, whole: bool) -> None:
+    def size(self, whole: bool) -> None:
         """Nobody knows before it is read."""
 
     def _images(self) -> Iterator[Found]:
@@ -194,10 +190,6 @@ class Table:
         """
         _ = self.columns
 
-    def mark(self) -> str:
-        """Return what tells it from others, without reading it."""
-        return f"{self.path} {stamp_of(self.path)}"
-
     def parts(self) -> Iterator[Iterable[Found]]:
         """Yield its images in one, which shards take whole, or one by one if it names files."""
         try:
@@ -210,7 +202,7 @@ class Table:
         else:
             yield self._images()
 
-    def count(self, whole: bool) -> int | None:
+    def size(self, whole: bool) -> int | None:
         """Count its rows; None if they are no parts and only whole parts are counted."""
         try:
             if not whole and not self.columns.holds_paths:

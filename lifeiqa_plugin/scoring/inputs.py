@@ -6,7 +6,6 @@ Nothing else asks what kind an argument is. ``containers.py`` has what holds mor
 from __future__ import annotations
 
 import codecs
-import functools
 import glob
 import hashlib
 import itertools
@@ -17,28 +16,19 @@ from typing import IO, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.reading import name_of, walk_images
-from lifeiqa_plugin.scoring.containers import ARCHIVES, Found, Stamp, Table, Tar, bad, stamp_of
+from lifeiqa_plugin.scoring.containers import ARCHIVES, Found, Table, Tar, bad, stamp_of
 
 CHUNK = 1 << 16
 
 
-class File:
+class File(NamedTuple):
     """An image by itself, whether it is there or not; with an ``error``, a folder that cannot be listed."""
 
-    def __init__(self, path: str, error: str | None = None) -> None:
-        self.path, self.error = path, error
-
-    @functools.cached_property
-    def stamp(self) -> Stamp:
-        """Size and time of the file, when they are first asked for."""
-        return stamp_of(self.path)
+    path: str
+    error: str | None = None
 
     def check(self) -> None:
         """A bad image is a row."""
-
-    def mark(self) -> str:
-        """Return what tells it from others, without opening it."""
-        return f"{self.path} {self.error or self.stamp}"
 
     def parts(self) -> Iterator[Iterable[Found]]:
         """Yield the image, as the only part."""
@@ -49,9 +39,9 @@ class File:
         name = name_of(self.path)
         if self.error is not None:
             return [bad(name, self.error)]
-        return [Found(name, self.path, *self.stamp)]
+        return [Found(name, self.path, *stamp_of(self.path))]
 
-    def count(self, whole: bool) -> int:
+    def size(self, whole: bool) -> int:
         """Return 1."""
         return 1
 
@@ -269,7 +259,7 @@ class Inputs:
 
     def _parts(self, digest: hashlib._Hash) -> Iterator[Iterable[Found]]:
         for leaf in itertools.chain.from_iterable(self.sources):
-            digest.update(os.fsencode(f"{leaf.mark()}\n"))
+            digest.update(_mark(leaf))
             yield from leaf.parts()
 
     def digest(self) -> str:
@@ -279,7 +269,7 @@ class Inputs:
             if isinstance(source, Lines):
                 source.remember()
             for leaf in source:
-                digest.update(os.fsencode(f"{leaf.mark()}\n"))
+                digest.update(_mark(leaf))
         return digest.hexdigest()
 
     def count(self) -> int | None:
@@ -288,8 +278,13 @@ class Inputs:
             return None
         total = 0
         for leaf in self._leaves_ahead():
-            number = leaf.count(whole=self.shard.of == 1)
+            number = leaf.size(whole=self.shard.of == 1)
             if number is None:
                 return None
             total += number
         return len(range(self.shard.number, total, self.shard.of))
+
+
+def _mark(leaf: Leaf) -> bytes:
+    """Return what changes when a file does, without opening it."""
+    return os.fsencode(f"{leaf.path} {stamp_of(leaf.path)}\n")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -66,6 +65,10 @@ class Output:
         elif shard_rows is not None:
             raise UsageError(f"-o {path}: shards are Parquet; the name must end in .parquet")
         inside = shard_rows is not None
+        if inside and path.is_file():
+            raise UsageError(
+                f"-o {path}: a file; --shard-rows writes a folder, so give another name"
+            )
         name = f"_{path.name}" if of_archive else path.name
         self.journal = path / "_partial.jsonl" if inside else path.with_name(f"{name}.partial")
         self.manifest = path / "_manifest.json" if inside else path.with_name(f"{name}.json")
@@ -129,8 +132,6 @@ class Output:
         """
         own = ["key"] if self.of_archive else []
         self.columns = [*own, *column_names(distortions), "size", "mtime"]
-        if overwrite and self.shard_rows is not None and not self.path.is_dir():
-            self.path.unlink(missing_ok=True)
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         self._records = Journal(self.journal)
         try:
@@ -167,17 +168,9 @@ class Output:
         return read_json(self.manifest), iter(()) if self._parts() else read_own_rows(self.path)
 
     def _delete(self) -> None:
-        """Remove what is there but the journal, which is locked."""
-        inside = list(self.path.iterdir()) if self.shard_rows is not None else [self.path]
-        if self.shard_rows is None and (self.path / "_partial.jsonl").is_file():
-            Journal(self.path / "_partial.jsonl").close()  # nobody writes shards there
-        for path in (self.manifest, *inside):
-            if path == self.journal:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        """Remove the result; the journal, which is locked, becomes empty."""
+        for path in (self.manifest, *(self._parts() if self.shard_rows else [self.path])):
+            path.unlink(missing_ok=True)
         self._journal.replace([])
 
     @property

@@ -156,6 +156,11 @@ BAD_USAGE = [
         "model 'lifeiqa-biq2021' has no file in 8 bits, only lifeiqa has",
     ),
     ("photos --overwrite", "--overwrite has no effect without -o; give -o FILE"),
+    (
+        "photos -o there.csv.parquet --shard-rows 5 --overwrite",
+        "a file; --shard-rows writes a folder",
+    ),
+    ("photos -o photos --overwrite", r"-o with a folder takes \.tar and \.parquet"),
     ("photos -o s.csv --shard-rows 5", r"shards are Parquet; the name must end in \.parquet"),
     ("table.parquet --column x", r"table\.parquet: no column 'x'; it has n"),
     ("table.parquet", r"which column holds the images .* there are n \(int64\)"),
@@ -374,17 +379,21 @@ def test_images_are_sorted_and_stay_where_they_are(score, how):
 
 @pytest.mark.slow
 def test_sigkill_loses_nothing(tmp_path):
-    """The real command, with processes that decode, killed as soon as it has written a few rows."""
-    for i in range(40):
-        Image.effect_noise((224, 224), 3 * i).save(tmp_path / f"{i:02d}.png")
+    """The real command, with processes that decode, killed after a few rows; the list has each image twice."""
+    names = [f"{i // 2:02d}.png" for i in range(40)]
+    for i, name in enumerate(names[::2]):
+        Image.effect_noise((224, 224), 6 * i).save(tmp_path / name)
+    (tmp_path / "list.txt").write_text("\n".join(names))
     arguments = [
         sys.executable,
         "-m",
         "lifeiqa_plugin",
         "score",
-        ".",
+        "list.txt",
         "-o",
         "s.csv",
+        "--link-to",
+        "sorted",
         "--workers",
         "1",
     ]
@@ -405,5 +414,6 @@ def test_sigkill_loses_nothing(tmp_path):
     done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "images are scored already; going on" in done.stderr
-    assert list(read(str(tmp_path / "s.csv"))["path"]) == [f"./{i:02d}.png" for i in range(40)]
+    assert list(read(str(tmp_path / "s.csv"))["path"]) == names
+    assert sorted(path.name for path in (tmp_path / "sorted").rglob("*.png")) == names[::2]
     assert not journal.exists()
