@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import functools
 import gzip
 import importlib.util
+import io
 import lzma
 import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.reading import SUFFIXES, ImageError, Source, name_of
+from lifeiqa_plugin.scoring.in_time import in_time, open_in_time
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
@@ -62,7 +66,7 @@ UNKNOWN = Stamp(None, None)
 def stamp_of(path: str) -> Stamp:
     """Look at a file, which may not be there."""
     try:
-        about = os.stat(path)
+        about = in_time(os.stat, path)
     except (OSError, ValueError):
         return UNKNOWN
     return Stamp(about.st_size, round(about.st_mtime, 6))
@@ -114,7 +118,8 @@ class Tar:
         stamp = stamp_of(self.path)
         try:
             with (
-                _decompress(self.path) as file,
+                open_in_time(self.path) as packed,
+                _unpack(packed) as file,
                 tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as archive,
             ):
                 for member in archive:
@@ -137,14 +142,13 @@ class Tar:
         return Found(name, b"" if content is None else content.read(), *stamp, key)
 
 
-def _decompress(path: str) -> IO[bytes]:
-    """Open a file to read it, by how it begins; checksums of what is packed are looked at."""
-    with open(path, "rb") as file:
-        head = file.read(6)
+def _unpack(file: io.BufferedReader[Any]) -> AbstractContextManager[IO[bytes]]:
+    """Return what unpacks a file, by how it begins; checksums of what is packed are looked at."""
+    head = file.peek(6)
     for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
         if head.startswith(magic):
-            return cast("IO[bytes]", opener(path, "rb"))
-    return open(path, "rb")
+            return cast("IO[bytes]", opener(file, "rb"))
+    return contextlib.nullcontext(file)
 
 
 def _check_end(file: IO[bytes]) -> None:
@@ -219,7 +223,8 @@ class Table:
         columns = [image] if key is None else list(dict.fromkeys([image, key]))
         numbers = iter(range(1 << 62))
         try:
-            for batch in _open_table(self.path).iter_batches(batch_size=64, columns=columns):
+            batches = _open_table(self.path).iter_batches(batch_size=64, columns=columns)
+            while (batch := in_time(next, batches, None)) is not None:
                 for row in batch.to_pylist():
                     yield self._read(row, next(numbers), stamp.mtime)
         except (OSError, pa.ArrowException, UsageError) as error:
@@ -272,7 +277,7 @@ def _open_table(path: str) -> Any:
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(path)
+        return in_time(parquet.ParquetFile, path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
 

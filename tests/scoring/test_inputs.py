@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
 import os
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -244,3 +246,43 @@ def test_what_is_seen_of_inputs_changes_with_them(here):
     os.utime("photos/2.png", (1, 1))
     digests.add(Inputs(texts).digest())
     assert len(digests) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("written", [None, 0, 15])
+def test_an_archive_on_a_file_system_that_does_not_answer(here, monkeypatch, written):
+    """Neither as it is opened nor further on: a pipe stands for it. What comes after it is read."""
+    monkeypatch.setattr("lifeiqa_plugin.scoring.in_time.LIMIT", 0.3)
+    os.mkfifo("a.tar")
+    end = None if written is None else os.open("a.tar", os.O_RDWR)
+    if end is not None:
+        os.write(end, to_tar([f"{i}.png" for i in range(20)])[: written * MEMBER])
+    rows = found("a.tar", "photos/1.png")
+    free = end if end is not None else os.open("a.tar", os.O_RDWR)
+    os.write(free, bytes(1 << 16))  # let the thread go on that still waits
+    os.close(free)
+    reason = (
+        "archive cannot be read further "
+        f"([Errno {errno.ETIMEDOUT}] the file system gave no answer within 0.3 s)"
+    )
+    first = (
+        [(f"a.tar/{i}.png", None) for i in range(13)] if written else []
+    )  # of two blocks of 10 KiB
+    assert rows == [*first, ("a.tar", reason), ("photos/1.png", None)]
+
+
+def test_a_file_that_cannot_be_looked_at_in_time(here, monkeypatch):
+    monkeypatch.setattr("lifeiqa_plugin.scoring.in_time.LIMIT", 0.2)
+    wake = threading.Event()
+    stat = os.stat
+
+    def hang(path, **options):
+        if path == "photos/1.png":
+            wake.wait()
+        return stat(path, **options)
+
+    monkeypatch.setattr("os.stat", hang)
+    images = list(Inputs(["photos"]).images())
+    wake.set()
+    assert [one.name for one in images if one.mtime is None] == ["photos/1.png"]
+    assert len(images) == 10

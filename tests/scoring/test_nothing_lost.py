@@ -222,7 +222,7 @@ class Runs(RuleBasedStateMachine):
         gone = Counter(row for row in before if row[0] not in there and row[1] is not None)
         rows = self.rows()
         assert Counter(rows) == Counter(expected) + gone
-        assert not self.journal.exists()
+        assert not self.is_begun()
         assert json.loads(self.manifest.read_text())["rows"] == len(rows)
         assert code == (3 if any(level is None for _, level in rows) else 0)
         for row in read_own_rows(self.out):
