@@ -13,16 +13,15 @@ from typing import Any, cast
 
 import pyiqa.train
 import torch
-import yaml
 from pyiqa.models import build_model
 from pyiqa.utils import get_root_logger
-from pyiqa.utils.dist_util import get_dist_info
 
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
+from lifeiqa_plugin.training import kept
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.model import STATE_FILE
 from lifeiqa_plugin.training.optim import bfloat16_slowdown
@@ -40,9 +39,6 @@ from lifeiqa_plugin.training.sampler import ResumableSampler
 TEST_RESULTS = "test_results.json"
 """Written last, below the run's folder: a run that has it is finished."""
 
-RESOLVED_OPTIONS = "options.yml"
-"""The options of the run with all defaults and changes, below the run's folder."""
-
 
 def train(
     option_file: str | Path, force_yml: list[str] | None = None, auto_resume: bool = False
@@ -52,7 +48,8 @@ def train(
     Args:
         option_file: see ``docs/training.md``.
         force_yml: changes to it, ``section:key=value``.
-        auto_resume: go on from the run's last state, if it has one; a run that has been tested is left as it is.
+        auto_resume: go on from the run's last state, if it has one; a run that has been tested is left as it is, if it
+            was made of the same options and files.
 
     Returns:
         Correlations on the option file's first ``test`` set, of the weights that its first validation set chose, and
@@ -79,6 +76,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     tested = folder / TEST_RESULTS
     is_tested = bool(test_sets and auto_resume and state and tested.is_file())
     if is_tested and done >= opt["train"]["total_iter"]:
+        kept.check_same(options, folder)
         return cast(dict[str, Any], json.loads(tested.read_text(encoding="utf-8")))
     with quiet(), known_names():
         model = build_model(opt)  # before an older run of the name is moved aside
@@ -98,7 +96,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         ),
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
         "build_model": lambda _: hand_over(model),
-        "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
+        "copy_opt_file": lambda *_: kept.note(options, folder) if not opt["rank"] else None,
     }
     with forgetful_logger(), training_loop(replaced):
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
@@ -137,14 +135,6 @@ def warn_of_bfloat16(opt: Options) -> None:
             get_root_logger().warning(
                 f"this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force_yml train:amp=fp32"
             )
-
-
-def save_options(options: Options, path: Path) -> None:
-    """Write the options that run, which pyiqa's copy of the file need not be; they can be read as an option file."""
-    if get_dist_info()[0] == 0:
-        plain = json.loads(json.dumps(options))  # without YAML's aliases for what occurs twice
-        with write_whole(path) as file:
-            file.write(yaml.safe_dump(plain, sort_keys=False).encode())
 
 
 def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:
