@@ -218,7 +218,7 @@ class Inputs:
     def __init__(
         self, texts: Sequence[str], column: str | None = None, shard: Shard = WHOLE
     ) -> None:
-        self.texts, self.column, self.shard = list(texts), column, shard
+        self.texts, self.column, self.shard, self.seen = list(texts), column, shard, ""
         self.sources = [parse_argument(text, column) for text in texts]
         if column and not any(isinstance(leaf, Table) for leaf in self._leaves_ahead()):
             raise UsageError(
