@@ -64,7 +64,10 @@ def report_done(task: Task, args: argparse.Namespace) -> int:
     judged = about["thresholds"] != output.thresholds._asdict()
     if judged:
         output.open(distortion_names(about["columns"]))
-        output.finish(_summarize(output).as_dict() | {k: about[k] for k in ("model", "digest")})
+        try:
+            output.finish(_summarize(output).as_dict() | {k: about[k] for k in ("model", "digest")})
+        finally:
+            output.close()
     if args.copy_to or args.link_to:
         for row in read_rows(output.path):
             _place(args, row, row["path"])
