@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0; 1 for an error that the user can act on, which is one line on stderr; 2 for arguments that cannot be; 130
-        if interrupted by Ctrl-C or SIGTERM. ``lifeiqa score`` returns 1 also if some images could not be scored.
+        if interrupted by Ctrl-C or SIGTERM. ``lifeiqa score`` returns 3 if some images have no score and all
+        others have been scored.
     """
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"

@@ -5,6 +5,7 @@ Everything of this package that looks at an image comes through here. Importing 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -52,6 +53,11 @@ SUFFIXES = frozenset(
     }
 )  # fmt: skip
 """How the names of files end that a folder is searched for."""
+
+
+DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENXIO, errno.ENODEV)
+
+DISK_PROBLEM = "the disk or the network failed"
 
 
 class ImageError(OSError):
@@ -236,13 +242,29 @@ def find_images(folder: str | Path) -> list[str]:
     return found
 
 
-def walk_images(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the paths of the images in a folder and those below it, always in the same order; links are not entered."""
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in SUFFIXES:
-                yield os.path.join(root, file)
+def walk_images(
+    folder: str | os.PathLike[str], on_error: Callable[[OSError], None] | None = None
+) -> Iterator[str]:
+    """Yield the paths of the images in a folder and those below it, always in the same order; links are not entered.
+
+    ``on_error`` is told of folders that cannot be listed; without it they count as empty.
+    """
+    left = [os.fspath(folder)]
+    while left:
+        root = left.pop()
+        folders: list[os.DirEntry[str]] = []
+        files: list[os.DirEntry[str]] = []
+        try:
+            with os.scandir(root) as entries:
+                for entry in entries:
+                    (folders if entry.is_dir() else files).append(entry)
+        except OSError as error:
+            if on_error is not None:
+                on_error(error)
+        left += sorted((e.path for e in folders if not e.is_symlink()), reverse=True)
+        for name in sorted(entry.name for entry in files):
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield os.path.join(root, name)
 
 
 def _check_file(path: str | os.PathLike[str], name: str) -> None:
@@ -253,7 +275,9 @@ def _check_file(path: str | os.PathLike[str], name: str) -> None:
         reason = "link to a file that is not there" if os.path.islink(path) else "no such file"
         raise _refuse(name, reason) from error
     except (OSError, ValueError) as error:
-        raise _refuse(name, f"cannot be opened ({_first_line(error)})") from error
+        failed = isinstance(error, OSError) and error.errno in DISK_ERRORS
+        problem = DISK_PROBLEM if failed else "cannot be opened"
+        raise _refuse(name, f"{problem} ({_first_line(error)})") from error
     if stat.S_ISDIR(about.st_mode):
         raise _refuse(name, "a folder, not a file")
     if not stat.S_ISREG(about.st_mode):
@@ -311,6 +335,8 @@ def _reporting(name: str, problem: str = "damaged image") -> Iterator[None]:
     except PermissionError as error:
         raise _refuse(name, "no permission to read it") from error
     except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            problem = DISK_PROBLEM
         raise _refuse(name, f"{problem} ({_first_line(error)})") from error
 
 

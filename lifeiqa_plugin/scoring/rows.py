@@ -18,6 +18,10 @@ Row = dict[str, Any]
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 
+TEXTS = ("key", "path", "verdict", "error")
+
+INTEGERS = ("width", "height", "size")
+
 KEEP, CHECK, DROP = "keep", "check", "drop"
 
 
@@ -83,6 +87,12 @@ def distortion_column(name: str) -> str:
     return f"{DISTORTION}{name.replace(' ', '_')}"
 
 
+def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
+    """Return the distortions that have a column."""
+    found = (column for column in columns if column.startswith(DISTORTION))
+    return tuple(column.removeprefix(DISTORTION).replace("_", " ") for column in found)
+
+
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
@@ -135,7 +145,7 @@ def schema_of(columns: Iterable[str]) -> pa.Schema:
     """Return the types of columns, as Parquet files have them."""
     import pyarrow as pa
 
-    kinds = dict.fromkeys(("key", "path", "verdict", "error"), pa.string())
+    kinds = dict.fromkeys(TEXTS, pa.string()) | {"size": pa.int64(), "mtime": pa.float64()}
     kinds |= dict.fromkeys(("width", "height"), pa.int32())
     return pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
 
@@ -173,6 +183,26 @@ def read_rows(path: Path) -> Iterator[Row]:
                     yield from batch.to_pylist()
     else:
         raise ValueError(f"{path}: expected scores in {', '.join(FORMATS)}")
+
+
+def read_own_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a result of this version as they were before they were written, whatever its format.
+
+    Raises:
+        OSError, ValueError, ImportError: as :func:`read_rows`.
+    """
+    for row in read_rows(path):
+        yield {name: _restore(name, value) for name, value in row.items()}
+
+
+def _restore(name: str, value: Any) -> Any:
+    if value in (None, ""):
+        return None
+    if name in TEXTS:
+        return value
+    if name in INTEGERS:
+        return int(value)
+    return float(value) if name == "mtime" else round(float(value), 6)
 
 
 def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImage:

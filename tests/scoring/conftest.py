@@ -61,3 +61,21 @@ def score(engine, photos, tmp_path, monkeypatch, capsys):
         return code, printed.out, printed.err.strip().splitlines()[-1] if printed.err else ""
 
     return run
+
+
+@pytest.fixture
+def stop_after(engine, monkeypatch):
+    """Let the engine raise an error at the image of a number."""
+    plain = engine.score
+
+    def stop(number: int, error: BaseException) -> None:
+        calls = iter(range(10**6))
+
+        def score(batch):
+            if next(calls) == number:
+                raise error
+            return plain(batch)
+
+        monkeypatch.setattr(engine, "score", score)
+
+    return stop
