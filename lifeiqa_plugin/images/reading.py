@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -17,9 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules
-from lifeiqa_plugin.images.pixels import TRANSPOSED, from_array, orient, orientation_of, to_srgb
+from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules, quiet_libtiff
+from lifeiqa_plugin.images import raw
+from lifeiqa_plugin.images.binary import Binary
+from lifeiqa_plugin.images.kinds import BYTES, UnsupportedError, is_heif, kind_of
+from lifeiqa_plugin.images.pixels import (
+    JPEGS,
+    TRANSPOSED,
+    from_array,
+    orient,
+    orientation_of,
+    to_srgb,
+)
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
+from lifeiqa_plugin.images.signals import Signaled, read_signals
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +53,16 @@ FORMATS = (
 )  # fmt: skip
 """What is opened. Pillow's others are no photographs, or start another program to be read (EPS)."""
 
-SUFFIXES = frozenset(
-    {
-        ".apng", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heif", ".icns", ".ico", ".j2c", ".j2k",
-        ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl", ".mpo", ".pbm", ".pcx", ".pgm",
-        ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
-    }
-)  # fmt: skip
+SEVERAL = ("AVIF", "GIF", "HEIF", "MPO", "PNG", "TIFF", "WEBP")
+"""Formats that may hold frames or pages, of which the first is taken."""
+
+EXPECTED = "expected JPEG, PNG or the like, so convert it"
+
+SUFFIXES = raw.SUFFIXES | {
+    ".apng", ".avci", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif",
+    ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl", ".mpo",
+    ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
+}  # fmt: skip
 """How the names of files end that a folder is searched for."""
 
 
@@ -64,13 +79,19 @@ def _refuse(name: str, reason: str) -> ImageError:
 
 
 class Decoded(NamedTuple):
-    """Pixels as they are looked at, and the size of the image."""
+    """Pixels as they are looked at, and the size of the image.
 
-    pixels: NDArray[
-        Any
-    ]  # (H, W, 3) sRGB, uint8, or float32 in [0, 1] if there is more than 8 bits can hold
-    height: int  # more than H if the decoder was allowed to shrink
+    Attributes:
+        pixels: (H, W, 3) sRGB, uint8, or float32 in [0, 1] if there is more than 8 bits can hold.
+        height: of the image; more than H if the decoder was allowed to shrink.
+        width: the same.
+        notes: what was assumed or left out, a few words each, such as ``first of 12 frames``.
+    """
+
+    pixels: NDArray[Any]
+    height: int
     width: int
+    notes: tuple[str, ...] = ()
 
 
 def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
@@ -88,7 +109,7 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
     """
     loaded = _load(source, at_least, max_pixels)
     pixels = orient(np.asarray(loaded.pixels), loaded.orientation)
-    return Decoded(pixels, loaded.height, loaded.width)
+    return Decoded(pixels, loaded.height, loaded.width, loaded.notes)
 
 
 def decode_resized(
@@ -117,7 +138,7 @@ def decode_resized(
     stored = (width, height) if loaded.orientation >= TRANSPOSED else (height, width)
     planes = resize(loaded.pixels, stored, loaded.shrunk)
     turned = orient(planes.transpose(1, 2, 0), loaded.orientation).transpose(2, 0, 1)
-    return Decoded(np.ascontiguousarray(turned), loaded.height, loaded.width)
+    return Decoded(np.ascontiguousarray(turned), loaded.height, loaded.width, loaded.notes)
 
 
 class _Loaded(NamedTuple):
@@ -128,6 +149,7 @@ class _Loaded(NamedTuple):
     height: int
     width: int
     shrunk: int = 1  # how many of the file's pixels, to a side, the decoder made one of
+    notes: tuple[str, ...] = ()
 
 
 def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
@@ -143,22 +165,44 @@ def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
                 f"got {type(source).__name__}"
             )
         source = source.read()
-    with open_image(source) as image, _reporting(name), own_pillow_rules():
+    with open_image(source) as opened, _reporting(name), own_pillow_rules():
+        image = opened.image
         width, height = image.size
-        if at_least is not None and image is not source:
+        if at_least is not None and image.format in JPEGS and image is not source:
             image.draft(None, (at_least, at_least))
         _check_size(image, name, max_pixels)
-        reopen = None if isinstance(source, Image.Image) else lambda: open_image(source)
-        pixels = to_srgb(image, reopen)
-        orientation = orientation_of(image)
+        frames = _note_frames(opened)
+        with quiet_libtiff(image.format):
+            pixels, notes = to_srgb(image, opened.reopen, opened.read_signals())
+        orientation = orientation_of(image, opened.orientation)
     shrunk = 1
     if at_least is None:
         height, width = shape_of(pixels)
     else:
         shrunk = round(height / shape_of(pixels)[0])
+        if shrunk == 1:
+            height, width = shape_of(pixels)
+        else:
+            notes = (*notes, f"decoded at 1/{shrunk} of its size")
     if orientation >= TRANSPOSED:
         height, width = width, height
-    return _Loaded(pixels, orientation, height, width, shrunk)
+    return _Loaded(pixels, orientation, height, width, shrunk, (*opened.notes, *frames, *notes))
+
+
+def _note_frames(opened: Opened) -> tuple[str, ...]:
+    """Say how many frames or pages there are besides the first."""
+    image = opened.image
+    if image.format not in SEVERAL or opened.reopen is None:
+        return ()
+    if image.format not in ("GIF", "TIFF"):
+        number = getattr(image, "n_frames", 1)
+    else:  # these are counted by going through them
+        with opened.reopen() as again:
+            try:
+                number = getattr(again, "n_frames", 1)
+            except Exception:  # the first may be whole all the same
+                return ("first of several frames, of which some are damaged",)
+    return (f"first of {number} frames",) if number > 1 else ()
 
 
 def read_image(source: Source) -> torch.Tensor:
@@ -173,8 +217,38 @@ def read_image(source: Source) -> torch.Tensor:
     return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An image whose header has been read.
+
+    Attributes:
+        image: Pillow's.
+        content: the file that it is in; None for an image of the caller's.
+        orientation: that of the file around it, for an image that has none of its own.
+        notes: what is to be known of it.
+    """
+
+    image: Image.Image
+    content: str | os.PathLike[str] | bytes | None = None
+    orientation: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reopen(self) -> Callable[[], Image.Image] | None:
+        """What opens it once more; None for an image of the caller's."""
+        content = self.content
+        return None if content is None else lambda: _attempt(content, FORMATS)
+
+    def read_signals(self) -> Signaled:
+        """Read what it says of its colors besides a profile."""
+        if self.content is None or (self.image.format in JPEGS and "exif" not in self.image.info):
+            return Signaled()
+        with Binary(self.content) as data:
+            return read_signals(self.image, data)
+
+
 @contextmanager
-def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Iterator[Image.Image]:
+def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Iterator[Opened]:
     """Open an image and look at its header; a Pillow image is passed on and stays open.
 
     Raises:
@@ -182,14 +256,14 @@ def open_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Iterator
     """
     name = name_of(source)
     if isinstance(source, Image.Image):
-        yield source
+        yield Opened(source)
         return
     if not isinstance(source, bytes):
         _check_file(source, name)
     with _reporting(name, "cannot be read as an image"), own_pillow_rules():
-        image = _open(source, name)
-    with image:
-        yield image
+        opened = _open(source, name)
+    with opened.image:
+        yield opened
 
 
 def check_image(source: str | os.PathLike[str] | bytes) -> None:
@@ -256,33 +330,66 @@ def _check_file(path: str | os.PathLike[str], name: str) -> None:
         raise _refuse(name, "empty file")
 
 
-def _open(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
+def _open(source: str | os.PathLike[str] | bytes, name: str) -> Opened:
     if source == b"":
         raise _refuse(name, "empty file")
-
-    def attempt(formats: tuple[str, ...]) -> Image.Image:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        return Image.open(file, formats=formats)
-
     try:
-        return attempt(COMMON)
+        return Opened(_attempt(source, COMMON), source)
     except UnidentifiedImageError:
         Image.init()
-    missing = add_codec(_header(source))
+    with Binary(source) as data:
+        start = data.read(0, min(BYTES, data.size))
+        if raw.is_raw(data, name):
+            return _open_raw(data, name)
+    missing = add_codec(start, is_heif(start))
     try:
-        return attempt(tuple(kind for kind in FORMATS if kind in Image.OPEN))
+        return Opened(_attempt(source, FORMATS), source)
     except UnidentifiedImageError as error:
-        reason = "(of no kind that is known); expected JPEG, PNG or the like, so convert it"
-        if missing:
-            reason = f"(needs pip install {missing})"
-        raise _refuse(name, f"cannot be read as an image {reason}") from error
+        raise _refuse(name, _why_not(source, start, missing)) from error
 
 
-def _header(source: str | os.PathLike[str] | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source[:16]
-    with open(source, "rb") as file:
-        return file.read(16)
+def _attempt(source: str | os.PathLike[str] | bytes, formats: tuple[str, ...]) -> Image.Image:
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    return Image.open(file, formats=tuple(kind for kind in formats if kind in Image.OPEN or kind in COMMON))
+
+
+def _open_raw(data: Binary, name: str) -> Opened:
+    preview = raw.find_preview(data)
+    if preview is None or preview.width * preview.height < raw.MIN_PIXELS:
+        found = f"only one of {preview.width} x {preview.height}" if preview else "none"
+        raise _refuse(
+            name,
+            f"camera raw, of which the embedded JPEG is looked at, and there is {found} "
+            "(at least 1 megapixel is needed); develop it to JPEG",
+        )
+    source = f"source: embedded JPEG {preview.width} x {preview.height}"
+    image = _attempt(preview.content, ("JPEG",))
+    return Opened(image, preview.content, preview.orientation, (source,))
+
+
+def _why_not(source: str | os.PathLike[str] | bytes, start: bytes, missing: str) -> str:
+    """Say why a file is refused that no reader takes, and what to do."""
+    if missing:
+        return f"cannot be read as an image (needs pip install {missing})"
+    kind = kind_of(start)
+    if kind is None:
+        return f"cannot be read as an image (of no kind that is known); {EXPECTED}"
+    words = _decoder_says(source, start) if kind.is_read else ""
+    return f"cannot be read as an image (it is {kind.name}{words}); {kind.advice}"
+
+
+def _decoder_says(source: str | os.PathLike[str] | bytes, start: bytes) -> str:
+    """Return what the reader of a format says against a file, which Pillow keeps to itself."""
+    for kind in FORMATS:
+        reader, accept = Image.OPEN.get(kind, (None, None))
+        if reader is None or (accept is not None and accept(start[:16]) is not True):
+            continue
+        try:
+            with Binary(source) as data:
+                reader(data.file, "")  # type: ignore[arg-type]
+        except Exception as error:  # as Image.open, any reader may raise anything
+            return f", of a kind that is not read: {_first_line(error)}"
+    return ""
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -304,6 +411,8 @@ def _reporting(name: str, problem: str = "damaged image") -> Iterator[None]:
         raise
     except PermissionError as error:
         raise _refuse(name, "no permission to read it") from error
+    except UnsupportedError as error:
+        raise _refuse(name, f"cannot be read as an image ({error}); convert it to JPEG or PNG") from error
     except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
         raise _refuse(name, f"{problem} ({_first_line(error)})") from error
 
