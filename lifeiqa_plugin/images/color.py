@@ -54,6 +54,9 @@ gives for a display of 334 cd/m2; that of 1.2 is for one of 1,000, which sRGB is
 KNEE = 0.8
 """Linear light up to which nothing is changed by taking in what is brighter than white."""
 
+SATURATED = 0.95
+"""How much the lowest color may differ from the highest, as a share of it, before it is bent in."""
+
 STRIP = 64
 """Rows that are converted at a time."""
 
@@ -187,7 +190,8 @@ def hdr_to_srgb(pixels: Pixels, signal: Signal) -> Array:
     for start in range(0, height, STRIP):
         light = _to_light(values[start : start + STRIP], signal) @ matrix.T
         brightest = light.max(-1, keepdims=True).clip(1e-9)
-        out[start : start + STRIP] = _encode((light * (shoulder(brightest, peak) / brightest)).clip(0, 1))
+        inside = shoulder(brightest, peak) * (1 - _limit((brightest - light) / brightest))
+        out[start : start + STRIP] = _encode(inside.clip(0, 1))
     return out
 
 
@@ -197,6 +201,12 @@ def shoulder(light: Array, peak: float) -> Array:
     most = (peak - KNEE) / (1 - KNEE)
     bent: Array = KNEE + (1 - KNEE) * over * (1 + over / most**2) / (1 + over)
     return np.where(light <= KNEE, light, bent).clip(None, 1)
+
+
+def _limit(distance: Array) -> Array:
+    """Bend saturations, 1 at the border of sRGB, so that those beyond it come to lie inside, without a kink."""
+    over = (distance - SATURATED).clip(0) / (1 - SATURATED)
+    return np.where(distance <= SATURATED, distance, 1 - (1 - SATURATED) * np.exp(-over))
 
 
 def _to_light(values: Array, signal: Signal) -> Array:

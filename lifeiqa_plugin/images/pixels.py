@@ -154,7 +154,7 @@ def _deep_gray(image: Image.Image, raw_mode: str) -> Array:
             raise UnsupportedError(f"float pixels must lie in [0, 1], got {low:.4g} to {high:.4g}")
         return values.astype(np.float32)
     if image.mode == "I" and image.format not in ("PNG", "PPM"):  # these have 16 bits
-        what = "signed numbers" if raw_mode.endswith("S") else "32-bit integers"
+        what = "signed" if raw_mode in ("I;16S", "I;16BS") else "32-bit integers"
         raise UnsupportedError(f"pixels are {what}, whose white is not known")
     return values.astype(np.float32) / WHITE.get(raw_mode, 65535)
 
