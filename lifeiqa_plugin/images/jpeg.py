@@ -85,6 +85,17 @@ class Missing(NamedTuple):
         return self.says.format(f"{self.share * 100:.{digits}f} %")
 
 
+def note_or_refuse(missing: Missing) -> tuple[str, ...]:
+    """Return a note if a little is missing.
+
+    Raises:
+        ValueError: more than 1 % is.
+    """
+    if missing.share > MAX_MISSING:
+        raise ValueError(str(missing))
+    return (str(missing),) if missing.share else ()
+
+
 def load_jpeg(image: Any) -> tuple[str, ...]:
     """Load the pixels of a JPEG that Pillow has opened, and say in notes what is missing.
 
@@ -108,13 +119,11 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
         is_cut = not feed.is_finished or _ends_gray(image) or HOLE in data
         has_end = feed.is_finished
     if is_cut:
-        missing = find_missing(data)
-        if missing.share > MAX_MISSING:
-            raise ValueError(str(missing))
+        notes = note_or_refuse(find_missing(data))
         feed.pad()
         feed(END)
-        if missing.share:
-            return (str(missing),)
+        if notes:
+            return notes
     return () if has_end else ("the end marker is missing, but no pixel is",)
 
 

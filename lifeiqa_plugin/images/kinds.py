@@ -31,6 +31,8 @@ STARTS: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"BM", Kind("a BMP", CONVERT, True)),
     (0, b"GIF8", Kind("a GIF", CONVERT, True)),
     (0, b"DDS ", Kind("a DDS texture", CONVERT, True)),
+    (0, b"\0\0\1\0", Kind("an icon", CONVERT, True)),
+    (0, b"icns", Kind("an icon", CONVERT, True)),
     (0, b"qoif", Kind("a QOI", CONVERT, True)),
     (0, b"\xff\x4f\xff\x51", Kind("a JPEG 2000", CONVERT, True)),
     (0, b"\0\0\0\x0cjP  \r\n", Kind("a JPEG 2000", CONVERT, True)),

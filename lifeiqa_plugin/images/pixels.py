@@ -16,10 +16,11 @@ from PIL import ExifTags, Image, ImageCms
 
 from lifeiqa_plugin.images.boxes import Crop
 from lifeiqa_plugin.images.color import Signal, as_image, hdr_to_srgb, make_profile
-from lifeiqa_plugin.images.jpeg import load_jpeg
+from lifeiqa_plugin.images.jpeg import load_jpeg, note_or_refuse
 from lifeiqa_plugin.images.kinds import UnsupportedError
 from lifeiqa_plugin.images.resizing import Pixels, shape_of
 from lifeiqa_plugin.images.signals import Signaled
+from lifeiqa_plugin.images.whole import missing_rows
 
 Array = NDArray[Any]
 
@@ -73,7 +74,7 @@ def to_srgb(
     """
     raw_mode = _raw_mode(image)
     is_inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
-    notes = list(_load(image))
+    notes = list(_load(image, reopen))
     mode = _plain_mode(image)
     transform, hdr = _conversion(image, signaled, mode, notes)
     alpha: Array | None = None
@@ -97,11 +98,15 @@ def to_srgb(
     return Converted(_cropped(colors, signaled.crop, notes), tuple(notes))
 
 
-def _load(image: Any) -> tuple[str, ...]:
+def _load(image: Any, reopen: Reopen | None) -> tuple[str, ...]:
+    """Load the pixels, and note what is missing of them."""
     if image.format in JPEGS and image.tile:
         return load_jpeg(image)
     image.load()
-    return ()
+    if image.format != "PNG" or reopen is None:
+        return ()
+    with reopen() as again:
+        return note_or_refuse(missing_rows(image, again))
 
 
 def _conversion(

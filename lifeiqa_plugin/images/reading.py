@@ -32,6 +32,8 @@ from lifeiqa_plugin.images.pixels import (
 )
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
 from lifeiqa_plugin.images.signals import Signaled, read_signals
+from lifeiqa_plugin.images.jpeg import note_or_refuse
+from lifeiqa_plugin.images.whole import is_cut_off, missing_elsewhere
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +57,9 @@ FORMATS = (
 
 SEVERAL = ("AVIF", "GIF", "HEIF", "MPO", "PNG", "TIFF", "WEBP")
 """Formats that may hold frames or pages, of which the first is taken."""
+
+GAPS = ("AVIF", "HEIF", "PNG", "TIFF", "WEBP")
+"""Formats whose decoders do not notice everything that is missing."""
 
 EXPECTED = "expected JPEG, PNG or the like, so convert it"
 
@@ -173,6 +178,7 @@ def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
         _check_size(image, name, max_pixels)
         frames = _note_frames(opened)
         with quiet_libtiff(image.format):
+            frames += opened.look_for_gaps()
             pixels, notes = to_srgb(image, opened.reopen, opened.read_signals())
         orientation = orientation_of(image, opened.orientation)
     shrunk = 1
@@ -240,11 +246,22 @@ class Opened:
         return None if content is None else lambda: _attempt(content, FORMATS)
 
     def read_signals(self) -> Signaled:
-        """Read what it says of its colors besides a profile."""
+        """Read what it says of its colors besides a profile, and whether it is all there."""
         if self.content is None or (self.image.format in JPEGS and "exif" not in self.image.info):
             return Signaled()
         with Binary(self.content) as data:
             return read_signals(self.image, data)
+
+    def look_for_gaps(self) -> tuple[str, ...]:
+        """Note what is missing of an image that its decoder takes for whole.
+
+        Raises:
+            ValueError: more than 1 % of it.
+        """
+        if self.content is None or self.image.format not in GAPS:
+            return ()
+        with Binary(self.content) as data:
+            return note_or_refuse(missing_elsewhere(self.image, data))
 
 
 @contextmanager
@@ -341,11 +358,17 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Opened:
         start = data.read(0, min(BYTES, data.size))
         if raw.is_raw(data, name):
             return _open_raw(data, name)
-    missing = add_codec(start, is_heif(start))
+        missing = add_codec(start, is_heif(start))
+        is_cut = is_cut_off(data)
     try:
         return Opened(_attempt(source, FORMATS), source)
-    except UnidentifiedImageError as error:
-        raise _refuse(name, _why_not(source, start, missing)) from error
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
+        if is_cut:
+            raise _refuse(name, "damaged image (its end is missing)") from error
+        words = "" if isinstance(error, UnidentifiedImageError) else _first_line(error)
+        raise _refuse(name, _why_not(source, start, missing, words)) from error
 
 
 def _attempt(source: str | os.PathLike[str] | bytes, formats: tuple[str, ...]) -> Image.Image:
@@ -367,15 +390,19 @@ def _open_raw(data: Binary, name: str) -> Opened:
     return Opened(image, preview.content, preview.orientation, (source,))
 
 
-def _why_not(source: str | os.PathLike[str] | bytes, start: bytes, missing: str) -> str:
+def _why_not(
+    source: str | os.PathLike[str] | bytes, start: bytes, missing: str, words: str
+) -> str:
     """Say why a file is refused that no reader takes, and what to do."""
     if missing:
         return f"cannot be read as an image (needs pip install {missing})"
     kind = kind_of(start)
     if kind is None:
         return f"cannot be read as an image (of no kind that is known); {EXPECTED}"
-    words = _decoder_says(source, start) if kind.is_read else ""
-    return f"cannot be read as an image (it is {kind.name}{words}); {kind.advice}"
+    if not kind.is_read:
+        return f"cannot be read as an image (it is {kind.name}); {kind.advice}"
+    words = words or _decoder_says(source, start) or "the reader for it is not installed"
+    return f"cannot be read as an image (it is {kind.name}, damaged or of a kind that is not read: {words}); {kind.advice}"
 
 
 def _decoder_says(source: str | os.PathLike[str] | bytes, start: bytes) -> str:
@@ -388,7 +415,7 @@ def _decoder_says(source: str | os.PathLike[str] | bytes, start: bytes) -> str:
             with Binary(source) as data:
                 reader(data.file, "")  # type: ignore[arg-type]
         except Exception as error:  # as Image.open, any reader may raise anything
-            return f", of a kind that is not read: {_first_line(error)}"
+            return _first_line(error)
     return ""
 
 
@@ -407,7 +434,7 @@ def _reporting(name: str, problem: str = "damaged image") -> Iterator[None]:
     """Turn whatever a decoder raises on a broken file into an ``ImageError``."""
     try:
         yield
-    except (ImageError, KeyboardInterrupt):
+    except (ImageError, MemoryError):
         raise
     except PermissionError as error:
         raise _refuse(name, "no permission to read it") from error

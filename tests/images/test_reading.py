@@ -321,6 +321,7 @@ def make_bad(tmp_path):
     content = {
         "empty.jpg": b"",
         "text.jpg": b"<html>not found</html>",
+        "noise.bin": bytes(range(1, 99)),
         "cut.png": whole[: len(whole) // 2],
         "cut.jpg": jpeg[: len(jpeg) // 2],
         "header.jpg": jpeg[:20],
@@ -358,16 +359,17 @@ BAD = {
     "fifo.jpg": "not a regular file, but a pipe, socket or device",
     "link.jpg": "link to a file that is not there",
     "loop.jpg": r"cannot be opened \(.*symbolic links.*\)",
-    "text.jpg": UNKNOWN,
-    "script.eps": UNKNOWN,
-    "header.jpg": rf"{UNKNOWN}|damaged image \(.+\)",
+    "text.jpg": r"cannot be read as an image \(it is a web page\); download the image itself",
+    "script.eps": r"cannot be read as an image \(it is PostScript\); render its pages to PNG first",
+    "noise.bin": UNKNOWN,
+    "header.jpg": r"cannot be read as an image \(it is a JPEG, damaged or of a kind .*\); convert it to JPEG or PNG",
     "cut.png": r"damaged image \(image file is truncated.*\)",
-    "cut.jpg": r"damaged image \(image file is truncated.*\)",
+    "cut.jpg": r"damaged image \(the last 5\d % of it are missing\)",
     "damaged.png": r"damaged image \(.+\)",
     "bomb.png": r"too large \(20000 x 8850, 177 megapixels; at most 150 are decoded\); shrink it, or raise max_pixels",
-    "hot.tif": r"damaged image \(float pixels must lie in \[0, 1\], got 1.5 to 1.5\)",
-    "nan.tif": r"damaged image \(float pixels must lie in \[0, 1\], got nan to nan\)",
-    "int.tif": r"damaged image \(pixels are 32-bit integers, whose white is not known\)",
+    "hot.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got 1.5 to 1.5\); convert it to JPEG or PNG",
+    "nan.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got nan to nan\); convert it to JPEG or PNG",
+    "int.tif": r"cannot be read as an image \(pixels are 32-bit integers, whose white is not known\); convert it to JPEG or PNG",
 }
 
 
