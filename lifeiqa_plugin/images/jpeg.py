@@ -104,20 +104,23 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
         UnsupportedError: a kind of JPEG that is not decoded.
         OSError: what the decoder says.
     """
+    at = image.fp.tell()
     image.fp.seek(0)
     data = image.fp.read()
-    header = read_header(data)
-    if header.frame in LOSSLESS:
-        raise UnsupportedError("a JPEG without losses or in layers, which few programs read")
     feed = _Feed(image)
-    if header.has_many_scans:
-        scans = list(read_scans(data))
-        is_cut = _feed_scans(feed, data, scans) is not None or not _is_covered(header, scans)
-        has_end = data.startswith(END, scans[-1].stop if scans else 0)
-    else:
-        feed(data)
-        is_cut = not feed.is_finished or _ends_gray(image) or HOLE in data
-        has_end = feed.is_finished
+    try:
+        if _is_one_scan(data, at, image.layers):
+            feed(data)
+            is_cut = not feed.is_finished or _ends_gray(image) or HOLE in data
+            has_end = feed.is_finished
+        else:
+            header, scans = read_header(data), list(read_scans(data))
+            is_cut = _feed_scans(feed, data, scans) is not None or not _is_covered(header, scans)
+            has_end = data.startswith(END, scans[-1].stop if scans else 0)
+    except OSError as error:
+        if read_header(data).frame in LOSSLESS:
+            raise UnsupportedError("a JPEG without losses or in layers, which few programs read") from error
+        raise
     if is_cut:
         notes = note_or_refuse(find_missing(data))
         feed.pad()
@@ -125,6 +128,15 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
         if notes:
             return notes
     return () if has_end else ("the end marker is missing, but no pixel is",)
+
+
+def _is_one_scan(data: bytes, at: int, components: int) -> bool:
+    """Say whether all coded data are in one scan, whose header ends where Pillow has stopped reading; cheap."""
+    size = 6 + 2 * components
+    start = data[at - size - 2 : at]
+    if start[:2] == b"\xff\xda" and start[4:5] == bytes([components]) and start[-3:-1] == b"\0\x3f":
+        return True
+    return not read_header(data).has_many_scans
 
 
 def find_missing(data: bytes) -> Missing:
@@ -237,8 +249,8 @@ def _is_covered(header: Header, scans: list[Scan]) -> bool:
 
 def _ends_gray(image: Any) -> bool:
     """Say whether the last pixel is what blocks without data become."""
-    last = np.asarray(image)[-1, -1]
-    return bool(((last == 127) | (last == 128)).all())
+    last = image.getpixel((image.width - 1, image.height - 1))
+    return set(last if isinstance(last, tuple) else (last,)) <= {127, 128}
 
 
 def _open(data: bytes) -> Any:

@@ -170,7 +170,7 @@ def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
                 f"got {type(source).__name__}"
             )
         source = source.read()
-    with open_image(source) as opened, _reporting(name), own_pillow_rules():
+    with own_pillow_rules(), open_image(source) as opened, _reporting(name):
         image = opened.image
         width, height = image.size
         if at_least is not None and image.format in JPEGS and image is not source:
@@ -365,7 +365,7 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Opened:
     except (PermissionError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
-        if is_cut:
+        if is_cut and not missing:
             raise _refuse(name, "damaged image (its end is missing)") from error
         words = "" if isinstance(error, UnidentifiedImageError) else _first_line(error)
         raise _refuse(name, _why_not(source, start, missing, words)) from error
