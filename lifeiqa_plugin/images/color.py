@@ -111,7 +111,9 @@ def to_xyz(primaries: tuple[float, ...]) -> Array:
     """
     if not all(0 <= value <= 1 for value in primaries) or min(primaries[1::2]) <= 0:
         raise ValueError(f"primaries {primaries} are no colors")
-    xyz = np.array([(x / y, 1, (1 - x - y) / y) for x, y in zip(*[iter(primaries)] * 2, strict=True)])
+    xyz = np.array(
+        [(x / y, 1, (1 - x - y) / y) for x, y in zip(*[iter(primaries)] * 2, strict=True)]
+    )
     try:
         scales = np.linalg.solve(xyz[:3].T, xyz[3])
     except np.linalg.LinAlgError as error:
@@ -120,7 +122,9 @@ def to_xyz(primaries: tuple[float, ...]) -> Array:
     return matrix
 
 
-BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+BRADFORD = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
 
 D50 = np.array([0.9642, 1.0, 0.8249])
 
@@ -146,7 +150,16 @@ def make_profile(signal: Signal, mode: str) -> bytes:
         table += name + struct.pack(">II", 132 + 12 * len(tags) + len(data), len(content))
         data += content
     space = b"GRAY" if mode == "L" else b"RGB "
-    start = struct.pack(">I4sI4s4s4s12x4s", 132 + len(table) - 4 + len(data), b"", 0x04200000, b"mntr", space, b"XYZ ", b"acsp")
+    start = struct.pack(
+        ">I4sI4s4s4s12x4s",
+        132 + len(table) - 4 + len(data),
+        b"",
+        0x04200000,
+        b"mntr",
+        space,
+        b"XYZ ",
+        b"acsp",
+    )
     header = start + bytes(28) + _fixed(*D50)
     return header.ljust(128, b"\0") + table + data
 
@@ -231,11 +244,15 @@ def _curve(values: Array, curve: str | float) -> Array:
 
 
 def _encode(light: Array) -> Array:
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light.clip(1e-9) ** (1 / 2.4) - 0.055)
+    return np.where(
+        light <= 0.0031308, light * 12.92, 1.055 * light.clip(1e-9) ** (1 / 2.4) - 0.055
+    )
 
 
 def as_image(pixels: Pixels) -> Image.Image:
     """Return pixels as an image of 8 bits, which profiles are applied to."""
     if isinstance(pixels, Image.Image):
         return pixels
-    return Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels * 255).round().astype(np.uint8))
+    return Image.fromarray(
+        pixels if pixels.dtype == np.uint8 else (pixels * 255).round().astype(np.uint8)
+    )

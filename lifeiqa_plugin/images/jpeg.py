@@ -119,7 +119,9 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
             has_end = data.startswith(END, scans[-1].stop if scans else 0)
     except OSError as error:
         if read_header(data).frame in LOSSLESS:
-            raise UnsupportedError("a JPEG without losses or in layers, which few programs read") from error
+            raise UnsupportedError(
+                "a JPEG without losses or in layers, which few programs read"
+            ) from error
         raise
     if is_cut:
         notes = note_or_refuse(find_missing(data))
@@ -146,7 +148,9 @@ def find_missing(data: bytes) -> Missing:
     if not scans:
         return Missing(1.0)
     if header.has_many_scans:
-        return Missing(_missing_detail(data, header, scans), "fine detail of the last {} is missing")
+        return Missing(
+            _missing_detail(data, header, scans), "fine detail of the last {} is missing"
+        )
     scan = scans[0]
     restart = None if scan.hole is None else RESTART.search(data, scan.hole, scan.stop)
     if restart is not None and scan.hole is not None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"avci", b"avcs")
+HEIF = (
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"hevm",
+    b"hevs",
+    b"mif1",
+    b"msf1",
+    b"avci",
+    b"avcs",
+)
 AVIF = (b"avif", b"avis")
 
 CONVERT = "convert it to JPEG or PNG"
@@ -79,9 +92,12 @@ STARTS: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"MZ", Kind("a program", "give images")),
     (0, b"SQLite format 3", Kind("a database", "give images")),
     (0, b"version https://git-lfs", Kind("a pointer of Git LFS, not the file", "run git lfs pull")),
-    (0, b"\0\x05\x16\x07", Kind("an AppleDouble file, which holds no pixels", "give the file without ._")),
+    (
+        0,
+        b"\0\x05\x16\x07",
+        Kind("an AppleDouble file, which holds no pixels", "give the file without ._"),
+    ),
 )
-
 
 
 class UnsupportedError(ValueError):

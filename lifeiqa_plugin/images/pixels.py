@@ -168,7 +168,9 @@ def _read_as(reopen: Reopen, raw_mode: str, mode: str | None = None) -> Array:
     """Read the pixels of a file once more, as if they were stored in another way."""
     with reopen() as again:
         again.tile = [  # type: ignore[attr-defined]
-            tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+            tile._replace(
+                args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode
+            )
             for tile in again.tile  # type: ignore[attr-defined]
         ]
         if mode is not None:
@@ -177,9 +179,7 @@ def _read_as(reopen: Reopen, raw_mode: str, mode: str | None = None) -> Array:
         return np.asarray(again)
 
 
-def _deep_colors(
-    image: Image.Image, raw_mode: str, reopen: Reopen
-) -> tuple[Array, Array | None]:
+def _deep_colors(image: Image.Image, raw_mode: str, reopen: Reopen) -> tuple[Array, Array | None]:
     """Return 16-bit colors and their alpha; Pillow keeps the upper byte of each.
 
     The lower bytes are what a second reading gives that takes the file for one of the other byte order.

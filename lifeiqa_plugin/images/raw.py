@@ -38,7 +38,14 @@ TIFFS = (b"II*\0", b"MM\0*", b"IIU\0", b"IIRO", b"IIRS", b"MMOR")
 CANON_PREVIEW = bytes.fromhex("eaf42b5e1c984b88b9fbb7dc406e4d16")
 CANON_TAGS = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
 
-ORIENTATION, STRIPS, STRIP_SIZES, SUB_DIRECTORIES, EXIF, MAKER_NOTE = 274, 273, 279, 330, 34665, 37500
+ORIENTATION, STRIPS, STRIP_SIZES, SUB_DIRECTORIES, EXIF, MAKER_NOTE = (
+    274,
+    273,
+    279,
+    330,
+    34665,
+    37500,
+)
 JPEG_START, JPEG_SIZE, COMPRESSION, PHOTOMETRIC, DNG_VERSION = 513, 514, 259, 262, 50706
 
 SENSOR = {32803, 34892}
@@ -66,7 +73,7 @@ class Entry(NamedTuple):
     """A field of a TIFF directory."""
 
     kind: int
-    count: int
+    number: int  # of values
     start: int  # of its value
 
 
@@ -92,7 +99,7 @@ class Tree:
         if entry is None or entry.kind not in SIZES:
             return []
         size = SIZES[entry.kind]
-        return [self.number(entry.start + i * size, size) for i in range(min(entry.count, 64))]
+        return [self.number(entry.start + i * size, size) for i in range(min(entry.number, 64))]
 
     def _read_chain(self, start: int) -> None:
         while start > self.base and start not in self.seen and len(self.seen) < MAX_DIRECTORIES:
@@ -112,7 +119,11 @@ class Tree:
             raise ValueError(f"{number} entries")
         directory: Directory = {}
         for position in range(start + 2, start + 2 + 12 * number, 12):
-            tag, kind, count = (self.number(position, 2), self.number(position + 2, 2), self.number(position + 4, 4))
+            tag, kind, count = (
+                self.number(position, 2),
+                self.number(position + 2, 2),
+                self.number(position + 4, 4),
+            )
             is_inside = count * SIZES.get(kind, 8) <= 4
             value = position + 8 if is_inside else self.base + self.number(position + 8, 4)
             directory[tag] = Entry(kind, count, value)
@@ -218,14 +229,16 @@ def _in_tree(tree: Tree) -> Iterator[tuple[int, int]]:
         for tag, entry in directory.items():
             if tag == MAKER_NOTE:
                 yield from _in_olympus_note(tree, entry)
-            elif entry.kind in (1, 7) and entry.count > 1000:  # as Panasonic has it
-                yield entry.start, entry.count
+            elif entry.kind in (1, 7) and entry.number > 1000:  # as Panasonic has it
+                yield entry.start, entry.number
 
 
 def _in_olympus_note(tree: Tree, note: Entry) -> Iterator[tuple[int, int]]:
     """Yield the preview that Olympus keeps in its own directory, with offsets from where that begins."""
     kind = tree.data.read(note.start, min(16, tree.data.size - note.start))
-    skip = next((len(s) for s in (b"OLYMPUS\0II\3\0", b"OM SYSTEM\0\0\0II\4\0") if kind.startswith(s)), 0)
+    skip = next(
+        (len(s) for s in (b"OLYMPUS\0II\3\0", b"OM SYSTEM\0\0\0II\4\0") if kind.startswith(s)), 0
+    )
     if not skip:
         return
     inner = Tree.__new__(Tree)
@@ -234,7 +247,9 @@ def _in_olympus_note(tree: Tree, note: Entry) -> Iterator[tuple[int, int]]:
         directory, _ = inner._read(note.start + skip)
         for start in inner.values(directory, 0x2020)[:1]:
             settings, _ = inner._read(note.start + start)
-            for place in zip(inner.values(settings, 0x101), inner.values(settings, 0x102), strict=False):
+            for place in zip(
+                inner.values(settings, 0x101), inner.values(settings, 0x102), strict=False
+            ):
                 yield note.start + place[0], place[1]
     except BROKEN:
         return

@@ -5,9 +5,11 @@ Everything of this package that looks at an image comes through here. Importing 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules, quiet_libtiff
 from lifeiqa_plugin.images import raw
 from lifeiqa_plugin.images.binary import Binary
+from lifeiqa_plugin.images.jpeg import note_or_refuse
 from lifeiqa_plugin.images.kinds import BYTES, UnsupportedError, is_heif, kind_of
 from lifeiqa_plugin.images.pixels import (
     JPEGS,
@@ -32,8 +34,8 @@ from lifeiqa_plugin.images.pixels import (
 )
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
 from lifeiqa_plugin.images.signals import Signaled, read_signals
-from lifeiqa_plugin.images.jpeg import note_or_refuse
 from lifeiqa_plugin.images.whole import is_cut_off, missing_elsewhere
+from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules, quiet_libtiff
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +44,9 @@ Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | torch.Tensor"
 )
 """A path, the bytes of a file, an open file, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3 or 1, H, W)."""
+
+DECODING = 2
+"""Version of the rules that turn a file into pixels; raised when a file gets other pixels, and so another score."""
 
 MAX_PIXELS = 150_000_000
 """Images that have more are refused: 22 kB of PNG can hold 177 million, and each takes 3 to 16 bytes of memory."""
@@ -69,6 +74,11 @@ SUFFIXES = raw.SUFFIXES | {
     ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 """How the names of files end that a folder is searched for."""
+
+
+DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENXIO, errno.ENODEV)
+
+DISK_PROBLEM = "the disk or the network failed"
 
 
 class ImageError(OSError):
@@ -321,13 +331,51 @@ def find_images(folder: str | Path) -> list[str]:
     return found
 
 
-def walk_images(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the paths of the images in a folder and those below it, always in the same order; links are not entered."""
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in SUFFIXES:
-                yield os.path.join(root, file)
+def walk_images(
+    folder: str | os.PathLike[str], on_error: Callable[[OSError], None] | None = None
+) -> Iterator[str]:
+    """Yield the paths of the images in a folder and those below it, always in the same order; links are not entered.
+
+    ``on_error`` is told of folders that cannot be listed; without it they count as empty.
+    """
+    left = [os.fspath(folder)]
+    while left:
+        root = left.pop()
+        folders: list[os.DirEntry[str]] = []
+        files: list[os.DirEntry[str]] = []
+        try:
+            with os.scandir(root) as entries:
+                for entry in entries:
+                    (folders if entry.is_dir() else files).append(entry)
+        except OSError as error:
+            if on_error is not None:
+                on_error(error)
+        left += sorted((e.path for e in folders if not e.is_symlink()), reverse=True)
+        for name in sorted(entry.name for entry in files):
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield os.path.join(root, name)
+
+
+def count_skipped(folder: str | os.PathLike[str]) -> Counter[str]:
+    """Count the files that :func:`walk_images` passes over, by how their names end; hidden ones do not count."""
+    skipped: Counter[str] = Counter()
+    for _, _, files in os.walk(folder):
+        for name in files:
+            ending = os.path.splitext(name)[1]
+            if ending.lower() not in SUFFIXES and not name.startswith("."):
+                skipped[name_of(ending) if ending else "without an ending"] += 1
+    return skipped
+
+
+def describe_skipped(skipped: Counter[str]) -> str:
+    """Say in a line what was passed over; empty if nothing was.
+
+    >>> describe_skipped(Counter({".mov": 14, ".xmp": 198}))
+    'skipped 212 files: 198 .xmp, 14 .mov'
+    """
+    kinds = ", ".join(f"{number} {ending}" for ending, number in skipped.most_common(8))
+    more = f" and {len(skipped) - 8} other kinds" if len(skipped) > 8 else ""
+    return f"skipped {skipped.total()} files: {kinds}{more}" if skipped else ""
 
 
 def _check_file(path: str | os.PathLike[str], name: str) -> None:
@@ -338,7 +386,9 @@ def _check_file(path: str | os.PathLike[str], name: str) -> None:
         reason = "link to a file that is not there" if os.path.islink(path) else "no such file"
         raise _refuse(name, reason) from error
     except (OSError, ValueError) as error:
-        raise _refuse(name, f"cannot be opened ({_first_line(error)})") from error
+        failed = isinstance(error, OSError) and error.errno in DISK_ERRORS
+        problem = DISK_PROBLEM if failed else "cannot be opened"
+        raise _refuse(name, f"{problem} ({_first_line(error)})") from error
     if stat.S_ISDIR(about.st_mode):
         raise _refuse(name, "a folder, not a file")
     if not stat.S_ISREG(about.st_mode):
@@ -373,7 +423,9 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Opened:
 
 def _attempt(source: str | os.PathLike[str] | bytes, formats: tuple[str, ...]) -> Image.Image:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return Image.open(file, formats=tuple(kind for kind in formats if kind in Image.OPEN or kind in COMMON))
+    return Image.open(
+        file, formats=tuple(kind for kind in formats if kind in Image.OPEN or kind in COMMON)
+    )
 
 
 def _open_raw(data: Binary, name: str) -> Opened:
@@ -390,9 +442,7 @@ def _open_raw(data: Binary, name: str) -> Opened:
     return Opened(image, preview.content, preview.orientation, (source,))
 
 
-def _why_not(
-    source: str | os.PathLike[str] | bytes, start: bytes, missing: str, words: str
-) -> str:
+def _why_not(source: str | os.PathLike[str] | bytes, start: bytes, missing: str, words: str) -> str:
     """Say why a file is refused that no reader takes, and what to do."""
     if missing:
         return f"cannot be read as an image (needs pip install {missing})"
@@ -413,7 +463,7 @@ def _decoder_says(source: str | os.PathLike[str] | bytes, start: bytes) -> str:
             continue
         try:
             with Binary(source) as data:
-                reader(data.file, "")  # type: ignore[arg-type]
+                reader(data.file, "")
         except Exception as error:  # as Image.open, any reader may raise anything
             return _first_line(error)
     return ""
@@ -439,8 +489,12 @@ def _reporting(name: str, problem: str = "damaged image") -> Iterator[None]:
     except PermissionError as error:
         raise _refuse(name, "no permission to read it") from error
     except UnsupportedError as error:
-        raise _refuse(name, f"cannot be read as an image ({error}); convert it to JPEG or PNG") from error
+        raise _refuse(
+            name, f"cannot be read as an image ({error}); convert it to JPEG or PNG"
+        ) from error
     except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            problem = DISK_PROBLEM
         raise _refuse(name, f"{problem} ({_first_line(error)})") from error
 
 

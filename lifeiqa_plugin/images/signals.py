@@ -48,7 +48,9 @@ def read_signals(image: Image.Image, data: Binary) -> Signaled:
         return Signaled(note="what it says of its colors is damaged, and taken for sRGB")
 
 
-def _codes(primaries: int, transfer: int, crop: Crop | None = None, is_png: bool = False) -> Signaled:
+def _codes(
+    primaries: int, transfer: int, crop: Crop | None = None, is_png: bool = False
+) -> Signaled:
     signal = signal_of_codes(primaries, transfer)
     note = "" if signal else f"color codes {primaries}/{transfer} are not known, and taken for sRGB"
     return Signaled(signal, None, crop, note, is_png)

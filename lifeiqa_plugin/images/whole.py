@@ -121,4 +121,3 @@ def missing_rows(image: Image.Image, again: Any) -> Missing:
     again.load()
     changed = np.asarray(image) != np.asarray(again)
     return Missing(float(changed.reshape(*changed.shape[:2], -1).any(-1).mean()))
-
