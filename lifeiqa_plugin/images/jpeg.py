@@ -112,7 +112,7 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
         if _is_one_scan(data, at, image.layers):
             feed(data)
             is_cut = not feed.is_finished or _ends_gray(image) or HOLE in data
-            has_end = feed.is_finished
+            has_end = data.endswith(END) or data.find(END, at) >= 0
         else:
             header, scans = read_header(data), list(read_scans(data))
             is_cut = _feed_scans(feed, data, scans) is not None or not _is_covered(header, scans)
