@@ -33,8 +33,8 @@ _stderr_lock = threading.RLock()
 def own_pillow_rules() -> Iterator[None]:
     """Let Pillow refuse files whose end is missing, and leave the limit on pixels to the caller; for all threads.
 
-    Its warnings name no file, and are silent inside. A dataset of pyiqa tells it to fill such files up, for all of Python. Several threads may be inside; what was set
-    before the first came is put back when the last has left.
+    Its warnings name no file, and are silent inside. A dataset of pyiqa tells it to fill such files up, for all of
+    Python. Several threads may be inside; what was set before the first came is put back when the last has left.
     """
     global _pillow_users, _pillow_before, _pillow_warnings
     with _pillow_lock:

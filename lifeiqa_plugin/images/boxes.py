@@ -1,4 +1,4 @@
-"""The boxes of AVIF, HEIF and CR3 (ISO/IEC 14496-12 and 23008-12), as far as decoders keep to themselves what they say."""
+"""The boxes of AVIF, HEIF and CR3 (ISO/IEC 14496-12, 23008-12): what they say and decoders do not pass on."""
 
 from __future__ import annotations
 

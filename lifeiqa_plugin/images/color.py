@@ -48,8 +48,8 @@ REFERENCE_WHITE = 203.0
 """cd/m2 of what is 1 in sRGB (ITU-R BT.2408)."""
 
 HLG_WHITE = 0.75
-"""HLG's value of the same white (ITU-R BT.2408). Its light is that of the scene, with a system gamma of 1, which BT.2100
-gives for a display of 334 cd/m2; that of 1.2 is for one of 1,000, which sRGB is not."""
+"""HLG's value of the same white (ITU-R BT.2408). Its light is that of the scene: a system gamma of 1,
+which BT.2100 gives for a display of 334 cd/m2; that of 1.2 is for one of 1,000, which sRGB is not."""
 
 KNEE = 0.8
 """Linear light up to which nothing is changed by taking in what is brighter than white."""

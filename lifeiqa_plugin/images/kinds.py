@@ -107,7 +107,13 @@ class UnsupportedError(ValueError):
 BYTES = 272
 """How many of the first bytes are looked at."""
 
-TEXTS = ((b"<svg", "a drawing (SVG)", RENDER), (b"<html", "a web page", "download the image itself"), (b"<!doctype html", "a web page", "download the image itself"), (b"<?xml", "XML", "give images"), (b"{", "JSON", "give images"))  # fmt: skip
+TEXTS = (
+    (b"<svg", "a drawing (SVG)", RENDER),
+    (b"<html", "a web page", "download the image itself"),
+    (b"<!doctype html", "a web page", "download the image itself"),
+    (b"<?xml", "XML", "give images"),
+    (b"{", "JSON", "give images"),
+)
 
 VIDEO = Kind("a video (MP4 or QuickTime)", FRAME)
 

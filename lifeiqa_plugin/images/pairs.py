@@ -39,7 +39,10 @@ def _is_raw(name: str) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _shots(folder: str, changed: int) -> dict[str, list[str]]:
-    """Return the shots of a folder that have a raw file and another: name without ending -> names; ``changed`` is when."""
+    """Return the shots of a folder that have a raw file and another: name without ending -> names.
+
+    ``changed`` is when that was so.
+    """
     names: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
         stem, suffix = os.path.splitext(name)

@@ -19,7 +19,7 @@ from lifeiqa_plugin.images.color import Signal, as_image, hdr_to_srgb, make_prof
 from lifeiqa_plugin.images.jpeg import load_jpeg, note_or_refuse
 from lifeiqa_plugin.images.kinds import UnsupportedError
 from lifeiqa_plugin.images.resizing import Pixels, shape_of
-from lifeiqa_plugin.images.signals import Signaled
+from lifeiqa_plugin.images.signals import NOTHING, Signaled
 from lifeiqa_plugin.images.whole import missing_rows
 
 Array = NDArray[Any]
@@ -54,7 +54,7 @@ class Converted(NamedTuple):
 
 
 def to_srgb(
-    image: Image.Image, reopen: Reopen | None = None, signaled: Signaled = Signaled()
+    image: Image.Image, reopen: Reopen | None = None, signaled: Signaled = NOTHING
 ) -> Converted:
     """Return the pixels of an image, as they are stored, not as they are to be turned.
 
@@ -74,6 +74,7 @@ def to_srgb(
     """
     raw_mode = _raw_mode(image)
     is_inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
+    first_frame = _first_frame(image)
     notes = list(_load(image, reopen))
     mode = _plain_mode(image)
     transform, hdr = _conversion(image, signaled, mode, notes)
@@ -90,12 +91,32 @@ def to_srgb(
         colors, alpha = _deep_gray_alpha(reopen)
     else:
         colors, alpha = _colors(image, mode, transform)
+    if first_frame is not None:
+        alpha = _outside_is_clear(alpha, first_frame, shape_of(colors))
     if hdr is not None:
         colors = hdr_to_srgb(colors, hdr)
     if alpha is not None and alpha.min() < 1:
         colors = _on_white(np.asarray(colors), alpha)
         notes.append("transparency lies on white")
     return Converted(_cropped(colors, signaled.crop, notes), tuple(notes))
+
+
+def _first_frame(image: Any) -> tuple[int, int, int, int] | None:
+    """Return which part of a GIF its first frame covers, if that is not all."""
+    if image.format != "GIF" or not image.tile:
+        return None
+    box: tuple[int, int, int, int] = image.tile[0].extents
+    return None if box == (0, 0, *image.size) else box
+
+
+def _outside_is_clear(
+    alpha: Array | None, box: tuple[int, int, int, int], shape: tuple[int, int]
+) -> Array:
+    """Return alpha that is 0 outside of a box, which a decoder has filled with some color of the palette."""
+    left, top, right, bottom = box
+    inside = np.zeros(shape, np.float32)
+    inside[top:bottom, left:right] = 1 if alpha is None else alpha[top:bottom, left:right]
+    return inside
 
 
 def _load(image: Any, reopen: Reopen | None) -> tuple[str, ...]:

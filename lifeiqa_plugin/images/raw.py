@@ -91,6 +91,7 @@ class Tree:
         self._read_chain(base + self.number(base + 4, 4))
 
     def number(self, start: int, length: int) -> int:
+        """Return an unsigned integer in the order of the file."""
         return self.data.number(start, length, self.is_little)
 
     def values(self, directory: Directory, tag: int) -> list[int]:

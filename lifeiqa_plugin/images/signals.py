@@ -34,6 +34,9 @@ class Signaled(NamedTuple):
     overrules_profile: bool = False
 
 
+NOTHING = Signaled()
+
+
 def read_signals(image: Image.Image, data: Binary) -> Signaled:
     """Read what a file says of its colors; nothing where that is damaged, as in every browser."""
     readers = {"PNG": _png, "AVIF": _boxes, "HEIF": _boxes, "BMP": _bmp, "DIB": _bmp}

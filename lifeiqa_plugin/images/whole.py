@@ -1,4 +1,4 @@
-"""Whether a file is all there, where its decoder does not notice: lengths that it names, checksums, zeros at its end."""
+"""Whether a file is all there, where its decoder does not notice: lengths, checksums, zeros at its end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.boxes import Box, walk
 from lifeiqa_plugin.images.jpeg import END, HOLE, Missing
-from lifeiqa_plugin.images.raw import BROKEN, STRIP_SIZES, STRIPS, TIFFS, Tree
+from lifeiqa_plugin.images.raw import BROKEN, COMPRESSION, STRIP_SIZES, STRIPS, TIFFS, Tree
 
-TILES, TILE_SIZES = 324, 325
+TILES, TILE_SIZES, BITS, SAMPLES, SAMPLE_FORMAT = 324, 325, 258, 277, 339
 
 JPEG_IN_TIFF = 7
 
@@ -33,6 +33,20 @@ def is_cut_off(data: Binary) -> bool:
         last = max((box.stop for box in walk(data, 0, data.size)), default=0)
         return last < data.size
     return False
+
+
+def describe_tiff(data: Binary) -> str:
+    """Say what a TIFF holds, such as ``3 x 32 bits, float``; empty if that cannot be read."""
+    try:
+        tree = Tree(data)
+        directory = tree.directories[0]
+        bits, number = (tree.values(directory, tag) or [1] for tag in (BITS, SAMPLES))
+        kind = (tree.values(directory, SAMPLE_FORMAT) or [1])[0]
+        compression = (tree.values(directory, COMPRESSION) or [1])[0]
+    except BROKEN:
+        return ""
+    name = {1: "", 2: ", signed", 3: ", float"}.get(kind, ", of no known type")
+    return f"{number[0]} x {bits[0]} bits{name}, compression {compression}"
 
 
 def missing_elsewhere(image: Image.Image, data: Binary) -> Missing:

@@ -28,7 +28,12 @@ def mean_of(name: str) -> np.ndarray:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def png(image: Image.Image, *chunks: bytes) -> bytes:
@@ -109,10 +114,19 @@ def test_gray_with_a_gamma():
 @pytest.mark.parametrize(
     ("chunks", "note"),
     [
-        ([chunk(b"cICP", bytes([99, 13, 0, 1]))], "color codes 99/13 are not known, and taken for sRGB"),
-        ([chunk(b"cICP", bytes([9, 16, 9, 1]))], "cICP of luma and chroma or of narrow range is ignored"),
+        (
+            [chunk(b"cICP", bytes([99, 13, 0, 1]))],
+            "color codes 99/13 are not known, and taken for sRGB",
+        ),
+        (
+            [chunk(b"cICP", bytes([9, 16, 9, 1]))],
+            "cICP of luma and chroma or of narrow range is ignored",
+        ),
         ([chunk(b"cHRM", bytes(32))], "what it says of its colors is damaged, and taken for sRGB"),
-        ([chunk(b"iCCP", b"a\0\0" + zlib.compress(b"none"))], "its profile cannot be read and is ignored"),
+        (
+            [chunk(b"iCCP", b"a\0\0" + zlib.compress(b"none"))],
+            "its profile cannot be read and is ignored",
+        ),
     ],
 )
 def test_what_is_not_converted_is_noted(chunks, note):
@@ -135,7 +149,12 @@ def test_a_profile_in_a_bmp():
     signal = color.Signal(color.ADOBE_RGB, 2.2, "")
     profile = color.make_profile(signal, "RGB")
     pixels = bytes([50, 100, 150, 0] * 4)
-    header = struct.pack("<IiiHHIIiiII", 124, 2, 2, 1, 32, 0, 16, 0, 0, 0, 0) + bytes(16) + b"DEBM" + bytes(48)
+    header = (
+        struct.pack("<IiiHHIIiiII", 124, 2, 2, 1, 32, 0, 16, 0, 0, 0, 0)
+        + bytes(16)
+        + b"DEBM"
+        + bytes(48)
+    )
     header += struct.pack("<IIII", 4, 124 + 16, len(profile), 0)
     content = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 124) + header + pixels + profile
     decoded = decode(content)
@@ -163,7 +182,9 @@ def avif(*, crop: tuple[int, ...] = (), exif: bytes = b"", xmp: bytes = b"") -> 
     if not crop:
         return content
     clap = struct.pack(">I4s8I", 40, b"clap", *(value & 0xFFFFFFFF for value in crop))
-    meta, iprp, ipco, ipma = (content.index(kind) - 4 for kind in (b"meta", b"iprp", b"ipco", b"ipma"))
+    meta, iprp, ipco, ipma = (
+        content.index(kind) - 4 for kind in (b"meta", b"iprp", b"ipco", b"ipma")
+    )
     number = sum(1 for _ in _children(content, ipco)) + 1
     count = ipma + 8 + 4 + 4 + 2
     parts = bytearray(content)
@@ -212,8 +233,14 @@ def test_an_avif_turns_by_its_own_properties_alone():
 
 SMALL = {
     name: (CASES / name).read_bytes()
-    for name in ("avif_nclx_p3.avif", "heic_nclx_pq.heic", "png_cicp_p3.png", "adobe_rgb_by_exif.jpg", "bmp_v5_alpha_zero.bmp")
-}  # fmt: skip
+    for name in (
+        "avif_nclx_p3.avif",
+        "heic_nclx_pq.heic",
+        "png_cicp_p3.png",
+        "adobe_rgb_by_exif.jpg",
+        "bmp_v5_alpha_zero.bmp",
+    )
+}
 
 
 @given(st.sampled_from(sorted(SMALL)), st.data())
@@ -222,7 +249,9 @@ def test_hostile_colors_are_read_or_noted(name, data):
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, min(len(content), 900) - 4))
         content[at : at + 4] = data.draw(st.binary(min_size=4, max_size=4))
-    kind = {"avif": "AVIF", "heic": "HEIF", "png": "PNG", "jpg": "JPEG", "bmp": "BMP"}[name.split(".")[1]]
+    kind = {"avif": "AVIF", "heic": "HEIF", "png": "PNG", "jpg": "JPEG", "bmp": "BMP"}[
+        name.split(".")[1]
+    ]
     image = Image.new("RGB", (4, 4))
     image.format = kind
     image.info["exif"] = bytes(content[20:])

@@ -59,9 +59,7 @@ class Tiff:
             if len(data) > 4:
                 inline = struct.pack(f"{self.order}I", self.put(data))
             entries += struct.pack(f"{self.order}HHI", tag, kind, len(values)) + inline
-        return self.put(
-            struct.pack(f"{self.order}H", len(tags)) + entries + bytes(4)
-        )
+        return self.put(struct.pack(f"{self.order}H", len(tags)) + entries + bytes(4))
 
     def chain(self, tags: dict[int, tuple[int, list[int] | bytes]]) -> None:
         start = self.directory(tags)
@@ -246,7 +244,9 @@ def test_directories_in_a_circle_end():
         assert find_preview(data) is None
 
 
-SMALL = {name: content.replace(LARGE, THUMB).replace(MIDDLE, THUMB) for name, content in RAWS.items()}
+SMALL = {
+    name: content.replace(LARGE, THUMB).replace(MIDDLE, THUMB) for name, content in RAWS.items()
+}
 
 
 @given(st.sampled_from(sorted(SMALL)), st.data())

@@ -352,6 +352,8 @@ def make_bad(tmp_path):
 
 UNKNOWN = r"cannot be read as an image \(of no kind that is known\); expected JPEG, PNG or the like, so convert it"
 
+TO_CONVERT = "; convert it to JPEG or PNG"
+
 BAD = {
     "missing.jpg": "no such file",
     "empty.jpg": "empty file",
@@ -367,9 +369,12 @@ BAD = {
     "cut.jpg": r"damaged image \(the last 5\d % of it are missing\)",
     "damaged.png": r"damaged image \(.+\)",
     "bomb.png": r"too large \(20000 x 8850, 177 megapixels; at most 150 are decoded\); shrink it, or raise max_pixels",
-    "hot.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got 1.5 to 1.5\); convert it to JPEG or PNG",
-    "nan.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got nan to nan\); convert it to JPEG or PNG",
-    "int.tif": r"cannot be read as an image \(pixels are 32-bit integers, whose white is not known\); convert it to JPEG or PNG",
+    "hot.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got 1.5 to 1.5\)"
+    + TO_CONVERT,
+    "nan.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got nan to nan\)"
+    + TO_CONVERT,
+    "int.tif": r"cannot be read as an image \(pixels are 32-bit integers, whose white is not known\)"
+    + TO_CONVERT,
 }
 
 
