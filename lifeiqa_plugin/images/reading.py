@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,16 +221,34 @@ def _note_frames(opened: Opened) -> tuple[str, ...]:
     return (f"first of {number} frames",) if number > 1 else ()
 
 
-def read_image(source: Source) -> torch.Tensor:
+@overload
+def read_image(source: Source) -> torch.Tensor: ...
+
+
+@overload
+def read_image(
+    source: Source, *, with_notes: Literal[True]
+) -> tuple[torch.Tensor, tuple[str, ...]]: ...
+
+
+def read_image(
+    source: Source, *, with_notes: bool = False
+) -> torch.Tensor | tuple[torch.Tensor, tuple[str, ...]]:
     """Decode to (3, H, W) float32 in [0, 1].
+
+    Args:
+        source: see ``Source``.
+        with_notes: return the notes too, which say what was assumed or left out.
 
     Raises:
         ImageError, TypeError: as :func:`decode`.
     """
     import torch
 
-    pixels = torch.from_numpy(np.array(decode(source).pixels)).permute(2, 0, 1)
-    return pixels if pixels.is_floating_point() else pixels.float().div_(255)
+    decoded = decode(source)
+    pixels = torch.from_numpy(np.array(decoded.pixels)).permute(2, 0, 1)
+    pixels = pixels if pixels.is_floating_point() else pixels.float().div_(255)
+    return (pixels, decoded.notes) if with_notes else pixels
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ from numpy.typing import NDArray
 from lifeiqa_plugin.images.pairs import note_pair
 from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode, decode_resized
 
+MIN_SIDE = 64
+"""Pixels of the shorter side of an image below which nothing can be said of its quality."""
+
+TOO_SMALL = "too small to judge"
+
 AHEAD = 4
 """Images for each process that may wait for one before them; each takes about 2 MB."""
 
@@ -79,6 +84,8 @@ class Recipe:
         except TypeError as error:
             return Prepared(name, 0, 0, None, str(error))
         notes = ready.notes + note_pair(source)
+        if min(ready.width, ready.height) < MIN_SIDE:
+            notes += (TOO_SMALL,)
         return Prepared(name, ready.width, ready.height, ready.pixels, None, notes)
 
     @property

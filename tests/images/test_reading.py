@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -313,12 +314,11 @@ def test_resizing_while_decoding_is_resizing_afterwards(orientation):
 # What is refused
 
 
-@pytest.fixture
-def make_bad(tmp_path):
-    """Return a function that makes the bad file of a name in an empty folder."""
+@functools.cache
+def bad_contents() -> dict[str, bytes]:
     whole = encode(np.kron(NOISE, np.ones((9, 9, 1), np.uint8)), "PNG")
     jpeg = encode(np.kron(NOISE, np.ones((9, 9, 1), np.uint8)), "JPEG")
-    content = {
+    return {
         "empty.jpg": b"",
         "text.jpg": b"<html>not found</html>",
         "noise.bin": bytes(range(1, 99)),
@@ -332,6 +332,12 @@ def make_bad(tmp_path):
         "nan.tif": encode(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"),
         "int.tif": encode(Image.fromarray(np.full((4, 4), 7, np.int32)), "TIFF"),
     }
+
+
+@pytest.fixture
+def make_bad(tmp_path):
+    """Return a function that makes the bad file of a name in an empty folder."""
+    content = bad_contents()
 
     def make(name: str):
         path = tmp_path / name
