@@ -208,6 +208,8 @@ def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
 def _note_frames(opened: Opened) -> tuple[str, ...]:
     """Say how many frames or pages there are besides the first."""
     image = opened.image
+    if b"hdrgm:" in image.info.get("xmp", b""):
+        return ("gain map left out",)
     if image.format not in SEVERAL or opened.reopen is None:
         return ()
     if image.format not in ("GIF", "TIFF"):
