@@ -43,7 +43,7 @@ def box(kind: bytes, content: bytes) -> bytes:
         (b"<?xml version='1.0'?><svg xmlns=''/>", "(it is XML); give images"),
         (b"\n<svg xmlns=''/>", "(it is a drawing (SVG)); render its pages to PNG first"),
         (b"PK\3\4" + bytes(99), "(it is a ZIP archive); unpack it"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "(it is a pointer of Git LFS, not the file); run git lfs pull"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "(it is a pointer of Git LFS, not the file); run git"),
         (bytes(5000), "(it is nothing but zeros); copy it again, its content is lost"),
         (b"hello there\n", "(it is text); give images"),
         (box(b"ftyp", b"avif\0\0\0\0avifmif1miaf") + box(b"mdat", bytes(99)), "(it is an AVIF, damaged or of a kind"),
@@ -77,7 +77,10 @@ RAW_MODES = {
     for raw in ((mode,) if isinstance(mode, str) else mode)
 } | set(SgiImagePlugin.MODES.values()) | set(BmpImagePlugin.BIT2MODE[16]) | {"BGR;16", "I;16B"}  # fmt: skip
 
-CHANNELS = {"RGB": 3, "RGBX": 4, "RGBXX": 5, "RGBXXX": 6, "RGBA": 4, "RGBAX": 5, "RGBAXX": 6, "RGBa": 4, "RGBaX": 5, "RGBaXX": 6, "CMYK": 4, "CMYKX": 5, "CMYKXX": 6}  # fmt: skip
+CHANNELS = {
+    **{"RGB": 3, "RGBX": 4, "RGBXX": 5, "RGBXXX": 6, "RGBA": 4, "RGBAX": 5, "RGBAXX": 6},
+    **{"RGBa": 4, "RGBaX": 5, "RGBaXX": 6, "CMYK": 4, "CMYKX": 5, "CMYKXX": 6},
+}
 
 
 def deep_tiff(name: str, order: str) -> tuple[bytes, np.ndarray]:
@@ -107,7 +110,8 @@ def deep_tiff(name: str, order: str) -> tuple[bytes, np.ndarray]:
 def tiff(values: np.ndarray, order: str, photometric: int, extra: list[int]) -> bytes:
     height, width, number = values.shape
     data = values.astype(f"{order}u2").tobytes()
-    tags = {256: [width], 257: [height], 258: [16] * number, 259: [1], 262: [photometric], 273: [], 277: [number], 278: [height], 279: [len(data)]}  # fmt: skip
+    tags = {256: [width], 257: [height], 258: [16] * number, 259: [1], 262: [photometric]}
+    tags |= {273: [], 277: [number], 278: [height], 279: [len(data)]}
     if extra:
         tags[338] = extra
     at = 8 + 2 + 12 * len(tags) + 4
