@@ -34,7 +34,7 @@ from lifeiqa_plugin.images.pixels import (
 )
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
 from lifeiqa_plugin.images.signals import Signaled, read_signals
-from lifeiqa_plugin.images.whole import describe_tiff, is_cut_off, missing_elsewhere
+from lifeiqa_plugin.images.whole import describe_depth, is_cut_off, missing_elsewhere
 from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules, quiet_libtiff
 
 if TYPE_CHECKING:
@@ -472,10 +472,9 @@ def _why_not(source: str | os.PathLike[str] | bytes, start: bytes, missing: str,
     if not kind.is_read:
         return f"cannot be read as an image (it is {kind.name}); {kind.advice}"
     words = words or _decoder_says(source, start) or "the reader for it is not installed"
-    if kind.name == "a TIFF":
-        with Binary(source) as data:
-            words = ", ".join(filter(None, (describe_tiff(data), words)))
-    problem = f"it is {kind.name}, damaged or of a kind that is not read: {words}"
+    with Binary(source) as data:
+        words = ", ".join(filter(None, (describe_depth(data), words)))
+    problem = f"it is {kind.name} that its reader refuses: {words}"
     return f"cannot be read as an image ({problem}); {kind.advice}"
 
 

@@ -35,9 +35,11 @@ def is_cut_off(data: Binary) -> bool:
     return False
 
 
-def describe_tiff(data: Binary) -> str:
-    """Say what a TIFF holds, such as ``3 x 32 bits, float``; empty if that cannot be read."""
+def describe_depth(data: Binary) -> str:
+    """Say what numbers a TIFF or PSD holds, such as ``3 x 32 bits, float``; empty if that cannot be read."""
     try:
+        if data.read(0, 4) == b"8BPS":
+            return f"{data.number(12, 2)} x {data.number(22, 2)} bits"
         tree = Tree(data)
         directory = tree.directories[0]
         bits, number = (tree.values(directory, tag) or [1] for tag in (BITS, SAMPLES))

@@ -46,7 +46,7 @@ def box(kind: bytes, content: bytes) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\n", "(it is a pointer of Git LFS, not the file); run git"),
         (bytes(5000), "(it is nothing but zeros); copy it again, its content is lost"),
         (b"hello there\n", "(it is text); give images"),
-        (box(b"ftyp", b"avif\0\0\0\0avifmif1miaf") + box(b"mdat", bytes(99)), "(it is an AVIF, damaged or of a kind"),
+        (box(b"ftyp", b"avif\0\0\0\0avifmif1miaf") + box(b"mdat", bytes(99)), "(it is an AVIF that its reader refuses"),
     ],
 )  # fmt: skip
 def test_a_refusal_says_what_the_file_is(content, reason):
@@ -57,9 +57,18 @@ def test_a_refusal_says_what_the_file_is(content, reason):
 def test_a_tiff_of_three_floats_is_named():
     content = plain_tiff(np.zeros((4, 4, 3), np.float32), "<", sample_format=3)
     with pytest.raises(
-        ImageError, match=r"it is a TIFF, .*: 3 x 32 bits, float, compression 1, unknown pixel mode"
+        ImageError,
+        match=r"it is a TIFF that its reader refuses: 3 x 32 bits, float, compression 1, unknown pixel mode",
     ):
         decode(content)
+
+
+def test_a_photoshop_file_of_16_bits_is_named():
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 4, 4, 16, 3)
+    with pytest.raises(
+        ImageError, match="it is a Photoshop file that its reader refuses: 3 x 16 bits"
+    ):
+        decode(head + bytes(300))
 
 
 def test_every_start_is_found():

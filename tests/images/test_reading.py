@@ -370,7 +370,7 @@ BAD = {
     "text.jpg": r"cannot be read as an image \(it is a web page\); download the image itself",
     "script.eps": r"cannot be read as an image \(it is PostScript\); render its pages to PNG first",
     "noise.bin": UNKNOWN,
-    "header.jpg": r"cannot be read as an image \(it is a JPEG, damaged or of a kind .*\); convert it to JPEG or PNG",
+    "header.jpg": r"cannot be read as an image \(it is a JPEG that its reader refuses: .*\); convert it to JPEG or PNG",
     "cut.png": r"damaged image \(image file is truncated.*\)",
     "cut.jpg": r"damaged image \(the last 5\d % of it are missing\)",
     "damaged.png": r"damaged image \(.+\)",
