@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lifeiqa_plugin.images.resizing import Pixels, shape_of
 
@@ -246,13 +245,4 @@ def _curve(values: Array, curve: str | float) -> Array:
 def _encode(light: Array) -> Array:
     return np.where(
         light <= 0.0031308, light * 12.92, 1.055 * light.clip(1e-9) ** (1 / 2.4) - 0.055
-    )
-
-
-def as_image(pixels: Pixels) -> Image.Image:
-    """Return pixels as an image of 8 bits, which profiles are applied to."""
-    if isinstance(pixels, Image.Image):
-        return pixels
-    return Image.fromarray(
-        pixels if pixels.dtype == np.uint8 else (pixels * 255).round().astype(np.uint8)
     )

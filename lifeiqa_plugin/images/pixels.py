@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 from lifeiqa_plugin.images.boxes import Crop
-from lifeiqa_plugin.images.color import Signal, as_image, hdr_to_srgb, make_profile
+from lifeiqa_plugin.images.color import Signal, hdr_to_srgb, make_profile
 from lifeiqa_plugin.images.jpeg import load_jpeg, note_or_refuse
 from lifeiqa_plugin.images.kinds import UnsupportedError
 from lifeiqa_plugin.images.resizing import Pixels, shape_of
@@ -84,7 +84,7 @@ def to_srgb(
         colors = _deep_gray(image, raw_mode)
         colors = np.repeat((1 - colors if is_inverted else colors)[..., None], 3, axis=2)
         if transform is not None:
-            colors = transform.apply(as_image(colors[..., 0]))
+            colors = transform.apply(Image.fromarray(as_bytes(colors[..., 0])))
     elif mode == "RGB" and DEEP.fullmatch(raw_mode) and transform is None and reopen is not None:
         colors, alpha = _deep_colors(image, raw_mode, reopen)
     elif raw_mode == "LA;16B" and transform is None and reopen is not None:
