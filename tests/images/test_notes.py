@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import warnings
@@ -20,9 +19,13 @@ from lifeiqa_plugin.images.reading import (
     read_image,
 )
 from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Recipe, prepare_images
-from lifeiqa_plugin.network.geometry import working_shape
 
-RECIPE = Recipe(functools.partial(working_shape, crop_size=8, working_size=16))
+
+def small(height: int, width: int) -> tuple[int, int]:
+    return 16, 16
+
+
+RECIPE = Recipe(small)
 
 
 def encode(kind: str, frames: list[Image.Image], **options) -> bytes:
