@@ -72,6 +72,7 @@ class Header(NamedTuple):
     frame: int
     components: bytes
     has_many_scans: bool
+    start: int = 0  # of the coded data
 
 
 class Missing(NamedTuple):
@@ -109,12 +110,13 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
     data = image.fp.read()
     feed = _Feed(image)
     try:
-        if _is_one_scan(data, at, image.layers):
+        header = _header_of_one_scan(data, at, image.layers) or read_header(data)
+        if not header.has_many_scans:
             feed(data)
-            is_cut = not feed.is_finished or _ends_gray(image) or HOLE in data
-            has_end = data.endswith(END) or data.find(END, at) >= 0
+            is_cut = not feed.is_finished or _ends_gray(image) or _has_hole(data, header.start)
+            has_end = data.endswith(END) or data.find(END, header.start) >= 0
         else:
-            header, scans = read_header(data), list(read_scans(data))
+            scans = list(read_scans(data))
             is_cut = _feed_scans(feed, data, scans) is not None or not _is_covered(header, scans)
             has_end = data.startswith(END, scans[-1].stop if scans else 0)
     except OSError as error:
@@ -132,13 +134,19 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
     return () if has_end else ("the end marker is missing, but no pixel is",)
 
 
-def _is_one_scan(data: bytes, at: int, components: int) -> bool:
-    """Say whether all coded data are in one scan, whose header ends where Pillow has stopped reading; cheap."""
+def _header_of_one_scan(data: bytes, at: int, components: int) -> Header | None:
+    """Return the header if all coded data are in one scan that begins where Pillow has stopped reading; cheap."""
     size = 6 + 2 * components
-    start = data[at - size - 2 : at]
+    start = data[max(at - size - 2, 0) : at]
     if start[:2] == b"\xff\xda" and start[4:5] == bytes([components]) and start[-3:-1] == b"\0\x3f":
-        return True
-    return not read_header(data).has_many_scans
+        return Header(0, b"", False, at)
+    return None
+
+
+def _has_hole(data: bytes, start: int) -> bool:
+    """Say whether there is a hole in the coded data that begin there; what follows the image does not count."""
+    hole = data.find(HOLE, start)
+    return hole >= 0 and MARKER.search(data, start, hole) is None
 
 
 def find_missing(data: bytes) -> Missing:
@@ -279,14 +287,15 @@ def read_segments(data: bytes, position: int = 2) -> Iterator[Segment]:
 
 def read_header(data: bytes) -> Header:
     """Look at what stands before the first scan; nothing is there if that is damaged."""
-    frame, components, has_many_scans = 0, b"", False
-    for marker, _, content in read_segments(data):
+    frame, components, has_many_scans, begin = 0, b"", False, 0
+    for marker, start, content in read_segments(data):
         if marker in FRAMES and len(content) >= 6:
             frame, components = marker, content[6 : 6 + 3 * content[5] : 3]
         elif marker == SOS and content:
             is_progressive = frame in (PROGRESSIVE, ARITHMETIC + 1)
             has_many_scans = is_progressive or content[0] < len(components)
-    return Header(frame, components, has_many_scans and frame < ARITHMETIC)
+            begin = start + len(content)
+    return Header(frame, components, has_many_scans and frame < ARITHMETIC, begin)
 
 
 def read_scans(data: bytes) -> Iterator[Scan]:

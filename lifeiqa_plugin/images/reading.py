@@ -33,7 +33,7 @@ from lifeiqa_plugin.images.pixels import (
     to_srgb,
 )
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
-from lifeiqa_plugin.images.signals import Signaled, read_signals
+from lifeiqa_plugin.images.signals import ADOBE_MARK, NOTHING, Signaled, read_signals
 from lifeiqa_plugin.images.whole import describe_depth, is_cut_off, missing_elsewhere
 from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules, quiet_libtiff
 
@@ -277,8 +277,9 @@ class Opened:
 
     def read_signals(self) -> Signaled:
         """Read what it says of its colors besides a profile, and whether it is all there."""
-        if self.content is None or (self.image.format in JPEGS and "exif" not in self.image.info):
-            return Signaled()
+        is_plain = self.image.format in JPEGS and ADOBE_MARK not in self.image.info.get("exif", b"")
+        if self.content is None or is_plain:
+            return NOTHING
         with Binary(self.content) as data:
             return read_signals(self.image, data)
 

@@ -21,6 +21,9 @@ from lifeiqa_plugin.images.color import (
 
 MAX_CHUNKS = 1000
 
+ADOBE_MARK = b"R03\0"
+"""What DCF 2.0 calls Adobe RGB in EXIF."""
+
 BROKEN = (EOFError, ValueError, ArithmeticError, struct.error)
 
 
@@ -98,7 +101,7 @@ def _png(image: Image.Image, data: Binary) -> Signaled:
 def _exif(image: Image.Image, data: Binary) -> Signaled:
     """Look for the mark of Adobe RGB (DCF 2.0): cameras write no profile."""
     content = image.info.get("exif")
-    if not isinstance(content, bytes) or b"R03\0" not in content:
+    if not isinstance(content, bytes) or ADOBE_MARK not in content:
         return Signaled()
     exif = Image.Exif()
     try:

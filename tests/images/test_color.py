@@ -169,6 +169,16 @@ def test_a_profile_in_a_bmp():
     assert decoded.pixels[0, 0].tolist() != [150, 100, 50]
 
 
+@pytest.mark.parametrize("space", [bytes(4), b"BGRs"])
+def test_the_colors_in_the_header_of_a_bmp(space):
+    corners = np.round(color.to_xyz(color.SRGB).T * 2**30).astype(int).ravel()
+    header = struct.pack("<IiiHHIIiiII", 108, 1, 1, 1, 24, 0, 4, 0, 0, 0, 0) + bytes(16) + space
+    header += struct.pack("<9i3I", *corners, *(65536,) * 3)
+    content = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 108) + header + bytes([128] * 3 + [0])
+    expected = 128 if any(space) else 188
+    np.testing.assert_allclose(decode(content).pixels, expected, atol=1)
+
+
 def test_orientation_in_xmp_alone_turns_nothing():
     assert decode(CASES / "orientation_in_xmp_only.jpg").pixels.shape == (64, 96, 3)
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lifeiqa_plugin.images import jpeg
 from lifeiqa_plugin.images.jpeg import END, find_missing, read_header, read_scans
 from lifeiqa_plugin.images.reading import ImageError, decode, decode_resized
 
@@ -139,6 +140,15 @@ def test_gray_below_a_photo_is_whole():
 def test_what_follows_the_image_is_not_looked_at():
     assert decode(KINDS["baseline"] + bytes(5000)).notes == ()
     assert decode(KINDS["progressive"] + KINDS["baseline"]).notes == ()
+
+
+def test_zeros_before_and_after_the_data_are_no_hole(monkeypatch):
+    """Cameras leave some in EXIF, and a second decoding would be for nothing."""
+    exif = Image.Exif()
+    exif[0x9286] = bytes(500)
+    monkeypatch.setattr(jpeg, "find_missing", lambda data: pytest.fail("looked at twice"))
+    for options in ({}, {"progressive": True}):
+        assert decode(encode(exif=exif, **options) + bytes(500) + END).notes == ()
 
 
 def test_a_scan_that_never_came():
