@@ -21,7 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lifeiqa_plugin.images.pairs import note_pair
 from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode, decode_resized
+
+MIN_SIDE = 64
+"""Pixels of the shorter side of an image below which nothing can be said of its quality."""
+
+TOO_SMALL = "too small to judge"
 
 AHEAD = 4
 """Images for each process that may wait for one before them; each takes about 2 MB."""
@@ -40,13 +46,14 @@ class Named(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """An image at its working size, or the reason why there is none; width and height are the file's."""
+    """An image at its working size, or the reason why there is none; width, height and notes are the file's."""
 
     name: str
     width: int
     height: int
     image: NDArray[np.float32] | None  # (3, h, w) in [0, 1]
     error: str | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,10 @@ class Recipe:
             return Prepared(name, 0, 0, None, "not enough memory to decode it")
         except TypeError as error:
             return Prepared(name, 0, 0, None, str(error))
-        return Prepared(name, ready.width, ready.height, ready.pixels, None)
+        notes = ready.notes + note_pair(source)
+        if min(ready.width, ready.height) < MIN_SIDE:
+            notes += (TOO_SMALL,)
+        return Prepared(name, ready.width, ready.height, ready.pixels, None, notes)
 
     @property
     def at_least(self) -> int | None:

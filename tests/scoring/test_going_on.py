@@ -65,7 +65,7 @@ def test_a_folder_that_grows(score, engine, out):
     code, printed, error = score("photos", "-o", *out)
     assert (code, printed) == (2, "")
     assert error == (
-        f"lifeiqa: UsageError: {out[0]} is finished, with 10 rows, and its inputs have changed since; "
+        f"lifeiqa score: {out[0]} is finished, with 10 rows, and its inputs have changed since; "
         "--append scores what is new, --overwrite begins again"
     )
     assert Path(out[0]).stat().st_mtime_ns == before
@@ -89,7 +89,7 @@ def test_other_inputs(score, stop_after):
     code, _, error = score("photos/1.png", "photos/2.png", "-o", "s.csv")
     assert code == 2
     assert error == (
-        "lifeiqa: UsageError: s.csv was made of other inputs (photos/below); "
+        "lifeiqa score: s.csv was made of other inputs (photos/below); "
         "--append adds these, --overwrite begins again"
     )
     stop_after(1, KeyboardInterrupt())
@@ -188,7 +188,7 @@ def test_overwrite_waits_for_the_lock(score, engine, monkeypatch):
     monkeypatch.setattr(engine, "score", write_too)
     assert score("photos", "-o", "s.csv")[0] == 0
     assert codes[1][0] == 1
-    assert codes[1][2].endswith("lifeiqa: OSError: s.csv.partial: another process is writing it")
+    assert codes[1][2].endswith("lifeiqa score: s.csv.partial: another process is writing it")
     assert len(paths("s.csv")) == 10
 
 
@@ -246,7 +246,7 @@ def test_a_result_of_version_0_1_that_was_begun(score, out):
     Path(f"{out}.partial").write_text('{"options": {"version": "0.1.0"}, "shards": 0}\n')
     code, _, error = score("photos", "-o", out)
     assert code == 2
-    assert error.startswith(f"lifeiqa: UsageError: {out} was begun by version 0.1, which did not")
+    assert error.startswith(f"lifeiqa score: {out} was begun by version 0.1, which did not")
     assert error.endswith("give --overwrite, or another name with -o")
     assert score("photos", "-o", out, "--overwrite")[0] == 0
     assert len(paths(out)) == 10
@@ -319,7 +319,7 @@ def test_a_log_gets_a_line_a_minute(score, monkeypatch, capsys):
 def test_options_without_effect(score, arguments, message):
     code, _, error = score(*arguments.split())
     assert code == 2
-    assert f"lifeiqa: UsageError: {message}" in error
+    assert f"lifeiqa score: {message}" in error
 
 
 def test_parquet_without_pyarrow_is_said_at_once(score, engine, monkeypatch):
@@ -329,5 +329,5 @@ def test_parquet_without_pyarrow_is_said_at_once(score, engine, monkeypatch):
     )
     code, _, error = score("photos", "-o", "s.parquet")
     assert code == 2
-    assert error == "lifeiqa: UsageError: -o s.parquet: Parquet needs pip install pyarrow"
+    assert error == "lifeiqa score: -o s.parquet: Parquet needs pip install pyarrow"
     assert engine.batches == []
