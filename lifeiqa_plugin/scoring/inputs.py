@@ -11,11 +11,12 @@ import hashlib
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import name_of, walk_images
+from lifeiqa_plugin.images.reading import count_skipped, name_of, walk_images
 from lifeiqa_plugin.scoring.containers import ARCHIVES, Found, Table, Tar, bad, stamp_of
 
 CHUNK = 1 << 16
@@ -271,6 +272,11 @@ class Inputs:
             for leaf in source:
                 digest.update(_mark(leaf))
         return digest.hexdigest()
+
+    def skipped(self) -> Counter[str]:
+        """Count the files of folders that are no images, by how their names end."""
+        folders = (source for source in self.sources if isinstance(source, Folder))
+        return sum((count_skipped(folder.path) for folder in folders), Counter())
 
     def count(self) -> int | None:
         """Count the images of the shard; None if that would mean reading them."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from lifeiqa_plugin.images.stream import TOO_SMALL
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -18,7 +20,7 @@ Row = dict[str, Any]
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 
-TEXTS = ("key", "path", "verdict", "error")
+TEXTS = ("key", "path", "verdict", "note", "error")
 
 INTEGERS = ("width", "height", "size")
 
@@ -37,6 +39,7 @@ class ScoredImage:
         std: how far off the score may be, as one standard deviation.
         distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
         error: one line; None if all went well.
+        notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ScoredImage:
     std: float = float("nan")
     distortions: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Thresholds(NamedTuple):
@@ -70,8 +74,8 @@ class Thresholds(NamedTuple):
         return self
 
     def judge(self, row: Mapping[str, Any]) -> Row:
-        """Return a row with its verdict; None where there is no score."""
-        if row.get("score") in (None, ""):
+        """Return a row with its verdict; None where there is no score, or the image is too small for one."""
+        if row.get("score") in (None, "") or TOO_SMALL in (row.get("note") or ""):
             return {**row, "verdict": None}
         score = float(row["score"])
         verdict = KEEP if score >= self.keep else DROP if score < self.drop else CHECK
@@ -96,15 +100,16 @@ def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
-    return ["path", "width", "height", "score", "std", *named, "verdict", "error"]
+    return ["path", "width", "height", "score", "std", *named, "verdict", "note", "error"]
 
 
 def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, error."""
+    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, note, error."""
     row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
     if scored.error is not None:
         return row | {"error": scored.error}
     row |= {"score": round(scored.score, 6), "std": _number(scored.std)}
+    row |= {"note": "; ".join(scored.notes) or None}
     row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
     return row
 
@@ -236,6 +241,7 @@ def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImag
         std=_to_float("std", row.get("std")),
         distortions=distortions,
         error=row.get("error") or None,
+        notes=tuple(filter(None, str(row.get("note") or "").split("; "))),
     )
 
 

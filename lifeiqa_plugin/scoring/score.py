@@ -149,5 +149,6 @@ def _score_batch(items: list[Prepared], engine: Engine) -> list[ScoredImage]:
             continue
         shares = [float(value) for value in output.distortions[i]]
         distortions = dict(zip(engine.names, shares, strict=True))
-        rows.append(ScoredImage(item.name, item.width, item.height, score, std, distortions))
+        size = (item.width, item.height)
+        rows.append(ScoredImage(item.name, *size, score, std, distortions, notes=item.notes))
     return rows

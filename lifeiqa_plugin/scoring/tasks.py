@@ -97,6 +97,7 @@ def run_task(task: Task, args: argparse.Namespace, names: tuple[str, ...], scori
     output.open(names, args.overwrite, args.retry_failed)
     try:
         summary = _add_rows(task, args, scoring)
+        summary.skipped = task.inputs.skipped()
         output.finish(summary.as_dict() | {"model": args.model, "digest": task.inputs.seen})
     except KeyboardInterrupt:
         print(f"{_kept(output, args)} from there", file=sys.stderr)

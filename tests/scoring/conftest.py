@@ -42,7 +42,7 @@ def photos(tmp_path) -> Path:
     root = tmp_path / "photos"
     (root / "below").mkdir(parents=True)
     for i in range(10):
-        size = ((20, 20), (40, 20), (20, 30))[i % 3]
+        size = ((64, 64), (128, 64), (64, 96))[i % 3]
         name = f"below/{i}.png" if i > 7 else f"{i}.png"
         Image.new("L", size, 26 * i).save(root / name)
     return root

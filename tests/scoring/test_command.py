@@ -38,7 +38,7 @@ def test_a_folder_becomes_a_table(score, out):
     assert code == 0
     table = read(out)
     assert list(table) == [
-        "path", "width", "height", "score", "std", "distortion.dark", "distortion.bright", "verdict", "error",
+        "path", "width", "height", "score", "std", "distortion.dark", "distortion.bright", "verdict", "note", "error",
         "size", "mtime",
     ]  # fmt: skip
     assert list(table["path"]) == [f"photos/{i}.png" for i in range(8)] + [
@@ -47,7 +47,7 @@ def test_a_folder_becomes_a_table(score, out):
     assert table["score"].tolist() == pytest.approx([i / 10 for i in range(10)], abs=0.02)
     assert table["verdict"].tolist() == ["drop"] * 3 + ["check"] * 3 + ["keep"] * 4
     assert table["error"].isna().all()
-    assert (table["width"][1], table["height"][1]) == (40, 20)
+    assert (table["width"][1], table["height"][1]) == (128, 64)
     assert "10 images, 10 scored, 0 failed" in printed
     assert "verdicts: keep 4, check 3, drop 3" in printed
     assert "best:\n  0.918  photos/below/9.png" in printed
@@ -417,3 +417,21 @@ def test_sigkill_loses_nothing(tmp_path):
     assert list(read(str(tmp_path / "s.csv"))["path"]) == names
     assert sorted(path.name for path in (tmp_path / "sorted").rglob("*.png")) == names[::2]
     assert not journal.exists()
+
+
+def test_notes_skipped_files_and_small_images(score):
+    """A row says what was assumed, a summary what was passed over, and an icon gets no verdict."""
+    os.mkdir("card")
+    Image.new("LA", (64, 80), (100, 128)).save("card/clear.png")
+    Image.new("L", (32, 90), 200).save("card/icon.png")
+    for name in ("a.mov", "b.mov", "c.xmp", ".hidden"):
+        Path("card", name).touch()
+    code, printed, _ = score("card", "-o", "s.jsonl")
+    assert code == 0
+    clear, icon = map(json.loads, Path("s.jsonl").read_text().splitlines())
+    assert (clear["note"], clear["verdict"]) == ("transparency lies on white", "keep")
+    assert (icon["note"], icon["verdict"]) == ("too small to judge", None)
+    assert icon["score"] == pytest.approx(200 / 255, abs=0.01)
+    assert "skipped 3 files: 2 .mov, 1 .xmp" in printed
+    assert "verdicts: keep 1, check 0, drop 0, too small to judge 1" in printed
+    assert json.loads(Path("s.jsonl.json").read_text())["skipped"] == {".mov": 2, ".xmp": 1}

@@ -58,8 +58,8 @@ def test_duplicates_are_placed_once(score, how):
 def test_a_folder_that_grows(score, engine, out):
     """New and changed files get rows, files that are gone keep theirs."""
     assert score("photos", "-o", *out)[0] == 0
-    Image.new("L", (20, 20), 51).save("photos/new.png")
-    Image.new("L", (20, 20), 204).save("photos/1.png")
+    Image.new("L", (64, 64), 51).save("photos/new.png")
+    Image.new("L", (64, 64), 204).save("photos/1.png")
     Path("photos/2.png").unlink()
     before = Path(out[0]).stat().st_mtime_ns
     code, printed, error = score("photos", "-o", *out)

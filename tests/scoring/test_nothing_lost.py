@@ -47,7 +47,7 @@ class Killed(BaseException):
 
 def to_png(level: int) -> bytes:
     file = io.BytesIO()
-    Image.new("L", (16, 16), level).save(file, "png")
+    Image.new("L", (64, 64), level).save(file, "png")
     return file.getvalue()
 
 

@@ -47,7 +47,7 @@ def test_bytes_and_arrays(make_scorer, photos):
     assert found["path"].to_pylist() == ["a\\n", "b", "3"]
     assert found["score"].to_pylist()[:2] == pytest.approx([0.3, 0.7], abs=0.02)
     assert found["error"].to_pylist() == [None, None, "no image in this row"]
-    pixels = np.full((2, 20, 20, 3), 51, np.uint8)
+    pixels = np.full((2, 64, 64, 3), 51, np.uint8)
     found = make_scorer("pixels", "n")({"n": np.arange(2), "pixels": pixels})
     assert found["path"].to_pylist() == ["0", "1"]
     assert found["score"].to_pylist() == pytest.approx([0.2, 0.2], abs=0.02)
