@@ -1,7 +1,7 @@
 """All statistics: correlations, RMSE, fitted curves, bootstrap intervals, significance; one definition of each.
 
 Scores come with the metric's direction applied, so that a metric that works has positive correlations and one that is
-wrong way round negative ones.
+sign-inverted negative ones.
 
 References:
     Logistic curves: VQEG's final report on full-reference television (2000), and Sheikh, Sabir and Bovik (2006).
@@ -188,10 +188,13 @@ def correlations(scores: ArrayLike, mos: ArrayLike) -> dict[str, float]:
     found = dict.fromkeys(METRICS, float("nan"))
     found["rmse"] = float(np.sqrt(np.mean((x - y) ** 2)))
     if np.ptp(x) and np.ptp(y):
-        found["srcc"] = _pearson(rankdata(x), rankdata(y))
-        found["plcc"] = _pearson(x, y)
-        found["krcc"] = float(kendalltau(x, y).statistic)
+        found |= dict(zip(CORRELATIONS, _correlate(x, y), strict=True))
     return found
+
+
+def _correlate(x: Floats, y: Floats) -> list[float]:
+    """Return SRCC, PLCC and KRCC of values that vary."""
+    return [_rank_correlation(x, y), _pearson(x, y), float(kendalltau(x, y).statistic)]
 
 
 def statistics(
@@ -208,10 +211,9 @@ def statistics(
     """
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(mos) == 0:
         return np.full(len(CORRELATIONS if curves is None else STATISTICS), np.nan)
-    plcc = _pearson(scores, mos)
-    srcc = _pearson(rankdata(scores), rankdata(mos))
-    values = [srcc, plcc, kendalltau(scores, mos).statistic]
+    values = _correlate(scores, mos)
     if curves is not None:
+        plcc = values[1]
         fitted = [
             fit(kind, scores, mos, start) if start else None for kind, start in curves.items()
         ]
@@ -228,6 +230,10 @@ def _pearson(x: Floats, y: Floats) -> float:
     """Return the correlation of two arrays that vary; SciPy's own checks would take most of the time of a bootstrap."""
     dx, dy = x - x.mean(), y - y.mean()
     return float(dx @ dy / math.sqrt(float(dx @ dx) * float(dy @ dy)))
+
+
+def _rank_correlation(x: Floats, y: Floats) -> float:
+    return _pearson(rankdata(x), rankdata(y))
 
 
 def _varies(values: Floats) -> bool:
@@ -301,7 +307,7 @@ def srcc_within(groups: list[tuple[Floats, Floats]], samples: int = 1000) -> Int
 def _srcc(scores: Floats, mos: Floats) -> float:
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(mos) == 0:
         return float("nan")
-    return _pearson(rankdata(scores), rankdata(mos))
+    return _rank_correlation(scores, mos)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     opt = {"phase": args.phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
     dataset = LifeIQADataset(opt | {"split_index": args.split})
-    scores, stds = score_dataset(create_lifeiqa(args).net, dataset)
+    scores, stds = score_dataset(create_lifeiqa(args).net, [row[0] for row in dataset.paths_mos])
     mos = np.array(dataset.mos)
     errors = scores - mos
     slope, offset = np.polyfit(scores, mos, 1)

@@ -73,7 +73,7 @@ def compare_opinions(names: list[str], option_file: Path | None) -> str:
     """Return a Markdown table of the SRCC with opinions of both networks, and the interval of their difference."""
     rows = []
     for dataset in find_datasets(names, option_file):
-        if dataset.kind != "opinions":
+        if dataset.kind != "mos":
             continue
         paths = [image.path for image in dataset.images]
         mos = np.array([image.mos for image in dataset.images])

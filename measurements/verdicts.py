@@ -21,9 +21,10 @@ import numpy as np
 from measuring import ROOT, markdown_table
 from quote_results import RESULTS, read_results
 
-from lifeiqa_plugin.benchmark.datasets import LabelledDataset, find_datasets
+from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.scores import Store, in_one_line
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
+from lifeiqa_plugin.datasets.labelled import LabelledDataset
 
 DROP = (0.2, 0.25, 0.3, 0.35, 0.4)
 SHIPPED = {"lifeiqa": ("default", DEFAULT), "lifeiqa-biq2021": ("biqonly", "biq2021")}
@@ -159,7 +160,7 @@ def main() -> None:
     rows = []
     for metric in args.m:
         for dataset in datasets:
-            if dataset.kind != "opinions":
+            if dataset.kind != "mos":
                 continue
             scores, mos = read_scores(store, metric, dataset)
             print(f"\n## {metric}, {dataset.name}: {len(mos)} images\n")

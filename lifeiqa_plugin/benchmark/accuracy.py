@@ -1,24 +1,19 @@
-"""What scores are worth: correlations with people by dataset, group and pair; ladders and stability of photos."""
+"""What scores are worth: correlations with people by dataset, group and pair; photos that nobody has rated."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.datasets import LabelledDataset
-from lifeiqa_plugin.benchmark.metrics import Candidate
-from lifeiqa_plugin.benchmark.photos import (
-    Ladders,
-    Stability,
-    measure_ladders,
-    measure_stability,
-)
+from lifeiqa_plugin.benchmark.metrics import MetricSpec
+from lifeiqa_plugin.benchmark.photos import LEVELS, measure_levels, measure_stability
 from lifeiqa_plugin.benchmark.scores import NOT_SCORED
+from lifeiqa_plugin.benchmark.tidy import COLUMNS, Number, wide
 from lifeiqa_plugin.correlation import (
     CORRELATIONS,
     STATISTICS,
@@ -30,143 +25,129 @@ from lifeiqa_plugin.correlation import (
     measure,
     srcc_within,
 )
+from lifeiqa_plugin.datasets.labelled import LabelledDataset
+from lifeiqa_plugin.distortions.synthetic import TRAINED
 
 SMALLEST_GROUP = 5
 """Images below which a group gets no line."""
+
 SIGNIFICANT = 0.05
+
 WITHIN = "srcc_within"
 """Mean of the SRCC within each group of a dataset's ``within`` column."""
-NO_INTERVAL = Interval(float("nan"), float("nan"), float("nan"))
+
+STATUS = ["dataset", "metric", "n", "failed", "missing", "note"]
+PAIRS = ["dataset", "a", "b", "n", "difference", "low", "high", "p", "significant"]
+FAILURES = ["dataset", "metric", "name", "error"]
 
 
 @dataclass(frozen=True)
-class Result:
-    """One metric on one dataset, or on one group of its images.
+class Results:
+    """All that scores say of metrics.
 
     Attributes:
-        dataset: its name.
-        metric: its name.
-        n: images with a score.
-        failed: images on which the metric failed; None if it was not run.
-        missing: images that were not scored yet; None likewise.
-        values: statistic -> value with interval; empty if there are no scores.
-        note: what a reader has to know.
-        column: group column; empty for all images.
-        group: its value.
+        datasets: in the order of the tables.
+        metrics: their names, in the order of the tables.
+        numbers: tidy, see :class:`~lifeiqa_plugin.benchmark.tidy.Number`.
+        status: of each dataset and metric: images with a score, those on which it failed and those not scored yet (NaN
+            if it was not run), and what a reader has to know.
+        pairs: SRCC of metric a minus that of b on the images that both have scored, Holm-corrected p.
+        failures: images on which a metric failed.
     """
-
-    dataset: str
-    metric: str
-    n: int = 0
-    failed: int | None = None
-    missing: int | None = None
-    values: Mapping[str, Interval] = field(default_factory=dict)
-    note: str = ""
-    column: str = ""
-    group: str = ""
-
-    def value(self, statistic: str) -> Interval:
-        """Return a statistic, NaN if there is none."""
-        return self.values.get(statistic, NO_INTERVAL)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two metrics on the images that both have scored: SRCC of ``a`` minus that of ``b``, and Holm-corrected p."""
-
-    dataset: str
-    a: str
-    b: str
-    n: int
-    difference: Interval
-    p: float
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the difference is, at 5 %."""
-        return bool(self.p < SIGNIFICANT)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """All that scores say of metrics; of photos without opinion scores by (dataset, metric)."""
 
     datasets: Sequence[LabelledDataset]
     metrics: Sequence[str]
-    results: list[Result]
-    groups: list[Result]
-    pairs: list[Pair]
-    ladders: Mapping[tuple[str, str], Ladders]
-    stability: Mapping[tuple[str, str], list[Stability]]
+    numbers: pd.DataFrame
+    status: pd.DataFrame
+    pairs: pd.DataFrame
     failures: pd.DataFrame
 
-    def result(self, dataset: str, metric: str) -> Result:
-        """Return the line of a metric on a dataset."""
-        for result in self.results:
-            if (result.dataset, result.metric) == (dataset, metric):
-                return result
-        return Result(dataset, metric)
+    def of(self, dataset: str, column: str = "") -> pd.DataFrame:
+        """Return the numbers of all images of a dataset, or of the groups of a column."""
+        chosen = (self.numbers["dataset"] == dataset) & (self.numbers["column"] == column)
+        return self.numbers[chosen]
+
+    def value(self, dataset: str, metric: str, statistic: str) -> Interval:
+        """Return a statistic of all images; NaN if there is none."""
+        found = self.of(dataset)
+        found = found[(found["metric"] == metric) & (found["statistic"] == statistic)]
+        for line in found.itertuples():
+            return Interval(line.value, line.low, line.high)
+        return Interval(float("nan"), float("nan"), float("nan"))
+
+    def status_of(self, dataset: str) -> pd.DataFrame:
+        """Return the status of every metric on a dataset, by metric."""
+        status = self.status[self.status["dataset"] == dataset]
+        return status.set_index("metric").reindex(self.metrics)
+
+    def complete(self, dataset: str) -> list[str]:
+        """Return the metrics that have scored all images that any has, which alone can be compared."""
+        counts = self.status_of(dataset)["n"]
+        return [metric for metric, n in counts.items() if n == counts.max() > 0]
 
 
-def judge(
+def evaluate(
     scores: pd.DataFrame,
-    candidates: Sequence[Candidate],
+    specs: Sequence[MetricSpec],
     datasets: Sequence[LabelledDataset],
     notes: Mapping[str, str],
     samples: int,
-) -> Accuracy:
+) -> Results:
     """Compute all statistics from kept scores.
 
     Args:
         scores: as :meth:`~lifeiqa_plugin.benchmark.scores.Store.table` returns them.
-        candidates: whose directions are applied.
+        specs: the metrics, whose directions are applied.
         datasets: in the order of the lines.
         notes: metric -> why it has no scores.
         samples: bootstrap samples.
     """
-    directions = {one.name: -1.0 if one.lower_better else 1.0 for one in candidates}
-    results, groups, pairs = [], [], []
-    ladders: dict[tuple[str, str], Ladders] = {}
-    stability: dict[tuple[str, str], list[Stability]] = {}
-    failures = [pd.DataFrame(columns=["dataset", "metric", "name", "error"])]
-    work = list(itertools.product(datasets, candidates))
-    for dataset, candidate in tqdm(work, desc="statistics", unit="metric"):
-        metric, direction = candidate.name, directions[candidate.name]
-        if candidate.mode == "FR" and not dataset.has_references:
-            note = "the dataset has no references"
-            results.append(Result(dataset.name, metric, note=note))
-            continue
-        rows = scores[(scores["dataset"] == dataset.name) & (scores["metric"] == metric)]
-        is_missing = rows["error"] == NOT_SCORED
-        good = rows[rows["error"] == ""]
+    numbers, status, pairs, failures = [], [], [], [pd.DataFrame(columns=FAILURES)]
+    directions = {spec.name: -1.0 if spec.lower_better else 1.0 for spec in specs}
+    work = list(itertools.product(datasets, specs))
+    for dataset, spec in tqdm(work, desc="statistics", unit="metric"):
+        rows = scores[(scores["dataset"] == dataset.name) & (scores["metric"] == spec.name)]
+        good, is_missing = rows[rows["error"] == ""], rows["error"] == NOT_SCORED
         bad = rows[(rows["error"] != "") & ~is_missing]
-        note = notes.get(metric, "")
-        result = Result(dataset.name, metric, n=len(good), note=note)
-        if len(good) or not note:
-            failures.append(bad[["dataset", "metric", "name", "error"]])
-            result = replace(result, failed=len(bad), missing=int(is_missing.sum()))
-            key = (dataset.name, metric)
-            if dataset.kind == "ladders":
-                ladders[key] = measure_ladders(good, direction, samples)
-            elif dataset.kind == "stability":
-                stability[key] = measure_stability(good, samples)
-            else:
-                result = _correlate(result, good, dataset, direction, samples)
-                groups += _groups(good, dataset, metric, direction, samples)
-        results.append(result)
+        note = notes.get(spec.name, "")
+        counts: tuple[float, ...] = (len(good), len(bad), int(is_missing.sum()))
+        if spec.mode == "FR" and not dataset.has_references:
+            note, counts = "the dataset has no references", (0, np.nan, np.nan)
+        elif note and good.empty:
+            counts = (0, np.nan, np.nan)
+        else:
+            failures.append(bad[FAILURES])
+            found, on_curve = _measure(dataset, good, directions[spec.name], samples)
+            note = note or on_curve
+            numbers += [(dataset.name, spec.name, *one) for one in found]
+        status.append((dataset.name, spec.name, *counts, note))
     for dataset in datasets:
-        if dataset.kind == "opinions":
-            mine = scores[scores["dataset"] == dataset.name]
-            pairs += _pairs(dataset.name, mine, directions, samples)
-    found = pd.concat([part for part in failures if len(part)] or failures[:1], ignore_index=True)
-    names = list(directions)
-    return Accuracy(datasets, names, results, groups, pairs, ladders, stability, found)
+        if dataset.kind == "mos":
+            mine = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
+            pairs.append(_pairs(dataset.name, mine, directions, samples))
+    return Results(
+        datasets,
+        list(directions),
+        pd.DataFrame(numbers, columns=COLUMNS),
+        pd.DataFrame(status, columns=STATUS),
+        _concat(pairs, PAIRS),
+        _concat(failures, FAILURES),
+    )
 
 
-def _correlate(
-    result: Result, rows: pd.DataFrame, dataset: LabelledDataset, direction: float, samples: int
-) -> Result:
-    """Fill in all statistics of a metric on a dataset."""
+def _concat(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    full = [frame for frame in frames if len(frame)]
+    return pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=columns)
+
+
+def _measure(
+    dataset: LabelledDataset, rows: pd.DataFrame, direction: float, samples: int
+) -> tuple[list[Number], str]:
+    """Return all numbers of a metric on a dataset, and what a reader has to know of the fitted ones."""
+    if dataset.kind == "levels":
+        return measure_levels(rows, direction, samples), ""
+    if dataset.kind == "stability":
+        return measure_stability(rows, samples), ""
     scores, mos = direction * rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
     values = measure(scores, mos, samples)
     if dataset.within:
@@ -176,8 +157,27 @@ def _correlate(
                 own = direction * members["score"].to_numpy(float)
                 parts.append((own, members["mos"].to_numpy(float)))
         values[WITHIN] = srcc_within(parts, samples)
-    note = result.note or _note_on_curve(scores, mos, values)
-    return replace(result, values=values, note=note)
+    found = [Number(name, *value, n=len(rows)) for name, value in values.items()]
+    columns = dict.fromkeys(column for image in dataset.images for column in image.groups)
+    for column in columns:
+        found += _measure_groups(rows, column, direction, samples)
+    return found, _note_on_curve(scores, mos, values)
+
+
+def _measure_groups(
+    rows: pd.DataFrame, column: str, direction: float, samples: int
+) -> list[Number]:
+    """Measure each value of a group column without fitted curves, for which groups are often too small."""
+    found = []
+    for group, members in rows.groupby(column):
+        if len(members) >= SMALLEST_GROUP:
+            scores, mos = (
+                direction * members["score"].to_numpy(float),
+                members["mos"].to_numpy(float),
+            )
+            for name, value in measure(scores, mos, samples, fitted=False).items():
+                found.append(Number(name, *value, n=len(members), column=column, group=str(group)))
+    return found
 
 
 def _note_on_curve(scores: Floats, mos: Floats, values: Mapping[str, Interval]) -> str:
@@ -192,153 +192,61 @@ def _note_on_curve(scores: Floats, mos: Floats, values: Mapping[str, Interval]) 
     return ""
 
 
-def _groups(
-    rows: pd.DataFrame, dataset: LabelledDataset, metric: str, direction: float, samples: int
-) -> list[Result]:
-    """Measure each value of each group column without fitted curves, for which groups are often too small."""
-    columns: dict[str, None] = {}
-    for image in dataset.images:
-        columns.update(dict.fromkeys(image.groups))
-    found = []
-    for column in columns:
-        for group, members in rows.groupby(column):
-            if len(members) < SMALLEST_GROUP:
-                continue
-            scores = direction * members["score"].to_numpy(float)
-            values = measure(scores, members["mos"].to_numpy(float), samples, fitted=False)
-            found.append(
-                Result(
-                    dataset.name,
-                    metric,
-                    n=len(members),
-                    values=values,
-                    column=column,
-                    group=str(group),
-                )
-            )
-    return found
-
-
 def _pairs(
     dataset: str, scores: pd.DataFrame, directions: Mapping[str, float], samples: int
-) -> list[Pair]:
+) -> pd.DataFrame:
     """Compare every two metrics on the images that both have scored."""
-    good = scores[scores["error"] == ""]
-    wide = good.pivot(index="name", columns="metric", values="score")
-    mos = good.drop_duplicates("name").set_index("name")["mos"]
-    metrics = [name for name in directions if name in wide]
+    wide_scores = scores.pivot(index="name", columns="metric", values="score")
+    mos = scores.drop_duplicates("name").set_index("name")["mos"]
+    metrics = [name for name in directions if name in wide_scores]
     found = []
     work = list(itertools.combinations(metrics, 2))
     for a, b in tqdm(work, desc="pairs", unit="pair"):
-        both = wide[[a, b]].dropna()
-        x = directions[a] * both[a].to_numpy(float)
-        y = directions[b] * both[b].to_numpy(float)
-        labels = mos.loc[both.index].to_numpy(float)
-        one = compare(x, y, labels, samples)
-        found.append(Pair(dataset, a, b, one.n, one.difference, one.p))
-    corrected = holm(np.array([pair.p for pair in found], dtype=float))
-    return [replace(pair, p=float(p)) for pair, p in zip(found, corrected, strict=True)]
+        both = wide_scores[[a, b]].dropna()
+        x, y = (directions[name] * both[name].to_numpy(float) for name in (a, b))
+        one = compare(x, y, mos.loc[both.index].to_numpy(float), samples)
+        found.append((dataset, a, b, one.n, *one.difference, one.p))
+    table = pd.DataFrame(found, columns=PAIRS[:-1])
+    table["p"] = holm(table["p"].to_numpy(float))
+    return table.assign(significant=table["p"] < SIGNIFICANT)
 
 
 # ---- as csv files
 
 
-def frames(accuracy: Accuracy) -> dict[str, pd.DataFrame]:
+def frames(results: Results) -> dict[str, pd.DataFrame]:
     """Return every table in full: name of its csv -> content."""
-    overall = [_line(result, (*STATISTICS, WITHIN)) for result in accuracy.results]
-    groups = [_line(result, CORRELATIONS) for result in accuracy.groups]
-    about = ["dataset", "metric", "n", "failed", "missing"]
+    numbers, keys = results.numbers, ["dataset", "metric"]
+    overall = wide(numbers[numbers["column"] == ""], keys, (*STATISTICS, WITHIN))
+    accuracy = results.status.merge(overall, "left", on=keys)
+    kinds = {dataset.name: dataset.kind for dataset in results.datasets}
+    kind = numbers["dataset"].map(kinds)
     by_group = ["dataset", "column", "group", "metric", "n"]
     tables = {
-        "accuracy": pd.DataFrame(
-            overall, columns=[*about, *_columns((*STATISTICS, WITHIN)), "note"]
+        "accuracy": accuracy[[column for column in accuracy if column != "note"] + ["note"]],
+        "groups": wide(
+            numbers[(numbers["column"] != "") & (kind == "mos")], by_group, CORRELATIONS
         ),
-        "groups": pd.DataFrame(groups, columns=[*by_group, *_columns(CORRELATIONS)]),
-        "pairs": pd.DataFrame(
-            [_pair_line(pair) for pair in accuracy.pairs],
-            columns=["dataset", "a", "b", "n", "difference", "low", "high", "p", "significant"],
-        ),
-        "failures": accuracy.failures,
+        "pairs": results.pairs,
+        "failures": results.failures,
     }
-    if accuracy.ladders:
-        tables["ladders"] = pd.DataFrame(_ladder_lines(accuracy))
-    if accuracy.stability:
-        tables["stability"] = pd.DataFrame(_stability_lines(accuracy))
+    if "levels" in kinds.values():
+        tables["levels"] = _levels(numbers[(kind == "levels") & (numbers["column"] != "")])
+    if "stability" in kinds.values():
+        tables["stability"] = _stability(numbers[(kind == "stability") & (numbers["column"] != "")])
     return tables
 
 
-def _columns(statistics: Sequence[str]) -> list[str]:
-    columns = []
-    for name in statistics:
-        columns += [name, f"{name}_low", f"{name}_high"]
-    return columns
+def _levels(numbers: pd.DataFrame) -> pd.DataFrame:
+    statistics = ["falling", "steps_falling", *(f"mean_{level}" for level in ("0", *LEVELS))]
+    table = wide(numbers, ["dataset", "metric", "group", "n"], statistics)
+    table.insert(3, "use", np.where(table["group"].isin(list(TRAINED)), "trained", "held out"))
+    table = table.rename(columns={"group": "distortion", "n": "photos"})
+    return table[["dataset", "metric", "distortion", "use", "photos", *statistics]]
 
 
-def _line(result: Result, statistics: Sequence[str]) -> dict[str, object]:
-    line: dict[str, object] = {
-        "dataset": result.dataset,
-        "column": result.column,
-        "group": result.group,
-        "metric": result.metric,
-        "n": result.n,
-        "failed": result.failed,
-        "missing": result.missing,
-        "note": result.note,
-    }
-    for name in statistics:
-        found = result.value(name)
-        line[name] = found.value
-        line[f"{name}_low"] = found.low
-        line[f"{name}_high"] = found.high
-    return line
-
-
-def _pair_line(pair: Pair) -> dict[str, object]:
-    return {
-        "dataset": pair.dataset,
-        "a": pair.a,
-        "b": pair.b,
-        "n": pair.n,
-        "difference": pair.difference.value,
-        "low": pair.difference.low,
-        "high": pair.difference.high,
-        "p": pair.p,
-        "significant": pair.is_significant,
-    }
-
-
-def _ladder_lines(accuracy: Accuracy) -> list[dict[str, object]]:
-    lines = []
-    for (dataset, metric), ladders in accuracy.ladders.items():
-        for kind in ladders.kinds:
-            line: dict[str, object] = {
-                "dataset": dataset,
-                "metric": metric,
-                "distortion": kind.kind,
-                "use": kind.use,
-                "photos": kind.photos,
-                "falling": kind.falling,
-                "steps_falling": kind.steps,
-            }
-            line.update({f"mean_{degree}": mean for degree, mean in enumerate(kind.means)})
-            lines.append(line)
-    return lines
-
-
-def _stability_lines(accuracy: Accuracy) -> list[dict[str, object]]:
-    lines = []
-    for (dataset, metric), changes in accuracy.stability.items():
-        for one in changes:
-            lines.append(
-                {
-                    "dataset": dataset,
-                    "metric": metric,
-                    "change": one.change,
-                    "photos": one.photos,
-                    "move": one.move.value,
-                    "move_low": one.move.low,
-                    "move_high": one.move.high,
-                    "move_of_spread": one.of_spread,
-                }
-            )
-    return lines
+def _stability(numbers: pd.DataFrame) -> pd.DataFrame:
+    keys = ["dataset", "metric", "group", "n"]
+    table = wide(numbers, keys, ["move", "move_of_spread"])
+    table = table.rename(columns={"group": "change", "n": "photos"})
+    return table.drop(columns=["move_of_spread_low", "move_of_spread_high"])

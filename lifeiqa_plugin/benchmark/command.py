@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_device, add_import, check_file, choose_device
+from lifeiqa_plugin.arguments import (
+    UsageError,
+    add_device,
+    add_import,
+    check_file,
+    check_target,
+    choose_device,
+)
+from lifeiqa_plugin.datasets.columns import Columns, add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="further columns of the csv to group by",
     )
+    add_columns(parser)
     add_device(parser)
     add_import(parser)
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
@@ -70,16 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sizes", nargs="+", default=[], metavar="WxH", help="default 512x384 1080x800 4000x3000"
     )
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="timings of each metric and size (default 5)"
-    )
-    parser.add_argument(
-        "--batch", type=int, default=4, help="images in a batch, 1 for no batches (default 4)"
-    )
+    parser.add_argument("--rounds", type=int, help="timings of each metric and size (default 5)")
+    parser.add_argument("--batch", type=int, help="images in a batch, 1 for no batches (default 4)")
     parser.add_argument(
         "--slow",
         type=float,
-        default=30,
         help="seconds from which a metric is timed once (default 30)",
     )
     parser.add_argument(
@@ -89,23 +93,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare; raises KeyboardInterrupt again once what was done is written."""
-    for path in (args.metric_opt, args.data_opt):
-        if path is not None:
-            check_file(path, "an option file")
+    check(args)
     import torch
 
-    from lifeiqa_plugin.benchmark.protocol import SIZES, Protocol, parse_size
-    from lifeiqa_plugin.benchmark.run import Request, benchmark
+    from lifeiqa_plugin.benchmark.protocol import Protocol, parse_size
+    from lifeiqa_plugin.benchmark.run import BenchmarkOptions, benchmark
 
-    protocol = Protocol(
-        sizes=tuple(parse_size(text) for text in args.sizes) or SIZES,
-        rounds=args.rounds,
-        batch=args.batch,
-        slow=args.slow,
-        memory=not args.no_memory,
-    )
+    given = {
+        name: getattr(args, name)
+        for name in ("rounds", "batch", "slow")
+        if getattr(args, name) is not None
+    }
+    if args.sizes:
+        given["sizes"] = tuple(parse_size(text) for text in args.sizes)
+    protocol = Protocol(**given, memory=not args.no_memory)
     has_cuda = torch.cuda.is_available()
-    request = Request(
+    options = BenchmarkOptions(
         metrics=args.m,
         datasets=args.d,
         metric_opt=args.metric_opt,
@@ -113,6 +116,7 @@ def run(args: argparse.Namespace) -> None:
         modules=tuple(args.modules),
         out=args.out,
         by=tuple(args.by),
+        columns=Columns(args.mos_column, args.name_column),
         device=choose_device(args.device),
         speed_devices=("cpu", "cuda") if has_cuda and not args.cpu_only else ("cpu",),
         protocol=None if args.no_speed else protocol,
@@ -122,5 +126,39 @@ def run(args: argparse.Namespace) -> None:
         redraw=args.redraw,
         figures=args.figures,
     )
-    if not benchmark(request):
+    if not benchmark(options):
         raise KeyboardInterrupt
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse arguments that cannot be, or that would change nothing.
+
+    Raises:
+        UsageError, FileNotFoundError: says which.
+    """
+    for path in (args.metric_opt, args.data_opt):
+        if path is not None:
+            check_file(path, "an option file")
+    if args.out.is_file():
+        raise UsageError(f"-o {args.out}: a file; expected a folder to write to")
+    check_target(args.out / "benchmark.html")
+    for name, lowest in LOWEST.items():
+        value = getattr(args, name)
+        if value is not None and value < lowest:
+            raise UsageError(f"--{name} takes a number from {lowest} on, got {value}")
+    useless = []
+    if args.no_speed or args.redraw:
+        reason = "--no-speed" if args.no_speed else "--redraw"
+        useless = [(name, f"cost is not measured with {reason}") for name in COST]
+    if not any(item.partition("@")[0].endswith(".csv") for item in args.d):
+        reason = "it is of a csv given with -d, and there is none"
+        useless += [(name, reason) for name in ("mos_column", "name_column")]
+    if not args.d and not args.data_opt:
+        useless.append(("by", "there is no dataset"))
+    for name, reason in useless:
+        if getattr(args, name):
+            raise UsageError(f"--{name.replace('_', '-')} changes nothing: {reason}")
+
+
+LOWEST = {"samples": 0, "thumbnails": 0, "workers": 0, "rounds": 1, "batch": 1, "slow": 0}
+COST = ("sizes", "rounds", "batch", "slow", "no_memory", "cpu_only")

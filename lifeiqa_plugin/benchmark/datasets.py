@@ -1,14 +1,13 @@
-"""Datasets: prepared ones, a csv of one's own, whatever pyiqa's option files describe, and ladders of clean photos."""
+"""Which datasets are compared on: any csv, whatever pyiqa's option files describe, and clean photos to distort."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,83 +15,39 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lifeiqa_plugin.benchmark import photos
 from lifeiqa_plugin.benchmark.metrics import NAME, first_line, read_yaml
-from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
-from lifeiqa_plugin.images.reading import read_image
-from lifeiqa_plugin.nearest import nearest
-from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
-
-GROUP_COLUMNS = (
-    "subset",
-    "distortion",
-    "distortion_type",
-    "dist_type",
-    "dst_type",
-    "noise",
-    "type",
+from lifeiqa_plugin.datasets.columns import MOS, USUAL, Columns
+from lifeiqa_plugin.datasets.labelled import (
+    FileReader,
+    LabelledDataset,
+    LabelledImage,
+    Reader,
+    group_columns,
+    name_below,
+    origin_of,
+    read_labelled,
 )
-"""Columns of a csv whose values get table rows of their own, where it has them."""
+from lifeiqa_plugin.images.reading import read_image
+from lifeiqa_plugin.nearest import did_you_mean
+from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
 
 PHASES = ("train", "val", "test")
 
-OWN_KEYS = {"csv", "root", "only", "without", "within", "optional"}
+OPTIONAL = "optional"
+
+CSV_KEYS = {"csv", "root", "mos_column", "name_column", "only", "without", "within", OPTIONAL}
 """Of an entry of an option file that names a csv; ``docs/benchmark.md`` explains them."""
 
-PHOTO_KEYS = {"count", "side", "seed", "optional"}
-"""Of an entry that names a folder of photos, beside ``ladders`` or ``stability``."""
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """One image: its name in the csv, file, opinion score (higher is better), reference, values of group columns."""
-
-    name: str
-    path: str
-    mos: float
-    reference: str | None
-    groups: dict[str, str]
-
-
-class Reader(Protocol):
-    """What decodes the image in a row, and on request its reference: (3, H, W) in [0, 1] each."""
-
-    def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
-        """Decode one row."""
-
-
-@dataclass(frozen=True)
-class LabelledDataset:
-    """A dataset under the name that tables give it.
-
-    Attributes:
-        name: letters, digits and ``.+-``.
-        root: folder of the images.
-        images: in the order of the tables.
-        read: decodes them.
-        rows: which rows these are, in words.
-        within: group column whose groups' mean SRCC stands beside the total; empty for none.
-        kind: ``opinions``, or ``ladders`` or ``stability`` for photos that nobody has scored.
-    """
-
-    name: str
-    root: str
-    images: list[LabelledImage]
-    read: Reader
-    rows: str
-    within: str = ""
-    kind: str = "opinions"
-
-    @property
-    def has_references(self) -> bool:
-        """Whether there is a reference for every image."""
-        return all(image.reference for image in self.images)
-
-
-# ---- finding
+PHOTO_KEYS = {"count", "side", "seed", OPTIONAL}
+"""Of an entry that names a folder of photos, beside ``levels`` or ``stability``."""
 
 
 def find_datasets(
-    items: list[str], option_file: str | Path | None = None, by: Sequence[str] = ()
+    items: list[str],
+    option_file: str | Path | None = None,
+    by: Sequence[str] = (),
+    columns: Columns = USUAL,
 ) -> list[LabelledDataset]:
     """Find datasets; all that ``option_file`` describes come last.
 
@@ -100,10 +55,11 @@ def find_datasets(
 
     Args:
         items: names from ``option_file`` or of pyiqa's own table, or ``CSV[@FOLDER[@SPLIT[=PHASE]]]``: a csv written by
-            ``lifeiqa prepare``, or any whose first columns are image names and scores (higher is better); the folder
-            of the images (default: that of the csv); a split column (default: all rows) and phase (default: test).
+            ``lifeiqa prepare``, or any of image names and scores (higher is better); the folder of the images
+            (default: that of the csv); a split column (default: all rows) and phase (default: test).
         option_file: data options in pyiqa's format, or in that of ``options/benchmark/cross.yml``.
         by: further columns to group by.
+        columns: of images and scores in each ``CSV@...``.
 
     Raises:
         OSError, ValueError: no such file, an unknown name, a csv that cannot be used.
@@ -113,9 +69,9 @@ def find_datasets(
     found = []
     for item in dict.fromkeys([*items, *custom]):
         try:
-            found.append(_find(item, known, by))
+            found.append(_find(item, known, by, columns))
         except FileNotFoundError as error:
-            if item in items or not known[item].get("optional"):
+            if item in items or not known[item].get(OPTIONAL):
                 raise
             print(f"{item} is left out: {error}", file=sys.stderr)
     names = [dataset.name for dataset in found]
@@ -127,26 +83,29 @@ def find_datasets(
     return found
 
 
-def _find(item: str, known: Mapping[str, Any], by: Sequence[str]) -> LabelledDataset:
+def _find(
+    item: str, known: Mapping[str, Any], by: Sequence[str], columns: Columns
+) -> LabelledDataset:
     if item in known:
         options = dict(known[item])
+        if "ladders" in options:  # as versions before 0.2 called it
+            options["levels"] = options.pop("ladders")
         if "csv" in options:
             return _from_entry(item, options, by)
-        if "ladders" in options or "stability" in options:
+        if "levels" in options or "stability" in options:
             return _from_photos(item, options)
-        return _from_options(item, options, by)
+        return _from_pyiqa(item, options, by)
     if item.partition("@")[0].endswith(".csv"):
-        return _from_argument(item, by)
-    near = ", ".join(nearest(item, known, 3)) or ", ".join(known)
+        return _from_argument(item, by, columns)
     raise ValueError(
-        f"no dataset is called {item!r}; did you mean: {near}? Or give CSV@FOLDER@SPLIT"
+        f"no dataset is called {item!r}; {did_you_mean(item, known, count=3)} Or give CSV@FOLDER@SPLIT"
     )
 
 
 # ---- a csv of names and scores
 
 
-def _from_argument(item: str, by: Sequence[str]) -> LabelledDataset:
+def _from_argument(item: str, by: Sequence[str], columns: Columns) -> LabelledDataset:
     """Read ``CSV[@FOLDER[@SPLIT[=PHASE]]]``."""
     meta, _, rest = item.partition("@")
     folder, _, split = rest.partition("@")
@@ -154,122 +113,35 @@ def _from_argument(item: str, by: Sequence[str]) -> LabelledDataset:
     phase = phase or "test"
     if phase not in PHASES:
         raise ValueError(f"{item}: the phase must be train, val or test, got {phase!r}")
-    name = Path(meta).stem.removeprefix("meta_info_")
     only = {column: phase} if column else {}
-    return _from_csv(name, Path(meta), folder, by, only=only)
+    return read_labelled(Path(meta), folder, columns=columns, only=only, by=by)
 
 
 def _from_entry(name: str, options: dict[str, Any], by: Sequence[str]) -> LabelledDataset:
     """Read an entry of an option file that names a csv."""
-    _check_keys(name, options, OWN_KEYS)
+    _check_keys(name, options, CSV_KEYS)
     meta, folder = Path(options["csv"]), str(options.get("root", ""))
     for path in (meta, Path(folder)):
         if not path.exists():
             raise FileNotFoundError(f"dataset {name}: {path}: no such file or folder")
-    only, without = options.get("only") or {}, options.get("without") or {}
-    within = str(options.get("within", ""))
-    if within:
-        by = [*by, within]
-    return _from_csv(name, meta, folder, by, only=only, without=without, within=within)
-
-
-def _from_csv(
-    name: str,
-    path: Path,
-    folder: str,
-    by: Sequence[str],
-    *,
-    only: Mapping[str, Any],
-    without: Mapping[str, Any] | None = None,
-    within: str = "",
-) -> LabelledDataset:
-    table = read_meta(path)
-    without = without or {}
-    chosen = pd.Series(True, index=table.index)
-    for column, values in only.items():
-        chosen &= _matches(path, table, column, values)
-    for column, values in without.items():
-        chosen &= ~_matches(path, table, column, values)
-    rows = table[chosen]
-    words = _in_words(len(rows), only, without)
-    if rows.empty:
-        raise ValueError(f"dataset {name}: {path} has {words}")
-    root = folder or os.path.dirname(path) or "."
-    files = [str(Path(root).expanduser() / image) for image in rows.iloc[:, 0]]
-    named = rows[REFERENCE] if REFERENCE in rows else [""] * len(rows)
-    references = _find_references(Path(root), list(named))
-    labels = [float(label) for label in rows.iloc[:, 1]]
-    found = list(zip(files, labels, references, strict=True))
-    images = _images(found, root, table, by)
-    return LabelledDataset(name, root, images, FileReader(images), words, within)
-
-
-def _matches(path: Path, table: pd.DataFrame, column: str, values: Any) -> pd.Series:
-    """Tell which rows have one of the values, or the one, in a column."""
-    if column not in table:
-        splits = [name for name in table if "split" in name]
-        raise ValueError(
-            f"{path}: no column {column!r}; its split columns are {splits}, all are {list(table)}"
-        )
-    values = values if isinstance(values, list) else [values]
-    return table[column].astype(str).isin([str(value) for value in values])
-
-
-def _in_words(count: int, only: Mapping[str, Any], without: Mapping[str, Any]) -> str:
-    """Say which rows of a csv are taken, for captions."""
-    words = [f"{count:,} rows" if only or without else f"all {count:,} rows"]
-    for how, choice in (("with", only), ("without", without)):
-        for column, values in choice.items():
-            listed = values if isinstance(values, list) else [values]
-            words.append(f"{how} {column} {' or '.join(map(str, listed))}")
-    return ", ".join(words)
-
-
-def _find_references(root: Path, names: list[str]) -> list[str | None]:
-    """Find the file of each reference below the folder: by path, or by a name or stem that only one file has."""
-    if not any(names):
-        return [None] * len(names)
-    files = defaultdict(set)
-    for path in root.rglob("*"):
-        if path.is_file():
-            for key in (path.relative_to(root).as_posix(), path.name, path.stem):
-                files[key.lower()].add(str(path))
-    references: list[str | None] = []
-    for name in names:
-        found = files.get(name.lower(), set())
-        references.append(next(iter(found)) if len(found) == 1 else None)
-    return references
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Reads images and references by their paths."""
-
-    images: list[LabelledImage]
-
-    def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
-        """Decode by the rules of this package, whatever the metric's own would be."""
-        image = self.images[row]
-        paths = [image.path]
-        if with_reference and image.reference:
-            paths.append(image.reference)
-        return [read_image(path) for path in paths]
+    return read_labelled(
+        meta,
+        folder,
+        name,
+        columns=Columns(options.get("mos_column"), options.get("name_column")),
+        only=options.get("only"),
+        without=options.get("without"),
+        by=by,
+        within=str(options.get("within", "")),
+    )
 
 
 # ---- what pyiqa's option files describe
 
 
-class HostRow(NamedTuple):
-    """A row of a dataset of pyiqa."""
-
-    path: str
-    mos: float
-    reference: str | None
-
-
-def _from_options(name: str, options: dict[str, Any], by: Sequence[str]) -> LabelledDataset:
+def _from_pyiqa(name: str, options: dict[str, Any], by: Sequence[str]) -> LabelledDataset:
     options = {"phase": "test", **options}
-    options.pop("optional", None)
+    options.pop(OPTIONAL, None)
     meta = options.get("meta_info_file", "")
     if not Path(meta).is_file():
         raise FileNotFoundError(f"dataset {name}: {meta}: no such file; correct it with --data_opt")
@@ -277,17 +149,30 @@ def _from_options(name: str, options: dict[str, Any], by: Sequence[str]) -> Labe
         dataset = build_dataset(options)
     if not dataset.paths_mos:
         raise ValueError(f"dataset {name}: no row of {meta} is {options['phase']!r}")
-    rows = [_host_row(name, row, options) for row in dataset.paths_mos]
+    rows = [_pyiqa_row(name, row, options) for row in dataset.paths_mos]
+    _check_position(name, dataset, options)
     root = str(options["dataroot_target"])
-    images = _images(rows, root, dataset.meta_info, by)
+    groups = _groups_by_name(meta, dataset.meta_info, by)
+    images = []
+    for path, mos, reference in rows:
+        image = name_below(path, root)
+        images.append(LabelledImage(image, path, mos, reference, groups.get(image, {})))
+    is_changed = bool(options.get("augment"))
+    reader: Reader = PyiqaReader(images, dataset) if is_changed else FileReader(images)
     words = f"{len(rows):,} rows, phase {options['phase']}"
-    reader: Reader = FileReader(images)
-    if options.get("augment"):
-        reader = HostReader(images, dataset)
-    return LabelledDataset(name, root, images, reader, words)
+    origin = origin_of(meta, root) | {"augment": str(options.get("augment"))}
+    return LabelledDataset(name, root, images, reader, words, origin=origin)
 
 
-def _host_row(name: str, row: Sequence[Any], options: dict[str, Any]) -> HostRow:
+class PyiqaRow(NamedTuple):
+    """A row of a dataset of pyiqa."""
+
+    path: str
+    mos: float
+    reference: str | None
+
+
+def _pyiqa_row(name: str, row: Sequence[Any], options: dict[str, Any]) -> PyiqaRow:
     paths = [str(value) for value in row[:2] if isinstance(value, str)]
     label = row[len(paths)]
     if not paths or not isinstance(label, int | float) or not np.isfinite(label):
@@ -296,7 +181,18 @@ def _host_row(name: str, row: Sequence[Any], options: dict[str, Any]) -> HostRow
             f"dataset {name}: expected rows of image and score, got {row[:3]!r} from {kind}"
         )
     reference = paths[0] if len(paths) > 1 else None
-    return HostRow(paths[-1], _higher_better(float(label), options), reference)
+    return PyiqaRow(paths[-1], _higher_better(float(label), options), reference)
+
+
+def _check_position(name: str, dataset: Any, options: Mapping[str, Any]) -> None:
+    """See that the column that pyiqa took by its place for the scores is not another one than ``mos``."""
+    place = sum(isinstance(value, str) for value in dataset.paths_mos[0][:2])
+    columns = [str(column) for column in dataset.meta_info]
+    if MOS in columns and columns[place] != MOS:
+        raise ValueError(
+            f"dataset {name}: pyiqa takes the scores from column {place + 1} of {options['meta_info_file']}, which is "
+            f"{columns[place]!r} and not 'mos'; change the order of the columns, or give the csv as csv: and root:"
+        )
 
 
 def _higher_better(label: float, options: dict[str, Any]) -> float:
@@ -308,8 +204,20 @@ def _higher_better(label: float, options: dict[str, Any]) -> float:
     return float(low) + float(high) - label
 
 
+def _groups_by_name(
+    path: str | Path, table: pd.DataFrame, by: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Return the groups of every image; names in the first column win over those in the second."""
+    columns = group_columns(path, table, by)
+    values = table[columns].astype(str).to_dict("records")
+    groups: dict[str, dict[str, str]] = {}
+    for column in table.columns[1::-1]:
+        groups |= dict(zip(table[column].astype(str), values, strict=True))
+    return groups
+
+
 @dataclass(frozen=True)
-class HostReader:
+class PyiqaReader:
     """Reads images through a dataset of pyiqa, which changes them; its items hold ``img`` and perhaps ``ref_img``."""
 
     images: list[LabelledImage]
@@ -322,61 +230,32 @@ class HostReader:
         if with_reference and "ref_img" in item:
             tensors.append(item["ref_img"])
         elif with_reference:
-            tensors.append(read_image(self.images[row].reference or REFERENCE))
+            tensors.append(read_image(str(self.images[row].reference)))
         return tensors
 
 
-# ---- photos that nobody has scored
+# ---- photos that nobody has rated
 
 
 def _from_photos(name: str, options: dict[str, Any]) -> LabelledDataset:
-    from lifeiqa_plugin.benchmark import photos
-
-    kind = "ladders" if "ladders" in options else "stability"
+    kind = "levels" if "levels" in options else "stability"
     _check_keys(name, options, PHOTO_KEYS | {kind})
     folder = Path(options[kind])
     if not folder.is_dir():
         raise FileNotFoundError(f"dataset {name}: {folder}: no such folder")
-    files = photos.find_photos(folder, options.get("count"))
+    found = photos.find_photos(folder, options.get("count"))
     side, seed = options.get("side", 512), options.get("seed", 0)
-    reader = photos.READERS[kind](folder, files, side, seed)
-    images = []
-    for variant in reader.variants:
-        file = str(files[variant.photo])
-        images.append(LabelledImage(variant.name, file, float("nan"), None, variant.groups))
-    words = f"{len(files)} photos, shorter side at most {side}, seed {seed}"
-    return LabelledDataset(name, str(folder), images, reader, words, kind=kind)
-
-
-# ---- what all have in common
+    variants = {"levels": photos.distorted, "stability": photos.changed}[kind]
+    images = [image for photo in found for image in variants(folder, photo)]
+    reader = photos.READERS[kind](images, side, seed)
+    words = f"{len(found)} photos, shorter side at most {side}, seed {seed}"
+    origin = {"root": os.path.realpath(folder), "side": str(side), "seed": str(seed)}
+    return LabelledDataset(name, str(folder), images, reader, words, kind=kind, origin=origin)
 
 
 def _check_keys(name: str, options: Mapping[str, Any], known: set[str]) -> None:
     for key in options.keys() - known:
-        near = ", ".join(nearest(key, known)) or ", ".join(sorted(known))
-        raise ValueError(f"dataset {name}: unknown key {key!r}; did you mean: {near}?")
-
-
-def _images(
-    rows: Sequence[tuple[str, float, str | None]],
-    root: str,
-    meta: pd.DataFrame,
-    by: Sequence[str],
-) -> list[LabelledImage]:
-    columns = [column for column in dict.fromkeys([*by, *GROUP_COLUMNS]) if column in meta]
-    if missing := set(by) - set(columns):
-        raise ValueError(
-            f"--by {' '.join(sorted(missing))}: no such column; the csv has {list(meta)}"
-        )
-    groups: dict[str, dict[str, str]] = {}
-    for column in meta.columns[1::-1]:  # names in the first column win over those in the second
-        for row, name in enumerate(meta[column]):
-            groups[str(name)] = {key: str(meta[key].iloc[row]) for key in columns}
-    images = []
-    for path, mos, reference in rows:
-        name = Path(os.path.relpath(path, root)).as_posix()
-        images.append(LabelledImage(name, str(path), mos, reference, groups.get(name, {})))
-    return images
+        raise ValueError(f"dataset {name}: unknown key {key!r}; {did_you_mean(key, sorted(known))}")
 
 
 # ---- reading

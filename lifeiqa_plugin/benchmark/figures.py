@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lifeiqa_plugin.benchmark.accuracy import Accuracy
-from lifeiqa_plugin.benchmark.datasets import LabelledDataset
+from lifeiqa_plugin.benchmark.accuracy import Results
 from lifeiqa_plugin.benchmark.tables import significance_table
 from lifeiqa_plugin.correlation import fit
+from lifeiqa_plugin.datasets.labelled import LabelledDataset
 
 STYLE: Any = {
     "font.size": 8,
@@ -26,36 +26,36 @@ STYLE: Any = {
 WIDTH = 3.5
 """Of a column of a paper, in inches."""
 
-COLOURS = {"+": "tab:blue", "-": "tab:orange", "=": "0.9", "": "1.0"}
+COLORS = {"+": "tab:blue", "-": "tab:orange", "=": "0.9", "": "1.0"}
 
 
 def write_figures(
-    folder: Path, scores: pd.DataFrame, accuracy: Accuracy, efficiency: pd.DataFrame
+    folder: Path, scores: pd.DataFrame, results: Results, efficiency: pd.DataFrame
 ) -> None:
     """Write ``scatter-``, ``cost-`` and ``significance-DATASET`` as ``.svg`` and ``.pdf``.
 
     Args:
         folder: to write to.
         scores: as :meth:`~lifeiqa_plugin.benchmark.scores.Store.table` returns them.
-        accuracy: what they say.
+        results: what they say.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
     """
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        for dataset in accuracy.datasets:
-            if dataset.kind != "opinions":
+        for dataset in results.datasets:
+            if dataset.kind != "mos":
                 continue
             good = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
             if len(good):
-                _save(folder / f"scatter-{dataset.name}", draw_scatter(dataset, good, accuracy))
-            if len(significance_table(accuracy, dataset).rows):
+                _save(folder / f"scatter-{dataset.name}", draw_scatter(dataset, good, results))
+            if len(significance_table(results, dataset).rows):
                 name = f"significance-{dataset.name}"
-                _save(folder / name, draw_significance(dataset, accuracy))
+                _save(folder / name, draw_significance(dataset, results))
             costs = efficiency[np.isfinite(efficiency["seconds"].astype(float))]
             if len(costs) and len(good):
-                _save(folder / f"cost-{dataset.name}", draw_cost(dataset, costs, accuracy))
+                _save(folder / f"cost-{dataset.name}", draw_cost(dataset, costs, results))
 
 
 def _new_figure(width: float, height: float) -> Any:
@@ -69,9 +69,9 @@ def _save(stem: Path, figure: Any) -> None:
     figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
 
 
-def draw_scatter(dataset: LabelledDataset, scores: pd.DataFrame, accuracy: Accuracy) -> Any:
+def draw_scatter(dataset: LabelledDataset, scores: pd.DataFrame, results: Results) -> Any:
     """Return the scores of every metric against those of people, with the fitted 4-parameter curve."""
-    metrics = [metric for metric in accuracy.metrics if metric in set(scores["metric"])]
+    metrics = [metric for metric in results.metrics if metric in set(scores["metric"])]
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
     figure = _new_figure(2.3 * columns, 2.2 * lines)
@@ -84,14 +84,14 @@ def draw_scatter(dataset: LabelledDataset, scores: pd.DataFrame, accuracy: Accur
         if curve is not None:
             grid = np.linspace(x.min(), x.max(), 80)
             axes.plot(grid, curve(grid), color="tab:orange")
-        srcc = accuracy.result(dataset.name, metric).value("srcc").value
+        srcc = results.value(dataset.name, metric, "srcc").value
         axes.set_title(f"{metric}, SRCC {srcc:.3f}")
     figure.supxlabel("score")
-    figure.supylabel(f"opinion score, {dataset.name} ({dataset.rows})")
+    figure.supylabel(f"MOS, {dataset.name} ({dataset.rows})")
     return figure
 
 
-def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, accuracy: Accuracy) -> Any:
+def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, results: Results) -> Any:
     """Return SRCC against seconds for one image, at the size that most metrics were measured at."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -102,7 +102,7 @@ def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, accuracy: Accuracy)
     axes = figure.add_subplot()
     above = True
     for _, line in shown.sort_values("seconds").iterrows():
-        srcc = accuracy.result(dataset.name, str(line["metric"])).value("srcc")
+        srcc = results.value(dataset.name, str(line["metric"]), "srcc")
         if not np.isfinite(srcc.value):
             continue
         seconds = float(line["seconds"])
@@ -124,15 +124,15 @@ def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, accuracy: Accuracy)
     return figure
 
 
-def draw_significance(dataset: LabelledDataset, accuracy: Accuracy) -> Any:
+def draw_significance(dataset: LabelledDataset, results: Results) -> Any:
     """Return the matrix of significant differences: blue where the row's metric is better, orange where worse."""
-    table = significance_table(accuracy, dataset)
+    table = significance_table(results, dataset)
     metrics = table.header[1:]
     figure = _new_figure(WIDTH, WIDTH)
     axes = figure.add_subplot()
     for i, (_, *cells) in enumerate(table.rows):
         for j, sign in enumerate(cells):
-            axes.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], color=COLOURS[sign])
+            axes.fill([j, j + 1, j + 1, j], [i, i, i + 1, i + 1], color=COLORS[sign])
             axes.text(j + 0.5, i + 0.5, sign, ha="center", va="center")
     places = np.arange(len(metrics)) + 0.5
     axes.set_xticks(places, metrics, rotation=45, ha="right")

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import import_modules
-from lifeiqa_plugin.benchmark.metrics import Builder, Candidate
+from lifeiqa_plugin.benchmark.metrics import Builder, MetricSpec
 from lifeiqa_plugin.benchmark.protocol import Size, make_inputs
 
 SHARE = 0.8
@@ -21,21 +21,19 @@ SHARE = 0.8
 
 
 def peak_memory(
-    candidate: Candidate, sizes: list[Size], modules: list[str] | None = None
+    spec: MetricSpec, sizes: list[Size], modules: list[str] | None = None
 ) -> dict[Size, float | str]:
     """Measure a metric on one image of each size.
 
     Args:
-        candidate: as it was built, see :class:`~lifeiqa_plugin.benchmark.metrics.Built`.
+        spec: as it was built, see :class:`~lifeiqa_plugin.benchmark.metrics.LoadedMetric`.
         sizes: from small to large.
         modules: to import first.
 
     Returns:
         Size -> peak of the whole process in GiB, Python and torch included, or why there is none.
     """
-    question = json.dumps(
-        {"candidate": asdict(candidate), "sizes": sizes, "modules": modules or []}
-    )
+    question = json.dumps({"spec": asdict(spec), "sizes": sizes, "modules": modules or []})
     importable = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-m", "lifeiqa_plugin.benchmark.memory"],
@@ -85,10 +83,10 @@ def main() -> None:
     if left := memory_left():
         resource.setrlimit(resource.RLIMIT_DATA, (int(SHARE * left), resource.RLIM_INFINITY))
     import_modules(question["modules"])
-    candidate = Candidate(**question["candidate"])
-    metric = Builder().create(candidate, "cpu").metric
+    spec = MetricSpec(**question["spec"])
+    metric = Builder().create(spec, "cpu").metric
     for size in question["sizes"]:
-        metric(*make_inputs(candidate.mode, tuple(size), 1, "cpu"))
+        metric(*make_inputs(spec.mode, tuple(size), 1, "cpu"))
         print(json.dumps({"size": size, "peak": own_peak()}), flush=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,8 +15,9 @@ import torch
 import yaml
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
-from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.checkpoints.factory import OLD_NAMES
+from lifeiqa_plugin.checkpoints.models import DEFAULT, resolve
+from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.pyiqa_compat import (
     arguments_of,
     create_metric,
@@ -43,7 +46,7 @@ _PLACEHOLDER = re.compile(r"^\s*\[[\w ]+\]\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MetricSpec:
     """A metric to compare: its name, whether it needs references, its direction, and its options for pyiqa."""
 
     name: str
@@ -53,22 +56,40 @@ class Candidate:
 
     def describe(self) -> dict[str, Any]:
         """Return what makes two runs comparable, as JSON knows it."""
-        versions = {"pyiqa": host_version()}
+        about: dict[str, Any] = {**asdict(self), "versions": {"pyiqa": host_version()}}
+        if weights := weights_digest(self.options):
+            about["weights sha256"] = weights
         if self.options.get("type") == "LifeIQA":
-            versions["lifeiqa_plugin"] = lifeiqa_plugin.__version__
-            versions["bundled"] = BUNDLED[DEFAULT].sha256
-        return {**asdict(self), "versions": versions}
+            about["versions"]["lifeiqa_plugin"] = lifeiqa_plugin.__version__
+        return about
+
+
+def weights_digest(options: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a metric's weights; empty where pyiqa fetches them or there are none."""
+    path = options.get("pretrained_model_path")
+    if path and Path(path).is_file():
+        about = os.stat(path)
+        return _file_digest(str(path), about.st_mtime_ns, about.st_size)
+    name = options.get("pretrained", True)
+    if path or options.get("type") != "LifeIQA" or name is False:
+        return ""
+    return resolve(DEFAULT if name is True else OLD_NAMES.get(name, name)).sha256
+
+
+@functools.lru_cache
+def _file_digest(path: str, *_changed: int) -> str:
+    return resolve(Path(path)).sha256
 
 
 @dataclass(frozen=True)
-class Built:
-    """A metric that is ready, and the candidate it was built of; ``untrained`` says why it has no weights, else empty.
+class LoadedMetric:
+    """A metric that is ready, and the spec it was built of; ``untrained`` says why it has no weights, else empty.
 
-    Creating that candidate again gives the same metric, without another try for weights that could not be had.
+    Creating that spec again gives the same metric, without another try for weights that could not be had.
     """
 
     metric: Any
-    candidate: Candidate
+    spec: MetricSpec
     untrained: str = ""
 
 
@@ -116,7 +137,7 @@ def _read(path: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     return {str(name): value for name, value in content.items()}, modules
 
 
-def find_metrics(names: list[str], option_file: str | Path | None = None) -> list[Candidate]:
+def find_metrics(names: list[str], option_file: str | Path | None = None) -> list[MetricSpec]:
     """Look metrics up; all that ``option_file`` describes come after those named.
 
     Args:
@@ -130,36 +151,49 @@ def find_metrics(names: list[str], option_file: str | Path | None = None) -> lis
     custom = read_yaml(option_file) if option_file else {}
     table = {**metric_table(), **custom}
     found = []
+    files = [Path(name) for name in names if name not in table and name.endswith(CHECKPOINTS)]
     for name in dict.fromkeys([*names, *custom]):
-        if name not in table and name.endswith(CHECKPOINTS):
-            found.append(_from_checkpoint(Path(name)))
+        if Path(name) in files:
+            found.append(_from_checkpoint(Path(name), files))
         else:
             found.append(_from_table(name, table))
     if not found:
         raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
-    taken = [candidate.name for candidate in found]
-    for name in taken:
-        if taken.count(name) > 1:
-            raise ValueError(
-                f"metric {name!r} comes twice; put one checkpoint in a folder of its own"
-            )
+    taken = [spec.name for spec in found]
+    if twice := {name for name in taken if taken.count(name) > 1}:
+        raise ValueError(f"metric {min(twice)!r} comes twice; rename the checkpoint or its folder")
     return found
 
 
-def _from_checkpoint(path: Path) -> Candidate:
-    """Name a checkpoint by its folder and file: ``run1/net_best.safetensors`` becomes ``run1-net_best``."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a checkpoint of Life-IQA")
-    parts = [path.parent.name, path.stem] if path.parent.name else [path.stem]
-    name = re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".+-")
+def _from_checkpoint(path: Path, others: list[Path]) -> MetricSpec:
+    resolve(path)
     options = {"type": "LifeIQA", "pretrained_model_path": str(path)}
-    return Candidate(name, "NR", False, options)
+    return MetricSpec(name_checkpoint(path, others), "NR", False, options)
 
 
-def _from_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> Candidate:
+def name_checkpoint(path: Path, others: Iterable[Path] = ()) -> str:
+    """Name a checkpoint by its run and file: ``run1/models/net_best.safetensors`` becomes ``run1-net_best``.
+
+    As many of the folders above are added as tell it from the others.
+
+    Raises:
+        ValueError: none do.
+    """
+    for depth in range(1, max(2, len(path.parts))):
+        name = _label(path, depth)
+        if name not in [_label(other, depth) for other in others if other != path]:
+            return name
+    raise ValueError(f"metric {name!r} comes twice; put one checkpoint in a folder of its own")
+
+
+def _label(path: Path, depth: int) -> str:
+    folders = [part for part in path.parent.parts if part not in ("models", "..", path.anchor)]
+    return re.sub(r"[^\w.+-]", "_", "-".join([*folders[-depth:], path.stem])).lstrip(".+-")
+
+
+def _from_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> MetricSpec:
     if name not in table:
-        near = ", ".join(nearest(name, table, 3))
-        hint = f"did you mean: {near}?" if near else "'pyiqa -ls' lists them"
+        hint = did_you_mean(name, table, "'pyiqa -ls' lists them", 3)
         raise ValueError(f"no metric is called {name!r}; {hint}")
     about = table[name]
     options = about.get("metric_opts")
@@ -170,35 +204,35 @@ def _from_table(name: str, table: Mapping[str, Mapping[str, Any]]) -> Candidate:
             f"metric_opts: with a type:, got {dict(about)}"
         )
     lower_better = bool(about.get("lower_better", False))
-    return Candidate(name, mode, lower_better, dict(options))
+    return MetricSpec(name, mode, lower_better, dict(options))
 
 
 class Builder:
     """Creates metrics, and tries for the weights of each only once."""
 
     def __init__(self) -> None:
-        self._missed: dict[str, tuple[Candidate, str]] = {}
+        self._missed: dict[str, tuple[MetricSpec, str]] = {}
 
-    def create(self, candidate: Candidate, device: str) -> Built:
+    def create(self, spec: MetricSpec, device: str) -> LoadedMetric:
         """Create a metric in evaluation mode, with its weights if they are there or can be fetched, else without.
 
         Args:
-            candidate: what to create.
+            spec: what to create.
             device: ``cpu`` or ``cuda``.
 
         Raises:
             Exception: whatever pyiqa raised with weights, if the metric cannot be built without either.
         """
-        if wants_no_weights(candidate.options):
-            metric = _create_untrained(candidate, device)
-            return Built(metric, candidate, "its options say pretrained: false")
-        if candidate.name in self._missed:
-            switched_off, reason = self._missed[candidate.name]
-            return Built(_create_untrained(switched_off, device), switched_off, reason)
+        if wants_no_weights(spec.options):
+            metric = _create_untrained(spec, device)
+            return LoadedMetric(metric, spec, "its options say pretrained: false")
+        if spec.name in self._missed:
+            switched_off, reason = self._missed[spec.name]
+            return LoadedMetric(_create_untrained(switched_off, device), switched_off, reason)
         try:
-            return Built(_create(candidate, device), candidate)
+            return LoadedMetric(_create(spec, device), spec)
         except Exception as error:
-            switched_off = replace(candidate, options=_untrained_options(candidate.options))
+            switched_off = replace(spec, options=_untrained_options(spec.options))
             if not wants_no_weights(switched_off.options):
                 raise
             try:
@@ -206,8 +240,8 @@ class Builder:
             except Exception:
                 raise error from None  # why the real one could not be had tells more
             reason = f"no weights: {first_line(error)}"
-            self._missed[candidate.name] = switched_off, reason
-            return Built(metric, switched_off, reason)
+            self._missed[spec.name] = switched_off, reason
+            return LoadedMetric(metric, switched_off, reason)
 
 
 def wants_no_weights(options: Mapping[str, Any]) -> bool:
@@ -232,20 +266,20 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:200]
 
 
-def _create(candidate: Candidate, device: str) -> Any:
+def _create(spec: MetricSpec, device: str) -> Any:
     about: dict[str, Any] = {
-        "metric_opts": {"type": candidate.options["type"]},
-        "metric_mode": candidate.mode,
-        "lower_better": candidate.lower_better,
+        "metric_opts": {"type": spec.options["type"]},
+        "metric_mode": spec.mode,
+        "lower_better": spec.lower_better,
     }
-    with listed_metric(candidate.name, about):
-        return create_metric(candidate.name, device, candidate.options)
+    with listed_metric(spec.name, about):
+        return create_metric(spec.name, device, spec.options)
 
 
-def _create_untrained(candidate: Candidate, device: str) -> Any:
+def _create_untrained(spec: MetricSpec, device: str) -> Any:
     with without_downloads(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _create(candidate, device)
+        return _create(spec, device)
 
 
 def _untrained_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,8 @@ import pandas as pd
 from tqdm import tqdm
 
 import lifeiqa_plugin
-from lifeiqa_plugin.benchmark.accuracy import Accuracy, Result
-from lifeiqa_plugin.benchmark.datasets import LabelledDataset, LabelledImage
-from lifeiqa_plugin.benchmark.metrics import Candidate
+from lifeiqa_plugin.benchmark.accuracy import Results
+from lifeiqa_plugin.benchmark.metrics import MetricSpec
 from lifeiqa_plugin.benchmark.report import COST, EXPLANATION, flat_header
 from lifeiqa_plugin.benchmark.tables import (
     Table,
@@ -23,7 +22,8 @@ from lifeiqa_plugin.benchmark.tables import (
     failure_table,
     summary_table,
 )
-from lifeiqa_plugin.correlation import Floats, fit
+from lifeiqa_plugin.correlation import Floats, Interval, fit
+from lifeiqa_plugin.datasets.labelled import LabelledDataset, LabelledImage
 from lifeiqa_plugin.page import embed, small_copy
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -37,9 +37,9 @@ MOST_FAILURES = 1000
 def write_page(
     path: Path,
     scores: pd.DataFrame,
-    accuracy: Accuracy,
+    results: Results,
     efficiency: pd.DataFrame,
-    candidates: Sequence[Candidate],
+    specs: Sequence[MetricSpec],
     thumbnails: int,
 ) -> None:
     """Write the page.
@@ -47,28 +47,28 @@ def write_page(
     Args:
         path: of the page.
         scores: as :meth:`~lifeiqa_plugin.benchmark.scores.Store.table` returns them.
-        accuracy: what they say.
+        results: what they say.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
-        candidates: the metrics.
+        specs: the metrics.
         thumbnails: images of each dataset that are shown below the pointer; of larger ones, evenly spaced.
     """
     version = lifeiqa_plugin.__version__
     datasets = []
-    for dataset in accuracy.datasets:
-        datasets.append(_dataset(dataset, scores, accuracy, candidates, thumbnails))
-    summary = [_table(summary_table(accuracy, intervals=True))] if len(datasets) > 1 else []
+    for dataset in results.datasets:
+        datasets.append(_dataset(dataset, scores, results, specs, thumbnails))
+    summary = [_table(summary_table(results, intervals=True))] if len(datasets) > 1 else []
     content = {
-        "about": f"{len(candidates)} metrics. Written by lifeiqa benchmark {version}.",
+        "about": f"{len(specs)} metrics. Written by lifeiqa benchmark {version}.",
         "explanation": EXPLANATION,
         "cost_explanation": COST,
         "summary": summary,
         "datasets": datasets,
         "efficiency": efficiency.to_dict("records"),
         "cost": _table(cost_table(efficiency)),
-        "failures": _table(failure_table(accuracy.failures, MOST_FAILURES)),
-        "failure_count": len(accuracy.failures),
+        "failures": _table(failure_table(results.failures, MOST_FAILURES)),
+        "failure_count": len(results.failures),
     }
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    template = TEMPLATE.read_text(encoding="utf-8")
     path.write_text(embed(template, content, TITLE), encoding="utf-8")
 
 
@@ -87,20 +87,19 @@ def _table(table: Table) -> dict[str, Any]:
 def _dataset(
     dataset: LabelledDataset,
     scores: pd.DataFrame,
-    accuracy: Accuracy,
-    candidates: Sequence[Candidate],
+    results: Results,
+    specs: Sequence[MetricSpec],
     thumbnails: int,
 ) -> dict[str, Any]:
-    tables = [_table(table) for table in dataset_tables(accuracy, dataset) if table.rows]
+    tables = [_table(table) for table in dataset_tables(results, dataset) if table.rows]
     metrics: list[dict[str, Any]] = []
     images: list[dict[str, str]] = []
     outside = 0
-    if dataset.kind == "opinions":
+    if dataset.kind == "mos":
         mine = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
-        for candidate in candidates:
-            rows = mine[mine["metric"] == candidate.name]
-            result = accuracy.result(dataset.name, candidate.name)
-            metrics.append(_metric(dataset, rows, candidate, result))
+        for spec in specs:
+            srcc = results.value(dataset.name, spec.name, "srcc")
+            metrics.append(_metric(dataset, mine[mine["metric"] == spec.name], spec, srcc))
         images = _images(dataset, thumbnails)
         outside = sum(not _is_inside(dataset, image) for image in dataset.images)
     return {
@@ -136,7 +135,7 @@ def _copy(dataset: LabelledDataset, image: LabelledImage, side: int, quality: in
 
 
 def _metric(
-    dataset: LabelledDataset, rows: pd.DataFrame, candidate: Candidate, result: Result
+    dataset: LabelledDataset, rows: pd.DataFrame, spec: MetricSpec, srcc: Interval
 ) -> dict[str, Any]:
     at = {image.name: i for i, image in enumerate(dataset.images)}
     index = [at[name] for name in rows["name"]]
@@ -148,10 +147,9 @@ def _metric(
         grid = np.linspace(scores.min(), scores.max(), 80)
         line_of_curve = np.stack([grid, curve(grid)], axis=1).tolist()
         worst = _worst(dataset, index, curve(scores), mos)
-    srcc = result.value("srcc")
     return {
-        "metric": candidate.name,
-        "lower_better": candidate.lower_better,
+        "metric": spec.name,
+        "lower_better": spec.lower_better,
         "srcc": srcc.value,
         "srcc_low": srcc.low,
         "srcc_high": srcc.high,

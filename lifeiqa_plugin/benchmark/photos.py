@@ -1,7 +1,8 @@
-"""Clean photos that nobody has scored: does a score fall as they are spoilt, and does it stay when it should?
+"""Clean photos that nobody has rated: does a score fall as they are distorted, and does it stay when it should?
 
-A ladder is one photo, one kind of distortion and five growing degrees; it falls if each of its six scores is below the
-one before. Stability is how far a score moves under changes that nobody sees.
+Ranking consistency (the L-test of Waterloo Exploration): one photo, one kind of distortion and five growing levels of
+it; it is consistent if each of its six scores is below the one before. Stability is how far a score moves under changes
+that nobody sees.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,21 +21,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
 
-from lifeiqa_plugin.correlation import Floats, Interval, interval_of_mean
+from lifeiqa_plugin.benchmark.tidy import Number
+from lifeiqa_plugin.correlation import Floats, interval_of_mean
+from lifeiqa_plugin.datasets.labelled import LabelledImage, Reader
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
+from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode, find_images, read_image
 
+KINDS = TRAINED | HELD_OUT
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
-DEGREES = range(1, len(SEVERITIES) + 1)
+LEVELS = [str(level) for level in range(1, len(SEVERITIES) + 1)]
 CLEAN = "clean"
-
-
-class Variant(NamedTuple):
-    """One image to score: the row of its photo, its name, and what was done to it."""
-
-    photo: int
-    name: str
-    groups: dict[str, str]
+NAN = float("nan")
 
 
 def find_photos(folder: Path, count: int | None = None) -> list[Path]:
@@ -52,17 +49,14 @@ def find_photos(folder: Path, count: int | None = None) -> list[Path]:
 def read_reduced(path: str, side: int) -> Tensor:
     """Return (3, H, W) in [0, 1], in 256 levels, with a shorter side of at most ``side``.
 
-    So a degree means the same for all photos, and their own compression disappears.
+    So a level means the same for all photos, and their own compression disappears.
     """
-    pixels = decode(path).pixels
-    if pixels.dtype != np.uint8:
-        pixels = (pixels * 255).round().astype(np.uint8)
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(as_bytes(decode(path).pixels))
     factor = side / min(image.size)
     if factor < 1:
         width, height = (round(length * factor) for length in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    return _to_tensor(image)
 
 
 @functools.lru_cache(maxsize=1)
@@ -80,74 +74,70 @@ def reduced(image: Tensor, side: int) -> Tensor:
     return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
-class PhotoReader:
-    """What ladders and stability share: variants of photos, made when they are asked for."""
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
-    def __init__(self, folder: Path, photos: list[Path], side: int, seed: int) -> None:
-        self.photos = photos
-        self.side = side
-        self.seed = seed
-        self.variants: list[Variant] = []
-        for row, photo in enumerate(photos):
-            name = photo.relative_to(folder).as_posix()
-            self.variants += self.variants_of(row, name)
 
-    def variants_of(self, row: int, name: str) -> list[Variant]:
-        """List what is made of one photo."""
-        raise NotImplementedError
+# ---- what is made of a photo
+
+
+def distorted(folder: Path, photo: Path) -> list[LabelledImage]:
+    """List the clean photo, then all levels of each kind of distortion."""
+    name = photo.relative_to(folder).as_posix()
+    found = [_variant(name, photo, distortion=CLEAN, degree="0")]
+    for kind in KINDS:
+        found += [_variant(name, photo, distortion=kind, degree=level) for level in LEVELS]
+    return found
+
+
+def changed(folder: Path, photo: Path) -> list[LabelledImage]:
+    """List the photo, then what each of ``CHANGES`` makes of it."""
+    name = photo.relative_to(folder).as_posix()
+    return [_variant(name, photo, change=change) for change in (CLEAN, *CHANGES)]
+
+
+def _variant(name: str, photo: Path, **groups: str) -> LabelledImage:
+    full_name = "|".join([name, *groups.values()])
+    return LabelledImage(full_name, str(photo), NAN, None, {"photo": name, **groups})
+
+
+@dataclass(frozen=True)
+class LevelsReader:
+    """Makes what :func:`distorted` lists; a kind draws the same random numbers at every level."""
+
+    images: list[LabelledImage]
+    side: int
+    seed: int
 
     def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
         """Make one image."""
-        raise NotImplementedError
-
-
-class LadderReader(PhotoReader):
-    """Every photo as it is, and at five degrees of every kind of distortion."""
-
-    def variants_of(self, row: int, name: str) -> list[Variant]:
-        """List the clean photo, then all rungs of each kind."""
-        found = [_rung(row, name, CLEAN, 0)]
-        for kind in TRAINED | HELD_OUT:
-            found += [_rung(row, name, kind, degree) for degree in DEGREES]
-        return found
-
-    def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
-        """Make one image; a kind draws the same random numbers at every degree."""
-        variant = self.variants[row]
-        image = read_reduced(str(self.photos[variant.photo]), self.side)
-        kind = variant.groups["distortion"]
-        if kind == CLEAN:
+        photo, groups = self.images[row].path, self.images[row].groups
+        image = read_reduced(photo, self.side)
+        if groups["distortion"] == CLEAN:
             return [image]
-        severity = SEVERITIES[int(variant.groups["degree"]) - 1]
-        distort = (TRAINED | HELD_OUT)[kind]
+        severity = SEVERITIES[LEVELS.index(groups["degree"])]
+        distort = KINDS[groups["distortion"]]
         return [distort(image, severity, Generator().manual_seed(self.seed))]
 
 
-def _rung(row: int, name: str, kind: str, degree: int) -> Variant:
-    groups = {"photo": name, "distortion": kind, "degree": str(degree)}
-    return Variant(row, f"{name}|{kind}|{degree}", groups)
+@dataclass(frozen=True)
+class StabilityReader:
+    """Makes what :func:`changed` lists."""
 
-
-class StabilityReader(PhotoReader):
-    """Every photo as it is, and after each of ``CHANGES``."""
-
-    def variants_of(self, row: int, name: str) -> list[Variant]:
-        """List the photo, then its changed copies."""
-        changes = (CLEAN, *CHANGES)
-        return [
-            Variant(row, f"{name}|{change}", {"photo": name, "change": change})
-            for change in changes
-        ]
+    images: list[LabelledImage]
+    side: int
+    seed: int
 
     def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
         """Make one image."""
-        variant = self.variants[row]
-        image = read_smooth(str(self.photos[variant.photo]), self.side)
-        change = variant.groups["change"]
+        photo, change = self.images[row].path, self.images[row].groups["change"]
+        image = read_smooth(photo, self.side)
         return [image if change == CLEAN else CHANGES[change](image)]
 
 
-READERS: dict[str, type[PhotoReader]] = {"ladders": LadderReader, "stability": StabilityReader}
+READERS: dict[str, Callable[[list[LabelledImage], int, int], Reader]] = {
+    "levels": LevelsReader, "stability": StabilityReader,
+}  # fmt: skip
 
 
 # ---- changes that nobody sees
@@ -160,12 +150,10 @@ def round_to_8_bits(x: Tensor) -> Tensor:
 
 def jpeg_98(x: Tensor) -> Tensor:
     """Encode as JPEG of quality 98 and decode again."""
-    pixels = (x * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=98)
+    Image.fromarray(as_bytes(x.permute(1, 2, 0).numpy())).save(file, "JPEG", quality=98)
     with Image.open(file) as image:
-        decoded = np.array(image.convert("RGB"))
-    return torch.from_numpy(decoded).permute(2, 0, 1).float() / 255
+        return _to_tensor(image.convert("RGB"))
 
 
 def shift_by_a_pixel(x: Tensor) -> Tensor:
@@ -197,34 +185,13 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 # ---- what scores of them say
 
 
-@dataclass(frozen=True)
-class KindOfLadder:
-    """How the score follows one kind of distortion: shares of ladders and of steps that fall, mean scores."""
-
-    kind: str
-    use: str
-    photos: int
-    falling: float
-    steps: float
-    means: list[float]
-
-
-@dataclass(frozen=True)
-class Ladders:
-    """All kinds, and the shares of ladders that fall with intervals over photos."""
-
-    kinds: list[KindOfLadder]
-    trained: Interval
-    held_out: Interval
-
-
 def falls(scores: Floats) -> NDArray[np.bool_]:
-    """Return for (..., steps) scores whether each step is below the one before, (...)."""
+    """Return for (..., levels) scores whether each is below the one before, (...)."""
     return np.asarray((np.diff(scores, axis=-1) < 0).all(-1))
 
 
-def measure_ladders(rows: pd.DataFrame, direction: float, samples: int) -> Ladders:
-    """Judge scores of a :class:`LadderReader`.
+def measure_levels(rows: pd.DataFrame, direction: float, samples: int) -> list[Number]:
+    """Measure ranking consistency: what share of photos falls with each level, by kind and in all.
 
     Args:
         rows: photo, distortion, degree, score; photos of which a score is missing count for nothing.
@@ -232,43 +199,30 @@ def measure_ladders(rows: pd.DataFrame, direction: float, samples: int) -> Ladde
         samples: bootstrap samples of photos.
     """
     table = rows.pivot(index="photo", columns=["distortion", "degree"], values="score")
-    wanted = [(CLEAN, "0")]
-    for kind in TRAINED | HELD_OUT:
-        wanted += [(kind, str(degree)) for degree in DEGREES]
-    table = direction * table.reindex(columns=wanted).dropna()
-    kinds = []
-    shares: dict[str, list[NDArray[np.bool_]]] = {"trained": [], "held out": []}
-    for kind in TRAINED | HELD_OUT:
-        columns = [(CLEAN, "0"), *((kind, str(degree)) for degree in DEGREES)]
-        scores = table[columns].to_numpy(float)
-        use = "trained" if kind in TRAINED else "held out"
-        falling = falls(scores)
-        shares[use].append(falling)
-        steps = np.diff(scores) < 0
-        means = (direction * scores.mean(0)).tolist() if len(scores) else []
-        kinds.append(KindOfLadder(kind, use, len(scores), _mean(falling), _mean(steps), means))
-    trained, held_out = (
-        interval_of_mean(np.mean(found, axis=0), samples) for found in shares.values()
-    )
-    return Ladders(kinds, trained, held_out)
+    columns = {kind: [(CLEAN, "0"), *((kind, level) for level in LEVELS)] for kind in KINDS}
+    wanted = dict.fromkeys(column for of_kind in columns.values() for column in of_kind)
+    table = direction * table.reindex(columns=list(wanted)).dropna()
+    found, falling = [], {}
+    for kind in KINDS:
+        scores = table[columns[kind]].to_numpy(float)
+        falling[kind] = falls(scores)
+        means = direction * scores.mean(0) if len(scores) else []
+        values = {"falling": _mean(falling[kind]), "steps_falling": _mean(np.diff(scores) < 0)}
+        values |= {f"mean_{level}": float(mean) for level, mean in enumerate(means)}
+        for name, value in values.items():
+            found.append(Number(name, value, n=len(scores), column="distortion", group=kind))
+    for name, kinds in (("falling_trained", TRAINED), ("falling_held_out", HELD_OUT)):
+        share = interval_of_mean(np.mean([falling[kind] for kind in kinds], axis=0), samples)
+        found.append(Number(name, *share, n=len(table)))
+    return found
 
 
 def _mean(values: NDArray[np.bool_]) -> float:
-    return float(values.mean()) if values.size else float("nan")
+    return float(values.mean()) if values.size else NAN
 
 
-@dataclass(frozen=True)
-class Stability:
-    """How far scores move under one change: the mean absolute move, and that in parts of the photos' spread."""
-
-    change: str
-    photos: int
-    move: Interval
-    of_spread: float
-
-
-def measure_stability(rows: pd.DataFrame, samples: int) -> list[Stability]:
-    """Judge scores of a :class:`StabilityReader`.
+def measure_stability(rows: pd.DataFrame, samples: int) -> list[Number]:
+    """Measure the mean absolute move of the score under each change, and that in parts of the photos' spread.
 
     Args:
         rows: photo, change, score; photos of which a score is missing count for nothing.
@@ -277,10 +231,11 @@ def measure_stability(rows: pd.DataFrame, samples: int) -> list[Stability]:
     table = rows.pivot(index="photo", columns="change", values="score")
     table = table.reindex(columns=[CLEAN, *CHANGES]).dropna()
     clean = table[CLEAN].to_numpy(float)
-    spread = float(clean.std()) if len(clean) > 1 else float("nan")
-    found = []
+    spread = float(clean.std()) if len(clean) > 1 else NAN
+    found, shares = [], []
     for change in CHANGES:
         move = interval_of_mean(np.abs(table[change].to_numpy(float) - clean), samples)
-        of_spread = move.value / spread if spread else float("nan")
-        found.append(Stability(change, len(clean), move, of_spread))
-    return found
+        shares.append(move.value / spread if spread else NAN)
+        found.append(Number("move", *move, len(clean), "change", change))
+        found.append(Number("move_of_spread", shares[-1], NAN, NAN, len(clean), "change", change))
+    return [*found, Number("largest_move_of_spread", max(shares), n=len(clean))]

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from lifeiqa_plugin.benchmark.accuracy import Accuracy
+from lifeiqa_plugin.benchmark.accuracy import Results
 from lifeiqa_plugin.benchmark.tables import BEST, SECOND, Table
 
 EXPLANATION = (
-    "Signed by each metric's direction: a negative correlation is a metric that is wrong way round. Intervals: 95 %, "
+    "Signed by each metric's direction: a negative correlation is a metric that is sign-inverted. Intervals: 95 %, "
     "bootstrap over images. PLCC without a curve, and after a monotone logistic curve of 4 and of 5 parameters; RMSE "
     "after the one of 4. A fitted curve rises or falls as the plain PLCC says. Significance of differences in SRCC: "
     "Williams' test on ranks, two-sided, Holm-corrected, 5 %; its interval: paired bootstrap."
@@ -52,28 +52,31 @@ def latex(table: Table) -> str:
     marks = {BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}", "": "{}"}
     lines = []
     for i, row in enumerate(table.rows):
-        cells = []
-        for j, cell in enumerate(row):
-            cells.append(marks[table.marks.get((i, j), "")].format(_latex_text(cell)))
+        cells = [
+            marks[table.marks.get((i, j), "")].format(_latex_text(cell))
+            for j, cell in enumerate(row)
+        ]
         lines.append(" & ".join(cells) + r" \\")
     header = [" & ".join(_latex_text(title) for title in table.header) + r" \\"]
     if table.spans:
         header = [*_latex_spans(table.spans), *header]
     columns = "l" + "c" * (len(table.header) - 1)
-    body = [r"\toprule", *header, r"\midrule", *lines, r"\bottomrule"]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_latex_text(table.caption)}}}",
-            rf"\label{{tab:{table.label}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            *body,
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    parts = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex_text(table.caption)}}}",
+        rf"\label{{tab:{table.label}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        *header,
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+        "",
+    ]
+    return "\n".join(parts)
 
 
 def _latex_spans(spans: Sequence[tuple[str, int]]) -> list[str]:
@@ -135,17 +138,16 @@ def write_latex(tables: Sequence[Table]) -> str:
     return "\n".join(latex(table) for table in tables)
 
 
-def pyiqa_table(accuracy: Accuracy) -> pd.DataFrame:
+def pyiqa_table(results: Results) -> pd.DataFrame:
     """Return pyiqa's own kind of table, with cells ``PLCC/SRCC/KRCC``, here signed, and empty without scores."""
-    table: dict[str, list[str]] = {"Metric name": list(accuracy.metrics)}
-    for dataset in accuracy.datasets:
-        if dataset.kind != "opinions":
-            continue
-        cells = []
-        for metric in accuracy.metrics:
-            result = accuracy.result(dataset.name, metric)
-            values = [result.value(name).value for name in ("plcc", "srcc", "krcc")]
-            text = "/".join(str(round(value, 4)) for value in values)
-            cells.append(text if np.isfinite(values).all() else "")
-        table[f"{dataset.name}(PLCC/SRCC/KRCC)"] = cells
-    return pd.DataFrame(table).set_index("Metric name")
+    table = pd.DataFrame(index=pd.Index(results.metrics, name="Metric name"))
+    for dataset in results.datasets:
+        if dataset.kind == "mos":
+            cells = []
+            for metric in results.metrics:
+                names = ("plcc", "srcc", "krcc")
+                values = [results.value(dataset.name, metric, name).value for name in names]
+                text = "/".join(str(round(value, 4)) for value in values)
+                cells.append(text if np.isfinite(values).all() else "")
+            table[f"{dataset.name}(PLCC/SRCC/KRCC)"] = cells
+    return table

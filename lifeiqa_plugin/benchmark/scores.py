@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.datasets import LabelledDataset, read_items
-from lifeiqa_plugin.benchmark.metrics import Builder, Built, Candidate, fingerprint, first_line
-from lifeiqa_plugin.journal import open_journal, write_whole
+from lifeiqa_plugin.benchmark.datasets import read_items
+from lifeiqa_plugin.benchmark.metrics import (
+    Builder,
+    LoadedMetric,
+    MetricSpec,
+    fingerprint,
+    first_line,
+)
+from lifeiqa_plugin.datasets.labelled import LabelledDataset
+from lifeiqa_plugin.journal import open_journal, write_json
 
 GIVE_UP = 20
 """Failures from the first image on, after which a metric is given up on a dataset."""
@@ -74,6 +81,11 @@ class Store:
             raise ValueError(f"{path}: damaged (no table of names); {_advice(path)}")
         return found
 
+    def untrained(self, metric: str) -> str:
+        """Return why a metric has no weights and therefore no scores; empty if it has, or nothing is known."""
+        reason = self.about(metric).get("untrained")
+        return f"untrained, {reason}" if reason else ""
+
     def read(self, metric: str, dataset: str) -> dict[str, Score]:
         """Return image name (see :func:`in_one_line`) -> score; a last line that was cut off is ignored.
 
@@ -92,43 +104,55 @@ class Store:
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{path}: damaged ({first_line(error)}); {_advice(path)}") from error
 
-    def check(self, candidates: Sequence[Candidate], datasets: Sequence[LabelledDataset]) -> None:
-        """Read all that is kept.
+    def check(self, specs: Sequence[MetricSpec], datasets: Sequence[LabelledDataset]) -> None:
+        """Read all that is kept, and see that it was computed by these metrics from these images.
 
         Raises:
-            ValueError: a file is damaged.
+            ValueError: a file is damaged, or scores of something else are kept.
         """
-        for candidate in candidates:
-            self.about(candidate.name)
+        for spec in specs:
+            self.about(spec.name)
             for dataset in datasets:
-                self.read(candidate.name, dataset.name)
+                self.read(spec.name, dataset.name)
+            self.check_origin(spec, datasets)
 
-    def mismatch(self, candidate: Candidate, weights: str = "") -> str:
-        """Say why what is kept was not computed by this metric (and these weights, if given); empty if it was."""
-        folder = self.folder / candidate.name
+    def check_origin(
+        self, spec: MetricSpec, datasets: Sequence[LabelledDataset], weights: str = ""
+    ) -> None:
+        """See that what is kept was computed by this metric (with these weights, if given) from these images.
+
+        Raises:
+            ValueError: it was not; says what differs.
+        """
+        folder = self.folder / spec.name
         if not any(folder.glob("*.csv")):
-            return ""
-        about = self.about(candidate.name)
-        now = json.loads(json.dumps(candidate.describe()))
-        if about.get("metric") != now:
-            what = f"{about.get('metric')}, now it is {now}"
-        elif weights and about.get("weights") != weights:
-            what = "other weights"
-        else:
-            return ""
-        return f"the scores in {folder} were computed by {what}; {_advice(folder / 'metric.json')}"
+            return
+        kept = self.about(spec.name)
+        now = json.loads(json.dumps(spec.describe()))
+        found = _differences(kept.get("metric", {}), now)
+        if weights and kept.get("weights") != weights:
+            found.append("other weights")
+        if found:
+            raise ValueError(
+                f"the scores in {folder} were computed with {'; '.join(found)}; {_advice(folder / 'metric.json')}"
+            )
+        for dataset in datasets:
+            path, origin = self.path(spec.name, dataset.name), dict(dataset.origin)
+            found = _differences(kept.get("datasets", {}).get(dataset.name, origin), origin)
+            if path.is_file() and found:
+                raise ValueError(
+                    f"the scores in {path} were computed with {'; '.join(found)}; delete this file or give another -o"
+                )
 
-    def describe(self, candidate: Candidate, **about: str) -> None:
+    def describe(self, spec: MetricSpec, **about: Any) -> None:
         """Write ``metric.json``."""
-        folder = self.folder / candidate.name
+        folder = self.folder / spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"metric": candidate.describe(), **about}, indent=1)
-        with write_whole(folder / "metric.json") as file:
-            file.write(text.encode())
+        write_json(folder / "metric.json", {"metric": spec.describe(), **about})
 
-    def missing(self, candidate: Candidate, dataset: LabelledDataset) -> list[int]:
+    def missing(self, spec: MetricSpec, dataset: LabelledDataset) -> list[int]:
         """Return the rows without a score, among them those that failed before."""
-        kept = self.read(candidate.name, dataset.name)
+        kept = self.read(spec.name, dataset.name)
         rows = []
         for row, image in enumerate(dataset.images):
             score = kept.get(in_one_line(image.name))
@@ -136,25 +160,38 @@ class Store:
                 rows.append(row)
         return rows
 
-    def table(
-        self, candidates: list[Candidate], datasets: Sequence[LabelledDataset]
-    ) -> pd.DataFrame:
+    def table(self, specs: list[MetricSpec], datasets: Sequence[LabelledDataset]) -> pd.DataFrame:
         """Return all scores: dataset, name, mos, group columns, metric, score, error; a row per metric and image.
 
-        Images without a score, and those whose kept score was computed by something else, have ``NOT_SCORED``.
+        Images without a score have ``NOT_SCORED``.
         """
         rows = []
-        for dataset, candidate in itertools.product(datasets, candidates):
-            kept: dict[str, Score] = {}
-            if not self.mismatch(candidate):
-                kept = self.read(candidate.name, dataset.name)
+        for dataset, spec in itertools.product(datasets, specs):
+            kept = self.read(spec.name, dataset.name)
             for image in dataset.images:
                 found = kept.get(in_one_line(image.name), Score(float("nan"), NOT_SCORED))
                 row = {"dataset": dataset.name, "name": image.name, "mos": image.mos}
                 row.update(image.groups)
-                row.update(metric=candidate.name, score=found.score, error=found.error)
+                row.update(metric=spec.name, score=found.score, error=found.error)
                 rows.append(row)
         return pd.DataFrame(rows)
+
+
+def _differences(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which values differ, each as ``name old, now new``."""
+    found = []
+    for key in [*now, *(kept.keys() - now.keys())]:
+        was, is_now = kept.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            found += _differences(was, is_now)
+        elif was != is_now:
+            found.append(f"{key} {_short(was)}, now {_short(is_now)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) != 64 else f"{text[:12]}..."
 
 
 def _advice(path: Path) -> str:
@@ -164,72 +201,68 @@ def _advice(path: Path) -> str:
 def score_metric(
     store: Store,
     builder: Builder,
-    candidate: Candidate,
+    spec: MetricSpec,
     datasets: Sequence[LabelledDataset],
     device: str = "cpu",
     workers: int = 0,
-) -> str:
+) -> None:
     """Compute the scores of one metric that are not there yet; each is on the disk as soon as it is known.
 
     Args:
         store: where scores are kept.
         builder: creates the metric, if a score is missing.
-        candidate: the metric; a full-reference one skips datasets without references.
+        spec: the metric; a full-reference one skips datasets without references.
         datasets: to score.
         device: ``cpu`` or ``cuda``.
         workers: processes that decode.
-
-    Returns:
-        Why the metric has no weights and therefore no scores; empty if it has.
 
     Raises:
         ValueError: scores of something else are kept, or some are and the weights for the others cannot be had.
         Exception: whatever pyiqa raised while it built the metric.
     """
-    if wrong := store.mismatch(candidate):
-        raise ValueError(wrong)
+    store.check_origin(spec, datasets)
     todo = []
     for dataset in datasets:
-        if candidate.mode == "NR" or dataset.has_references:
-            rows = store.missing(candidate, dataset)
+        if spec.mode == "NR" or dataset.has_references:
+            rows = store.missing(spec, dataset)
             if rows:
                 todo.append((dataset, rows))
-    about = store.about(candidate.name)
+    about = store.about(spec.name)
     if not todo:
-        return str(about.get("untrained", ""))
-    built = builder.create(candidate, device)
-    if built.untrained and about.get("weights"):
+        return
+    loaded = builder.create(spec, device)
+    if loaded.untrained and about.get("weights"):
         count = sum(len(rows) for _, rows in todo)
-        raise ValueError(f"{count} images have no score yet, and the metric has {built.untrained}")
-    if built.untrained:
-        store.describe(candidate, untrained=built.untrained)
-        return built.untrained
-    weights = fingerprint(built.metric)
-    if wrong := store.mismatch(candidate, weights):
-        raise ValueError(wrong)
-    store.describe(candidate, weights=weights, device=device, torch=str(torch.__version__))
+        raise ValueError(f"{count} images have no score yet, and the metric has {loaded.untrained}")
+    if loaded.untrained:
+        store.describe(spec, untrained=loaded.untrained)
+        return
+    weights = fingerprint(loaded.metric)
+    store.check_origin(spec, datasets, weights)
+    origins = about.get("datasets", {}) | {one.name: dict(one.origin) for one, _ in todo}
+    more = {"weights": weights, "device": device, "torch": str(torch.__version__)}
+    store.describe(spec, **more, datasets=origins)
     for dataset, rows in todo:
-        _score_dataset(store, built, dataset, rows, workers)
-    return ""
+        _score_dataset(store, loaded, dataset, rows, workers)
 
 
 def _score_dataset(
-    store: Store, built: Built, dataset: LabelledDataset, rows: list[int], workers: int
+    store: Store, loaded: LoadedMetric, dataset: LabelledDataset, rows: list[int], workers: int
 ) -> None:
-    candidate = built.candidate
-    what = f"{candidate.name} on {dataset.name}"
+    spec = loaded.spec
+    what = f"{spec.name} on {dataset.name}"
     total = len(dataset.images)
     progress = tqdm(total=total, initial=total - len(rows), desc=what, unit="image")
-    path = store.path(candidate.name, dataset.name)
+    path = store.path(spec.name, dataset.name)
     with progress, open_journal(path, ",".join(COLUMNS)) as file:
         writer = csv.writer(file, lineterminator="\n")
         failures = 0
-        items = read_items(dataset, rows, candidate.mode == "FR", workers)
+        items = read_items(dataset, rows, spec.mode == "FR", workers)
         for done, item in enumerate(items, 1):
             name = dataset.images[item.row].name
             score = Score(float("nan"), item.error)
             if not item.error:
-                score = compute(built.metric, item.tensors, name)
+                score = compute(loaded.metric, item.tensors, name)
             number = "" if score.error else repr(score.score)
             writer.writerow([in_one_line(name), number, score.error])
             file.flush()

@@ -7,9 +7,11 @@ so that whatever else the machine does slows all alike. Peak memory on the CPU i
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.memory import peak_memory
-from lifeiqa_plugin.benchmark.metrics import Builder, Built, Candidate, first_line
+from lifeiqa_plugin.benchmark.metrics import Builder, LoadedMetric, MetricSpec, first_line
 from lifeiqa_plugin.benchmark.protocol import (
     Protocol,
     Size,
@@ -62,6 +64,7 @@ class Cost:
     images_per_second: float = NAN
     peak_memory_gib: float = NAN
     note: str = ""
+    metric_sha256: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(Cost))
@@ -69,7 +72,7 @@ COLUMNS = tuple(field.name for field in fields(Cost))
 
 def measure_speed(
     builder: Builder,
-    candidates: list[Candidate],
+    specs: list[MetricSpec],
     protocol: Protocol,
     devices: list[str],
     path: Path,
@@ -83,32 +86,33 @@ def measure_speed(
     Raises:
         ValueError: ``path`` is damaged.
     """
-    kept = _read(path)
+    kept, digests = _read(path), {one.name: digest(one) for one in specs}
     for device in devices:
         todo = []
         for size in protocol.sizes:
-            if not _is_there(kept, candidates, size, protocol, device):
+            if not _is_there(kept, digests, size, protocol, device):
                 todo.append(size)
         if not todo:
             continue
-        built, failed = _create_all(builder, candidates, device)
+        built, failed = _create_all(builder, specs, device)
         measures_memory = device == "cpu" and protocol.memory
         memory = _memory_of_all(built, todo, modules or []) if measures_memory else {}
         for size in todo:
             costs = _measure_size(built, size, protocol, device, memory)
-            for candidate in candidates:
-                if candidate.name in failed:
-                    empty = _empty(candidate, "", size, protocol, device)
-                    costs.append(replace(empty, note=failed[candidate.name]))
+            for spec in specs:
+                if spec.name in failed:
+                    empty = _empty(spec, "", size, protocol, device)
+                    costs.append(replace(empty, note=failed[spec.name]))
+            costs = [replace(cost, metric_sha256=digests[cost.metric]) for cost in costs]
             kept = _with_size(kept, costs)
             with write_whole(path) as file:
                 kept.to_csv(file, index=False)
 
 
-def read_speed(path: Path, candidates: list[Candidate]) -> pd.DataFrame:
+def read_speed(path: Path, specs: list[MetricSpec]) -> pd.DataFrame:
     """Return the lines of ``path`` that belong to the metrics, in their order; none if there is no file."""
     kept = _read(path)
-    order = {candidate.name: i for i, candidate in enumerate(candidates)}
+    order = {spec.name: i for i, spec in enumerate(specs)}
     chosen = kept[kept["metric"].isin(order)]
     rank = chosen["metric"].map(order)
     return chosen.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
@@ -121,9 +125,9 @@ def _read(path: Path) -> pd.DataFrame:
         kept = pd.read_csv(path)
     except ValueError as error:
         raise ValueError(f"{path}: damaged ({first_line(error)}); delete it") from error
-    if list(kept) != list(COLUMNS):
+    if not {"metric", "size", "device"} <= set(kept) <= set(COLUMNS):
         raise ValueError(f"{path}: damaged (columns {list(kept)}); delete it")
-    return kept
+    return kept.reindex(columns=list(COLUMNS))
 
 
 def _with_size(kept: pd.DataFrame, costs: list[Cost]) -> pd.DataFrame:
@@ -135,7 +139,7 @@ def _with_size(kept: pd.DataFrame, costs: list[Cost]) -> pd.DataFrame:
 
 
 def _is_there(
-    kept: pd.DataFrame, candidates: list[Candidate], size: Size, protocol: Protocol, device: str
+    kept: pd.DataFrame, digests: Mapping[str, str], size: Size, protocol: Protocol, device: str
 ) -> bool:
     """Tell whether all metrics were measured at a size under today's conditions."""
     same = kept["size"] == size_text(size)
@@ -143,21 +147,29 @@ def _is_there(
         same &= kept[column].astype(str) == str(value)
     is_slow = kept["note"].astype(str).str.startswith("timed once")
     same &= (kept["rounds"] == protocol.rounds) | is_slow | kept["seconds"].isna()
-    names = {candidate.name for candidate in candidates}
-    return names <= set(kept["metric"][same])
+    same &= kept["batch"] == protocol.batch
+    if device == "cpu" and protocol.memory:
+        same &= kept["peak_memory_gib"].notna() | kept["seconds"].isna()
+    there = set(zip(kept["metric"][same], kept["metric_sha256"][same], strict=True))
+    return digests.items() <= there
+
+
+def digest(spec: MetricSpec) -> str:
+    """Tell a metric's options, versions and weights from others of the same name."""
+    return hashlib.sha256(json.dumps(spec.describe()).encode()).hexdigest()
 
 
 def _create_all(
-    builder: Builder, candidates: list[Candidate], device: str
-) -> tuple[list[Built], dict[str, str]]:
+    builder: Builder, specs: list[MetricSpec], device: str
+) -> tuple[list[LoadedMetric], dict[str, str]]:
     """Create what can be; returns name -> error for the others."""
     built = []
     failed = {}
-    for candidate in tqdm(candidates, desc=f"building metrics on {device}", unit="metric"):
+    for spec in tqdm(specs, desc=f"building metrics on {device}", unit="metric"):
         try:
-            built.append(builder.create(candidate, device))
+            built.append(builder.create(spec, device))
         except Exception as error:
-            failed[candidate.name] = first_line(error)
+            failed[spec.name] = first_line(error)
     return built, failed
 
 
@@ -165,12 +177,12 @@ Peaks = dict[tuple[str, Size], float | str]
 """Peak memory by metric and size, or why there is none."""
 
 
-def _memory_of_all(built: list[Built], sizes: list[Size], modules: list[str]) -> Peaks:
+def _memory_of_all(built: list[LoadedMetric], sizes: list[Size], modules: list[str]) -> Peaks:
     found: Peaks = {}
     rising = sorted(sizes, key=lambda size: size[0] * size[1])
     for one in tqdm(built, desc="peak memory", unit="metric"):
-        for size, peak in peak_memory(one.candidate, rising, modules).items():
-            found[one.candidate.name, size] = peak
+        for size, peak in peak_memory(one.spec, rising, modules).items():
+            found[one.spec.name, size] = peak
     return found
 
 
@@ -178,16 +190,16 @@ def _memory_of_all(built: list[Built], sizes: list[Size], modules: list[str]) ->
 
 
 def _measure_size(
-    built: list[Built], size: Size, protocol: Protocol, device: str, memory: Peaks
+    built: list[LoadedMetric], size: Size, protocol: Protocol, device: str, memory: Peaks
 ) -> list[Cost]:
     """Measure all metrics at one size, one image at a time and, for sizes that allow it, in batches."""
     costs: dict[str, Cost] = {}
     ready: dict[str, Callable[[], Any]] = {}
     slow = set()
     for one in built:
-        name = one.candidate.name
+        name = one.spec.name
         weights = "untrained" if one.untrained else "trained"
-        cost = _empty(one.candidate, weights, size, protocol, device)
+        cost = _empty(one.spec, weights, size, protocol, device)
         parameters = sum(p.numel() for p in one.metric.net.parameters())
         cost = replace(cost, parameters=parameters, note=one.untrained)
         peak = memory.get((name, size), NAN)
@@ -215,18 +227,18 @@ def _measure_size(
         low, middle, high = _quartiles(seconds)
         costs[name] = replace(costs[name], seconds=middle, seconds_q1=low, seconds_q3=high)
     if size[0] * size[1] <= BATCH_PIXELS and protocol.batch > 1:
-        fast = [one for one in built if one.candidate.name in ready.keys() - slow]
+        fast = [one for one in built if one.spec.name in ready.keys() - slow]
         _time_batches(fast, size, protocol, device, costs)
     return list(costs.values())
 
 
 def _time_batches(
-    built: list[Built], size: Size, protocol: Protocol, device: str, costs: dict[str, Cost]
+    built: list[LoadedMetric], size: Size, protocol: Protocol, device: str, costs: dict[str, Cost]
 ) -> None:
     """Put images per second into ``costs``, or why a metric takes no batches."""
     ready = {}
     for one in built:
-        name = one.candidate.name
+        name = one.spec.name
         run = _runner(one, size, protocol.batch, device)
         try:
             run()
@@ -242,8 +254,8 @@ def _time_batches(
         costs[name] = replace(costs[name], images_per_second=speed)
 
 
-def _runner(one: Built, size: Size, batch: int, device: str) -> Callable[[], None]:
-    inputs = make_inputs(one.candidate.mode, size, batch, device)
+def _runner(one: LoadedMetric, size: Size, batch: int, device: str) -> Callable[[], None]:
+    inputs = make_inputs(one.spec.mode, size, batch, device)
 
     def run() -> None:
         with torch.no_grad():
@@ -298,10 +310,10 @@ def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _empty(candidate: Candidate, weights: str, size: Size, protocol: Protocol, device: str) -> Cost:
+def _empty(spec: MetricSpec, weights: str, size: Size, protocol: Protocol, device: str) -> Cost:
     """Return a line with nothing measured yet."""
     return Cost(
-        metric=candidate.name,
+        metric=spec.name,
         weights=weights,
         size=size_text(size),
         batch=protocol.batch,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lifeiqa_plugin.arguments import check_target
+from lifeiqa_plugin.datasets.columns import Columns, add_columns
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa prepare`` takes."""
@@ -17,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="csv name,mos[,reference] of a 'folder' (default ROOT/scores.csv)",
     )
+    add_columns(parser)
     parser.add_argument("--out", type=Path, help="csv to write (default meta_info_<dataset>.csv)")
     parser.add_argument(
         "--mos-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="scale of a 'folder'"
@@ -38,6 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep near-duplicates of official test images out",
     )
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="column of a 'folder' whose values no seeded split separates, for example camera",
+    )
+    parser.add_argument(
+        "--group-near-duplicates",
+        action="store_true",
+        help="keep near-duplicates on one side of every seeded split",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -45,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.datasets.prepare import prepare
 
     out = args.out or Path(f"meta_info_{args.dataset}.csv")
+    check_target(out)
     described = prepare(
         args.dataset,
         args.root,
@@ -56,5 +71,8 @@ def run(args: argparse.Namespace) -> None:
         args.drop_near_duplicates,
         args.halves,
         args.skip_missing,
+        Columns(args.mos_column, args.name_column),
+        args.group,
+        args.group_near_duplicates,
     )
     print(described)

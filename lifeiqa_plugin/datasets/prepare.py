@@ -16,9 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from lifeiqa_plugin.datasets.columns import USUAL, Columns
 from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
 from lifeiqa_plugin.datasets.table import REFERENCE
+from lifeiqa_plugin.images import near_duplicates
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import ImageError, decode
@@ -49,6 +53,9 @@ def prepare(
     drop_near_duplicates: bool = False,
     halves: Path | None = None,
     skip_missing: bool = False,
+    columns: Columns = USUAL,
+    group: str | None = None,
+    group_near_duplicates: bool = False,
 ) -> str:
     """Write the csv of a dataset and return a few lines about it.
 
@@ -64,6 +71,9 @@ def prepare(
             official split, so that no phase uses them.
         halves: csv ``name,half`` of ``livec``.
         skip_missing: leave out rows whose file is not there, instead of refusing them.
+        columns: of the csv of a ``folder``.
+        group: column of a ``folder`` whose values no seeded split separates, such as a camera or a video.
+        group_near_duplicates: keep near-duplicates on one side of every seeded split.
 
     Raises:
         OSError: files are missing or cannot be decoded (all are tried, up to ten are named), no rights to write.
@@ -74,28 +84,41 @@ def prepare(
         raise ValueError(f"no dataset is called {name!r}; known are {', '.join(sorted(DATASETS))}")
     source = DATASETS[name]
     given = {
-        "scores": scores, "mos_range": mos_range, "lower_better": lower_better, "halves": halves,
+        "scores": scores, "columns": columns, "mos_range": mos_range, "lower_better": lower_better, "halves": halves,
+        "group": group,
     }  # fmt: skip
     _check_options(name, source, given)
-    paths = {option: given[option] for option in ("scores", "halves") if option in source.takes}
+    _check_out(out, splits, given)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; expected that of the dataset")
+    paths = {
+        option: given[option]
+        for option in ("scores", "columns", "halves", "group")
+        if option in source.takes
+    }
     rows = source.read(root, **paths)
     _check_scores(rows)
     scale = _find_scale(rows, source, mos_range, lower_better)
     listed = len(rows)
+    if drop_near_duplicates and not all(row.official for row in rows):
+        raise ValueError(
+            f"--drop-near-duplicates needs an official split to compare, {name} has none"
+        )
     rows = _find_images(root, rows, skip_missing)
     table = _to_table(rows, scale)
     if drop_near_duplicates:
-        if "official_split" not in table:
-            raise ValueError(
-                f"--drop-near-duplicates needs an official split to compare, {name} has none"
-            )
         table["official_split"] = mark_near_duplicates(root, rows, list(table["official_split"]))
+    twins: list[int | None] = [None] * len(rows)
+    if splits and (name == "folder" or group_near_duplicates):
+        twins = near_duplicates.group_near_duplicates(_fingerprints(root, rows))
+    shared = split_groups(rows, twins if group_near_duplicates else [])
     for i in range(1, splits + 1):
-        table[SPLIT_COLUMN.format(i)] = random_split(rows, i)
+        table[SPLIT_COLUMN.format(i)] = random_split(shared, i)
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         table.to_csv(file, index=False, quoting=csv.QUOTE_MINIMAL)
-    return _describe(table, scale, out, listed - len(rows))
+    lines = _describe(table, scale, out, listed - len(rows))
+    return "\n".join([*lines, *_describe_near_duplicates(table, twins, group_near_duplicates)])
 
 
 class Scale(NamedTuple):
@@ -117,11 +140,24 @@ class Scale(NamedTuple):
 
 def _check_options(name: str, source: Source, given: dict[str, Any]) -> None:
     for option, value in given.items():
-        if value and option not in source.takes:
+        is_given = any(value) if isinstance(value, Columns) else value not in (None, False)
+        if is_given and option not in source.takes:
             owners = [other for other, about in DATASETS.items() if option in about.takes]
-            raise ValueError(
-                f"--{option.replace('_', '-')} describes {' or '.join(owners)}, not {name}"
-            )
+            words = OPTIONS.get(option, f"--{option.replace('_', '-')}")
+            raise ValueError(f"{words} describes {' or '.join(owners)}, not {name}")
+
+
+OPTIONS = {"columns": "--mos-column or --name-column"}
+
+
+def _check_out(out: Path, splits: int, given: dict[str, Any]) -> None:
+    if splits < 0:
+        raise ValueError(f"--splits takes a number that is not below zero, got {splits}")
+    if out.suffix.lower() != ".csv":
+        raise ValueError(f"--out {out}: expected the name of a csv to write")
+    for option in ("scores", "halves"):
+        if given[option] is not None and Path(given[option]).resolve() == out.resolve():
+            raise ValueError(f"--out {out}: this is what --{option} reads; give another name")
 
 
 def _check_scores(rows: list[Row]) -> None:
@@ -225,7 +261,7 @@ def official_split(rows: list[Row]) -> list[str]:
 
 def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list[str]:
     """Return the phases, with ``near_duplicate`` for each image outside test that is one of an image in it."""
-    prints = np.stack([_fingerprint(root / row.name) for row in rows])
+    prints = _fingerprints(root, rows)
     tests = prints[np.array(phases) == "test"]
     is_near_duplicate = (prints @ tests.T).max(axis=1, initial=0) >= NEAR_DUPLICATE
     return [
@@ -234,17 +270,46 @@ def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list
     ]
 
 
-def _fingerprint(path: Path) -> NDArray[np.float32]:
-    return fingerprint(Image.fromarray(as_bytes(decode(path, at_least=64).pixels)))
+def _fingerprints(root: Path, rows: list[Row]) -> NDArray[np.float32]:
+    images = (
+        Image.fromarray(as_bytes(decode(root / row.name, at_least=64).pixels)) for row in rows
+    )
+    return np.stack([fingerprint(image) for image in images])
 
 
-def random_split(rows: list[Row], index: int) -> list[str]:
-    """Return train, val or test for each row, 7 : 1 : 2 of the references, or of the images where there are none.
+def split_groups(rows: list[Row], twins: Sequence[int | None] = ()) -> list[str]:
+    """Return what each row shares with those that belong on its side of every split, else its own name.
+
+    Args:
+        rows: which share a reference or a group.
+        twins: number of the group of near-duplicates of each row, or None.
+    """
+    first: dict[tuple[str, object], int] = {}
+    edges = []
+    for i, row in enumerate(rows):
+        twin = twins[i] if twins else None
+        for key in (("reference", row.reference), ("group", row.group), ("twin", twin)):
+            if key[1] not in ("", None):
+                edges.append((first.setdefault(key, i), i))
+    ends = np.array(edges, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (ends[0], ends[1])), shape=(len(rows), len(rows)))
+    _, parts = connected_components(graph, directed=False)
+    names: dict[int, str] = {}
+    for part, row in zip(parts, rows, strict=True):
+        names.setdefault(part, row.reference or row.group or row.name)
+    return [names[part] for part in parts]
+
+
+def random_split(shared: list[str], index: int) -> list[str]:
+    """Return train, val or test for each row, 7 : 1 : 2 of the groups.
+
+    Args:
+        shared: as :func:`split_groups` returns it.
+        index: of the split, from 1 on.
 
     Raises:
         ValueError: fewer than 5 groups to split.
     """
-    shared = [row.reference or row.group or row.name for row in rows]
     groups = sorted(set(shared))
     if len(groups) < 5:
         raise ValueError(
@@ -258,7 +323,7 @@ def random_split(rows: list[Row], index: int) -> list[str]:
     return [phase[group] for group in shared]
 
 
-def _describe(table: pd.DataFrame, scale: Scale, out: Path, skipped: int) -> str:
+def _describe(table: pd.DataFrame, scale: Scale, out: Path, skipped: int) -> list[str]:
     direction = "lower" if scale.lower_better else "higher"
     lines = [
         f"{out}: {len(table)} images, scores {scale.low:g} to {scale.high:g} ({direction} better) -> 0 to 1",
@@ -274,7 +339,29 @@ def _describe(table: pd.DataFrame, scale: Scale, out: Path, skipped: int) -> str
     for column in [name for name in table if "split" in name][:2]:
         counts = table[column].value_counts()
         lines.append(f"{column}: " + ", ".join(f"{counts[p]} {p}" for p in PHASES if p in counts))
-    return "\n".join(lines)
+    return lines
+
+
+def _describe_near_duplicates(
+    table: pd.DataFrame, twins: list[int | None], are_grouped: bool
+) -> list[str]:
+    """Say how many images have a near-duplicate, and how many test images have one that is not in test."""
+    count = sum(twin is not None for twin in twins)
+    splits = [column for column in table if column.startswith("ratio712_seed123_split_")]
+    if not count or not splits:
+        return []
+    across = []
+    for column in splits:
+        phases = list(zip(twins, table[column], strict=True))
+        outside = {twin for twin, phase in phases if phase != "test"} - {None}
+        across.append(sum(phase == "test" and twin in outside for twin, phase in phases))
+    line = f"{count} images are near-duplicates of others; "
+    if are_grouped or not max(across):
+        return [f"{line}no split separates them"]
+    return [
+        f"{line}{min(across)} to {max(across)} test images of a split have one that is not in test: "
+        "--group-near-duplicates keeps them together"
+    ]
 
 
 def _spread(values: pd.Series) -> str:

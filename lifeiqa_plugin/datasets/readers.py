@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lifeiqa_plugin.datasets.columns import NAMES, USUAL, Columns, find_column, find_name_and_mos
 from lifeiqa_plugin.datasets.table import REFERENCE
 
-RESERVED = ("mos_raw", "mos_range", "official_split")
+RESERVED = ("name", "mos", "mos_raw", "mos_range", "official_split")
 """Columns that prepare writes."""
 
 
@@ -94,11 +95,7 @@ def _column(table: pd.DataFrame, path: Path, *names: str) -> list[Any]:
     Raises:
         ValueError: none does.
     """
-    known = {str(name).strip().lower(): name for name in table}
-    for name in names:
-        if name.lower() in known:
-            return list(table[known[name.lower()]])
-    raise ValueError(f"{path}: expected a column {' or '.join(names)}, got {list(table)}")
+    return list(table[find_column(path, table, *names)])
 
 
 def _mat(path: Path, name: str) -> list[Any]:
@@ -113,21 +110,27 @@ def _mat(path: Path, name: str) -> list[Any]:
     return [value.item() if hasattr(value, "item") else value for value in np.ravel(content[name])]
 
 
-def read_folder(root: Path, scores: Path | None = None) -> list[Row]:
-    """Your own csv ``name,mos[,reference][,subset]``; further columns are kept as they are."""
+def read_folder(
+    root: Path, scores: Path | None = None, columns: Columns = USUAL, group: str | None = None
+) -> list[Row]:
+    """Your own csv ``name,mos[,reference][,subset]``; further columns are kept as they are.
+
+    Rows with the same value in the column ``group`` stay on one side of every seeded split.
+    """
     path = scores or root / "scores.csv"
     table = _text_table(_find(path.parent, path.name))
-    known = {"name", "mos", REFERENCE, "subset"}
-    names, mos = _column(table, path, "name"), _column(table, path, "mos")
-    others = [column for column in table if column not in known]
+    name, mos = find_name_and_mos(path, table, columns)
+    others = [column for column in table if column not in (name, mos, REFERENCE, "subset")]
     if reserved := [column for column in others if column in RESERVED or "_seed123_" in column]:
         raise ValueError(f"{path}: column {reserved[0]!r} is one that prepare writes; rename it")
+    if group is not None:
+        group = find_column(path, table, group)
     rows = []
-    for i, (name, score) in enumerate(zip(names, mos, strict=True)):
-        values = table.iloc[i]
+    for _, values in table.iterrows():
         more = {column: values[column] for column in others}
         reference, subset = values.get(REFERENCE, ""), values.get("subset", "")
-        rows.append(Row(name, _number(score), reference, subset=subset, more=more))
+        shared = values[group] if group else ""
+        rows.append(Row(values[name], _number(values[mos]), reference, "", subset, shared, more))
     return rows
 
 
@@ -177,7 +180,7 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
 
 def _add_halves(rows: list[Row], path: Path) -> list[Row]:
     table = _text_table(_find(path.parent, path.name))
-    names, letters = _column(table, path, "name"), _column(table, path, "half")
+    names, letters = _column(table, path, *NAMES), _column(table, path, "half")
     half = {Path(name).name: letter for name, letter in zip(names, letters, strict=True)}
     missing = [row.name for row in rows if half.get(Path(row.name).name) not in ("A", "B")]
     if missing:
@@ -377,7 +380,9 @@ def read_avt_ai(root: Path) -> list[Row]:
 
 
 DATASETS: dict[str, Source] = {
-    "folder": Source(read_folder, takes=("scores", "mos_range", "lower_better")),
+    "folder": Source(
+        read_folder, takes=("scores", "columns", "mos_range", "lower_better", "group")
+    ),
     "biq2021": Source(read_biq2021, 0, 1),
     "livec": Source(read_livec, 0, 100, takes=("halves",)),
     "koniq10k": Source(read_koniq10k, 0, 100),

@@ -13,8 +13,11 @@ from lifeiqa_plugin.arguments import (
     check_file,
     check_target,
     choose_device,
+    find_model,
     import_modules,
 )
+from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
+from lifeiqa_plugin.datasets.columns import Columns, add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,20 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="folder of the dataset")
     parser.add_argument(
         "--model",
-        type=Path,
         nargs="+",
-        default=[None],
-        help="checkpoints, a line of results for each (default: the bundled one)",
+        default=[DEFAULT],
+        help=f"{', '.join(BUNDLED)} or checkpoints, a line of results for each (default {DEFAULT})",
     )
     parser.add_argument(
         "--split", help="split column, for example official_split (default: all rows)"
     )
     parser.add_argument(
         "--phase",
-        default="test",
         choices=["train", "val", "test"],
         help="of the split (default test)",
     )
+    add_columns(parser)
     parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write, of one model")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     add_device(parser)
@@ -45,36 +47,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score the rows, print SRCC, PLCC, KRCC and RMSE as JSON, with bootstrap 95 % intervals."""
-    check_file(args.meta, "a csv written by 'lifeiqa prepare'")
-    for model in args.model:
-        if model is not None:
-            check_file(model, "a checkpoint")
+    check_file(args.meta, "a csv of images and scores")
+    if not args.root.is_dir():
+        raise UsageError(f"{args.root}: no such folder; expected that of the images")
+    if args.phase is not None and args.split is None:
+        raise UsageError("--phase chooses rows of a split column; name it with --split")
+    if args.workers < 0:
+        raise UsageError(f"--workers takes a number that is not below zero, got {args.workers}")
+    models = {name: find_model(name) for name in args.model}
+    for model in models.values():
+        if model.kind != "checkpoint":
+            raise UsageError(f"--model {model.name}: {model.kind}; evaluate takes checkpoints")
     if args.out is not None:
-        if len(args.model) > 1:
+        if len(models) > 1:
             raise UsageError("--out takes the scores of one model")
+        if args.out.suffix.lower() != ".csv":
+            raise UsageError(f"--out {args.out}: expected the name of a csv to write")
+        if args.out.resolve() == args.meta.resolve():
+            raise UsageError(f"--out {args.out}: this is the csv that is read; give another name")
         check_target(args.out)
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
     import_modules(args.modules)
-    from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-    from lifeiqa_plugin.correlation import correlations
-    from lifeiqa_plugin.datasets.table import read_labelled
-    from lifeiqa_plugin.scoring.evaluation import (
-        intervals,
-        opinions,
-        score_dataset,
-        write_scores,
-    )
+    from lifeiqa_plugin.checkpoints.factory import load
+    from lifeiqa_plugin.datasets.labelled import check_images, read_labelled
+    from lifeiqa_plugin.datasets.mos import check_mos_range
+    from lifeiqa_plugin.scoring.evaluation import evaluate
 
     device = choose_device(args.device)
-    dataset = read_labelled(args.meta, args.root, args.split, args.phase)
-    mos = opinions(dataset)
-    for model in args.model:
-        network = build_lifeiqa(pretrained_model_path=model).to(device)
-        scores, stds = score_dataset(network, dataset, args.workers, progress=True)
-        if args.out is not None:
-            write_scores(args.out, dataset, scores, stds)
-        about = {} if len(args.model) == 1 else {"model": str(model)}
-        result = {"images": float(len(mos)), **correlations(scores, mos)}
-        print(json.dumps(about | result | {"intervals": intervals(scores, mos)}), flush=True)
+    only = {} if args.split is None else {args.split: args.phase or "test"}
+    columns = Columns(args.mos_column, args.name_column)
+    dataset = read_labelled(args.meta, args.root, columns=columns, only=only)
+    networks = {name: load(model) for name, model in models.items()}
+    rows = [(image.path, image.mos) for image in dataset.images]
+    for network in networks.values():
+        check_mos_range([mos for _, mos in rows], network.score_range, str(args.meta))
+    check_images(dataset)
+    for name, network in networks.items():
+        result = evaluate(
+            network.to(device),
+            rows,
+            args.root,
+            args.out,
+            args.workers,
+            progress=True,
+            with_intervals=True,
+        )
+        about = {} if len(networks) == 1 else {"model": name}
+        print(json.dumps(about | result), flush=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,41 +25,28 @@ SAMPLES = 1000
 """Of the bootstrap."""
 
 
-class Labelled(Protocol):
-    """Images with opinion scores, as a dataset of pyiqa holds them."""
-
-    @property
-    def opt(self) -> dict[str, Any]:
-        """Options, with ``dataroot_target``, the folder."""
-
-    @property
-    def paths_mos(self) -> list[Any]:
-        """Rows that begin with a path and an opinion score."""
-
-
 def score_dataset(
-    network: LifeIQA, dataset: Labelled, workers: int = 0, progress: bool = False
+    network: LifeIQA, paths: Sequence[str], workers: int = 0, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score every image of a dataset, whole, one at a time, in float32.
+    """Score images, whole, one at a time, in float32.
 
     The mode and the random numbers of the network's process are left as found. In a distributed run every process
     scores its share and all of them return all scores.
 
     Args:
         network: on the device that shall do the work.
-        dataset: of which only the paths are used.
+        paths: of the images.
         workers: processes that decode.
         progress: show a bar.
 
     Returns:
-        Scores and their standard deviations, (N,) float32 each, in the order of the dataset.
+        Scores and their standard deviations, (N,) float32 each, in the order of the paths.
 
     Raises:
         FloatingPointError: a score that is not finite, with the name of the image.
         OSError: an image that cannot be read.
     """
     rank, world_size = _rank_and_world_size()
-    paths = [str(row[0]) for row in dataset.paths_mos]
     modes = {module: module.training for module in network.modules()}
     try:
         engine = TorchEngine(network, with_distortions=False)
@@ -122,36 +110,50 @@ def rank_of_spread(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, bool
 
 def evaluate(
     network: LifeIQA,
-    dataset: Labelled,
+    rows: Sequence[Sequence[Any]],
+    root: str | Path,
     out: Path | None = None,
     workers: int = 0,
     progress: bool = False,
-) -> dict[str, float]:
-    """Score a dataset, write ``name,mos,score,std`` to ``out`` on request, return the correlations and ``images``.
+    with_intervals: bool = False,
+) -> dict[str, Any]:
+    """Score images and compare with people.
 
-    Names are paths below the dataset's folder.
+    Args:
+        network: on the device that shall do the work.
+        rows: each begins with a path and a MOS.
+        root: folder of the images.
+        out: csv ``name,mos,score,std`` to write, with names below ``root``.
+        workers: processes that decode.
+        progress: show a bar.
+        with_intervals: add ``intervals``, see :func:`intervals`.
+
+    Returns:
+        ``images``, their number, and :func:`~lifeiqa_plugin.correlation.correlations`.
     """
-    scores, stds = score_dataset(network, dataset, workers, progress)
-    mos = opinions(dataset)
+    scores, stds = score_dataset(network, [str(row[0]) for row in rows], workers, progress)
     if out is not None and _rank_and_world_size()[0] == 0:
-        write_scores(out, dataset, scores, stds)
-    return {"images": float(len(mos)), **correlations(scores, mos)}
+        write_scores(out, rows, root, scores, stds)
+    mos = np.array([row[1] for row in rows], dtype=np.float32)
+    result = {"images": float(len(mos)), **correlations(scores, mos)}
+    return result | {"intervals": intervals(scores, mos)} if with_intervals else result
 
 
-def opinions(dataset: Labelled) -> np.ndarray:
-    """Return the opinion scores, (N,)."""
-    return np.array([row[1] for row in dataset.paths_mos], dtype=np.float32)
-
-
-def write_scores(out: Path, dataset: Labelled, scores: np.ndarray, stds: np.ndarray) -> None:
+def write_scores(
+    out: Path,
+    rows: Sequence[Sequence[Any]],
+    root: str | Path,
+    scores: np.ndarray,
+    stds: np.ndarray,
+) -> None:
     """Write ``name,mos,score,std``, whole or not at all."""
-    root = Path(dataset.opt["dataroot_target"]).expanduser()
+    folder = Path(root).expanduser()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "mos", "score", "std"])
-    for row, value, std in zip(dataset.paths_mos, scores, stds, strict=True):
-        name = Path(os.path.relpath(row[0], root)).as_posix()
-        writer.writerow([name, row[1], f"{value:.6f}", f"{std:.6f}"])
+    for (path, mos, *_), value, std in zip(rows, scores, stds, strict=True):
+        name = Path(os.path.relpath(path, folder)).as_posix()
+        writer.writerow([name, mos, f"{value:.6f}", f"{std:.6f}"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         file.write(text.getvalue().encode())

@@ -373,7 +373,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self._broadcast_buffers()
         self.network.chunk_size = self.scored_network.chunk_size = self.chunk_size
         workers = dataset.opt.get("num_worker_per_gpu", 0)
-        scores, spreads = score_dataset(self.scored_network, dataset, workers)
+        scores, spreads = score_dataset(
+            self.scored_network, [row[0] for row in dataset.paths_mos], workers
+        )
         mos = np.array(dataset.mos, dtype=np.float32)
         self.metric_results = correlations(scores, mos)
         self._write_validation(name, dataset, scores, spreads)

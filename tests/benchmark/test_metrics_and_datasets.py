@@ -17,12 +17,13 @@ from pyiqa.default_model_configs import DEFAULT_CONFIGS
 from lifeiqa_plugin.benchmark.datasets import find_datasets, read_items
 from lifeiqa_plugin.benchmark.metrics import (
     Builder,
-    Candidate,
+    MetricSpec,
     all_modules,
     find_metrics,
     fingerprint,
     read_yaml,
 )
+from lifeiqa_plugin.datasets.columns import Columns
 
 ROOT = Path(__file__).parents[2]
 PYIQA_METRICS = """# for example, psnr with y channel
@@ -56,7 +57,7 @@ def test_the_example_of_pyiqa_is_read_as_it_is(tmp_path):
     path = tmp_path / "example.yml"
     path.write_text(PYIQA_METRICS)
     psnr, custom = find_metrics([], path)
-    assert psnr == Candidate("psnr-y", "FR", False, {"type": "PSNR", "test_y_channel": True})
+    assert psnr == MetricSpec("psnr-y", "FR", False, {"type": "PSNR", "test_y_channel": True})
     assert custom.options["pretrained_model_path"] == "/path/to/pretrained_model.pth"
     x = torch.rand(1, 3, 32, 32)
     expected = pyiqa.create_metric("psnr", test_y_channel=True, device="cpu")(x, x.flip(3))
@@ -77,20 +78,20 @@ def test_shipped_option_files(path, tmp_path, images):
         (found,) = find_datasets([], tmp_path / "datasets.yml")
         assert (found.name, len(found.images)) == ("biq2021", 20)
         return
-    for candidate in find_metrics([], path):
-        if candidate.name == "niqe-offline":
+    for spec in find_metrics([], path):
+        if spec.name == "niqe-offline":
             with pytest.raises(FileNotFoundError, match="frames_modelparameters"):
-                Builder().create(candidate, "cpu")
-        elif candidate.name != "lifeiqa-swin-b":  # large; test_arch builds it
+                Builder().create(spec, "cpu")
+        elif spec.name != "lifeiqa-swin-b":  # large; test_arch builds it
             assert torch.isfinite(
-                Builder().create(candidate, "cpu").metric(torch.rand(1, 3, 224, 224))
+                Builder().create(spec, "cpu").metric(torch.rand(1, 3, 224, 224))
             ).all()
 
 
 @pytest.mark.parametrize(
     ("names", "text", "message"),
     [
-        (["muziq"], "", r"no metric is called 'muziq'; did you mean: musiq"),
+        (["muziq"], "", r"no metric is called 'muziq'; did you mean 'musiq'"),
         ([], "", r"no metric was named; give -m NAME \.\.\. or --metric_opt FILE"),
         (
             [],
@@ -120,14 +121,14 @@ def test_bad_metrics(names, text, message, tmp_path):
 
 
 def test_without_weights_a_metric_is_built_untrained_and_tried_once(metric_file, monkeypatch):
-    (candidate,) = (c for c in find_metrics([], metric_file) if c.name == "weightless")
+    (spec,) = (c for c in find_metrics([], metric_file) if c.name == "weightless")
     builder = Builder()
-    built = builder.create(candidate, "cpu")
+    built = builder.create(spec, "cpu")
     assert built.untrained == "no weights: OSError: no network"
-    assert built.candidate.options["pretrained"] is False
-    assert Builder().create(built.candidate, "cpu").untrained == "its options say pretrained: false"
+    assert built.spec.options["pretrained"] is False
+    assert Builder().create(built.spec, "cpu").untrained == "its options say pretrained: false"
     monkeypatch.setattr("lifeiqa_plugin.benchmark.metrics._create", lambda *_: "again")
-    again = builder.create(candidate, "cpu")
+    again = builder.create(spec, "cpu")
     assert (again.metric, again.untrained) == ("again", built.untrained)
 
 
@@ -137,21 +138,21 @@ def test_a_network_of_timm_is_built_without_its_weights(monkeypatch):
         timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create_model(*a, **k)
     )
     replaced = timm.create_model
-    candidate = Candidate(
+    spec = MetricSpec(
         "hyperiqa",
         "NR",
         False,
         {"type": "HyperNet", "pretrained": False, "base_model_name": "test_resnet"},
     )
-    Builder().create(candidate, "cpu")
+    Builder().create(spec, "cpu")
     assert asked == [False]
     assert timm.create_model is replaced
 
 
 def test_what_cannot_be_built_says_why(metric_file):
-    (candidate,) = (c for c in find_metrics([], metric_file) if c.name == "broken")
+    (spec,) = (c for c in find_metrics([], metric_file) if c.name == "broken")
     with pytest.raises(KeyError, match="NoSuchArch"):
-        Builder().create(candidate, "cpu")
+        Builder().create(spec, "cpu")
 
 
 def test_fingerprints_tell_weights_apart():
@@ -225,10 +226,36 @@ def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
     assert torch.equal(hosts.tensors[1], item.tensors[1])
 
 
+def test_scores_of_an_entry_are_found_by_name(images, tmp_path):
+    text = "noise,photo,mos,rating\n9,00.png,0.5,1\n8,01.png,0.75,2\n"
+    (tmp_path / "s.csv").write_text(text)
+    entry = {"csv": str(tmp_path / "s.csv"), "root": str(images), "name_column": "photo"}
+    options = {"usual": entry, "other": entry | {"mos_column": "rating"}}
+    (tmp_path / "d.yml").write_text(yaml.safe_dump(options, sort_keys=False))
+    usual, other = find_datasets([], tmp_path / "d.yml")
+    assert [image.mos for image in usual.images] == [0.5, 0.75]
+    assert [image.mos for image in other.images] == [1, 2]
+    item = f"{tmp_path / 's.csv'}@{images}"
+    (found,) = find_datasets([item], columns=Columns("noise", "photo"))
+    assert [image.mos for image in found.images] == [9, 8]
+
+
+def test_a_csv_whose_scores_pyiqa_would_misread(images, tmp_path):
+    (tmp_path / "s.csv").write_text("img_name,noise,mos\n00.png,5,1\n01.png,3,2\n")
+    options = {
+        "name": "A", "type": "GeneralNRDataset", "dataroot_target": str(images),
+        "meta_info_file": str(tmp_path / "s.csv"),
+    }  # fmt: skip
+    (tmp_path / "d.yml").write_text(yaml.safe_dump({"a": options}))
+    message = r"a: pyiqa takes the scores from column 2 of .*s\.csv, which is 'noise' and not 'mos'; change the ord"
+    with pytest.raises(ValueError, match=message):
+        find_datasets([], tmp_path / "d.yml")
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("kadid", r"no dataset is called 'kadid'; did you mean: kadid10k"),
+        ("kadid", r"no dataset is called 'kadid'; did you mean 'kadid10k'\? Or give CSV@FOLDER"),
         ("koniq10k", r"dataset koniq10k: .*csv: no such file; correct it with --data_opt"),
         ("CSV@FOLDER@official_split=tset", r"the phase must be train, val or test, got 'tset'"),
         ("CSV@FOLDER@split_9", r"no column 'split_9'"),
@@ -243,9 +270,7 @@ def test_bad_datasets(item, message, images, tmp_path, monkeypatch):
 
 def test_unknown_group_column_and_names_twice(images):
     path = str(images / "scores.csv")
-    with pytest.raises(
-        ValueError, match=r"--by camera: no such column; the csv has \['name', 'mos'"
-    ):
+    with pytest.raises(ValueError, match=r"--by camera: no such column; .*csv has \['name', 'mos'"):
         find_datasets([path], by=("camera",))
     with pytest.raises(
         ValueError,

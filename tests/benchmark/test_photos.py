@@ -14,7 +14,7 @@ from PIL import Image
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.benchmark import photos
 from lifeiqa_plugin.benchmark.datasets import find_datasets
-from lifeiqa_plugin.benchmark.metrics import find_metrics
+from lifeiqa_plugin.benchmark.metrics import find_metrics, name_checkpoint
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, build_ladder
 
 ROOT = Path(__file__).parents[2]
@@ -37,10 +37,13 @@ def entry(path: Path, **options: object) -> Path:
     return path
 
 
-def test_ladders_are_those_of_training(clean, tmp_path):
-    options = entry(tmp_path / "d.yml", ladders=str(clean), side=32, seed=3)
+@pytest.mark.parametrize(
+    "key", ["levels", "ladders"]
+)  # the second as versions before 0.2 called it
+def test_levels_are_those_of_training(clean, tmp_path, key):
+    options = entry(tmp_path / "d.yml", **{key: str(clean)}, side=32, seed=3)
     (found,) = find_datasets([], options)
-    assert found.kind == "ladders"
+    assert found.kind == "levels"
     assert found.rows == "2 photos, shorter side at most 32, seed 3"
     kinds = TRAINED | HELD_OUT
     assert len(found.images) == 2 * (1 + 5 * len(kinds))
@@ -50,47 +53,46 @@ def test_ladders_are_those_of_training(clean, tmp_path):
     assert image.shape == (3, 32, 40)
     clean_photo = photos.read_reduced(str(clean / "b/a.png"), 32)
     expected = build_ladder(clean_photo, kinds["noise"], list(photos.SEVERITIES), 3)[1:]
-    for row, rung in zip(rows, expected, strict=True):
-        assert torch.equal(found.read(row, False)[0], rung)
+    for row, level in zip(rows, expected, strict=True):
+        assert torch.equal(found.read(row, False)[0], level)
 
 
-def test_a_ladder_falls_only_if_every_step_does():
+def test_scores_fall_only_if_every_step_does():
     scores = np.array([[3, 2, 1], [3, 3, 1], [1, 2, 3], [3, 1, 2]])
     assert photos.falls(scores).tolist() == [True, False, False, False]
 
 
-def test_shares_of_ladders():
+def test_shares_of_photos_that_fall():
     rows = []
     for photo in ("p", "q"):
         rows.append((photo, "clean", "0", 10.0))
         for kind in TRAINED | HELD_OUT:
-            for degree in photos.DEGREES:
+            for level in range(1, 6):
                 falls = kind != "noise" and not (kind == "haze" and photo == "q")
-                rows.append((photo, kind, str(degree), 10.0 + (-degree if falls else degree)))
+                rows.append((photo, kind, str(level), 10.0 + (-level if falls else level)))
     rows.append(("incomplete", "clean", "0", 10.0))
     frame = pd.DataFrame(rows, columns=["photo", "distortion", "degree", "score"])
-    found = photos.measure_ladders(frame, 1.0, samples=50)
-    by_kind = {kind.kind: kind for kind in found.kinds}
-    assert (by_kind["noise"].falling, by_kind["noise"].steps) == (0, 0)
-    assert (by_kind["haze"].falling, by_kind["haze"].photos) == (0.5, 2)
-    assert by_kind["blur"].means == [10, 9, 8, 7, 6, 5]
-    assert found.trained.value == pytest.approx(1 - 1 / len(TRAINED))
-    assert found.held_out.value == pytest.approx(1 - 0.5 / len(HELD_OUT))
-    assert found.held_out.low < found.held_out.value < found.held_out.high
-    turned = photos.measure_ladders(frame, -1.0, samples=5)
-    assert turned.trained.value == pytest.approx(1 / len(TRAINED))
+    found = {(one.group, one.statistic): one for one in photos.measure_levels(frame, 1.0, 50)}
+    assert found["noise", "falling"].value == found["noise", "steps_falling"].value == 0
+    assert (found["haze", "falling"].value, found["haze", "falling"].n) == (0.5, 2)
+    assert [found["blur", f"mean_{level}"].value for level in range(6)] == [10, 9, 8, 7, 6, 5]
+    held_out = found["", "falling_held_out"]
+    assert found["", "falling_trained"].value == pytest.approx(1 - 1 / len(TRAINED))
+    assert held_out.value == pytest.approx(1 - 0.5 / len(HELD_OUT))
+    assert held_out.low < held_out.value < held_out.high
+    turned = {(one.group, one.statistic): one for one in photos.measure_levels(frame, -1.0, 5)}
+    assert turned["", "falling_trained"].value == pytest.approx(1 / len(TRAINED))
+    assert turned["blur", "mean_5"].value == 5
 
 
 @pytest.mark.parametrize("rows", [[], [("p", "clean", "0", 1.0)]])
 def test_photos_that_are_not_scored_to_the_end_count_for_nothing(rows):
-    ladders = pd.DataFrame(rows, columns=["photo", "distortion", "degree", "score"])
-    found = photos.measure_ladders(ladders, 1.0, samples=5)
-    assert {kind.photos for kind in found.kinds} == {0}
-    assert np.isnan([*found.trained, *found.held_out]).all()
-    changes = ladders.rename(columns={"distortion": "change"})
-    for one in photos.measure_stability(changes, samples=5):
-        assert one.photos == 0
-        assert np.isnan([*one.move, one.of_spread]).all()
+    levels = pd.DataFrame(rows, columns=["photo", "distortion", "degree", "score"])
+    changes = levels.rename(columns={"distortion": "change"})
+    found = photos.measure_levels(levels, 1.0, 5) + photos.measure_stability(changes, 5)
+    assert {one.n for one in found} == {0}
+    assert np.isnan([one.value for one in found]).all()
+    assert len(found) == 2 * len(TRAINED | HELD_OUT) + 2 + 2 * len(photos.CHANGES) + 1
 
 
 def test_changes_that_nobody_sees_are_small():
@@ -111,15 +113,16 @@ def test_stability_is_the_mean_absolute_move():
             (photo, change, score + (0.5 if change == "mirror" else 0)) for change in photos.CHANGES
         ]
     frame = pd.DataFrame(rows, columns=["photo", "change", "score"])
-    found = {one.change: one for one in photos.measure_stability(frame, samples=5)}
-    assert found["mirror"].move.value == found["mirror"].of_spread == 0.5
-    assert found["8 bits"].move.value == 0
+    found = {(one.group, one.statistic): one.value for one in photos.measure_stability(frame, 5)}
+    assert found["mirror", "move"] == found["mirror", "move_of_spread"] == 0.5
+    assert found["8 bits", "move"] == 0
+    assert found["", "largest_move_of_spread"] == 0.5
 
 
 def test_the_whole_command_on_photos_and_a_csv(clean, images, metric_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {
-        "falling": {"ladders": str(clean), "side": 24},
+        "falling": {"levels": str(clean), "side": 24},
         "still": {"stability": str(clean), "count": 1},
         "people": {
             "csv": str(images / "scores.csv"), "root": str(images), "within": "subset",
@@ -134,7 +137,7 @@ def test_the_whole_command_on_photos_and_a_csv(clean, images, metric_file, tmp_p
     text = Path("out/benchmark.md").read_text()
     assert "people: 20 rows, without official_split train" in text
     assert "falling: 2 photos, shorter side at most 24, seed 0" in text
-    table = pd.read_csv("out/ladders.csv").set_index("distortion")
+    table = pd.read_csv("out/levels.csv").set_index("distortion")
     assert table.loc["darken", "falling"] == 1  # the stub's score is brightness
     assert table.loc["brighten", "falling"] == 0
     moves = pd.read_csv("out/stability.csv").set_index("change")
@@ -161,9 +164,12 @@ def test_what_is_optional_and_missing_is_left_out_with_a_note(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("{csv: CSV, onyl: {a: b}}", "unknown key 'onyl'; did you mean: only"),
-        ("{ladders: FOLDER, sides: 3}", "unknown key 'sides'; did you mean: side"),
-        ("{csv: CSV, only: {official_split: tset}}", "has 0 rows, with official_split tset"),
+        ("{csv: CSV, onyl: {a: b}}", "unknown key 'onyl'; did you mean 'only'"),
+        ("{levels: FOLDER, sides: 3}", "unknown key 'sides'; did you mean 'side'"),
+        (
+            "{csv: CSV, only: {official_split: tset}}",
+            "0 rows, with official_split tset; official_split has test, train",
+        ),
         ("{csv: CSV, only: {halb: A}}", "no column 'halb'"),
         ("{csv: CSV, within: camera}", "--by camera: no such column"),
     ],
@@ -193,9 +199,16 @@ def test_checkpoints_are_metrics(tmp_path, monkeypatch):
     assert [one.name for one in found] == ["run1-net_best", "run_2-net_best", "lifeiqa"]
     assert found[0].options["pretrained_model_path"] == "run1/net_best.safetensors"
     with pytest.raises(
-        FileNotFoundError, match=r"x\.safetensors: no such file; expected a checkpoint"
+        FileNotFoundError, match=r"'x\.safetensors' is neither a file nor a bundled model"
     ):
         find_metrics(["x.safetensors"])
+    for run in ("a", "b"):
+        (tmp_path / run / "models").mkdir(parents=True)
+        (tmp_path / run / "models" / "net_best.pth").touch()
+    named = find_metrics(["a/models/net_best.pth", "b/models/net_best.pth"])
+    assert [one.name for one in named] == ["a-net_best", "b-net_best"]
+    assert name_checkpoint(Path("x/a/n.pt"), [Path("y/a/n.pt")]) == "x-a-n"
+    assert name_checkpoint(Path("x/n.pt"), [Path("y/n.pt")]) == "x-n"
     (tmp_path / "run_2").mkdir()
     (tmp_path / "run_2" / "net_best.safetensors").touch()
     with pytest.raises(ValueError, match="metric 'run_2-net_best' comes twice"):

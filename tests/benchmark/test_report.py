@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lifeiqa_plugin.benchmark import report, tables
-from lifeiqa_plugin.benchmark.accuracy import Accuracy, Pair, Result, judge
-from lifeiqa_plugin.benchmark.datasets import LabelledDataset
+from lifeiqa_plugin.benchmark.accuracy import FAILURES, PAIRS, STATUS, Results, evaluate
 from lifeiqa_plugin.benchmark.figures import write_figures
-from lifeiqa_plugin.benchmark.metrics import Candidate
-from lifeiqa_plugin.benchmark.speed import COLUMNS
+from lifeiqa_plugin.benchmark.metrics import MetricSpec
+from lifeiqa_plugin.benchmark.speed import COLUMNS as COSTS
+from lifeiqa_plugin.benchmark.tidy import COLUMNS, Number, number, with_interval
 from lifeiqa_plugin.correlation import Interval
+from lifeiqa_plugin.datasets.labelled import LabelledDataset
 
 NAN = float("nan")
 
@@ -22,36 +25,45 @@ def dataset(name: str, **more: str) -> LabelledDataset:
 
 
 @pytest.fixture
-def accuracy() -> Accuracy:
+def results() -> Results:
     """Three metrics on two datasets: a is best on both, c has no scores on the second."""
-    values = {("x", "a"): 0.9, ("x", "b"): 0.8, ("x", "c"): 0.8, ("y", "a"): 0.7, ("y", "b"): -0.5}
-    results = []
-    for (name, metric), srcc in values.items():
-        found = Interval(srcc, srcc - 0.1, srcc + 0.05)
-        results.append(Result(name, metric, 9, 0, 0, {"srcc": found, "plcc": found}))
+    values = {
+        ("x", "a"): 0.9,
+        ("x", "b"): 0.8,
+        ("x", "c"): 0.8,
+        ("y_1", "a"): 0.7,
+        ("y_1", "b"): -0.5,
+    }
+    numbers = [
+        (*key, *Number(name, srcc, srcc - 0.1, srcc + 0.05, 9))
+        for key, srcc in values.items()
+        for name in ("srcc", "plcc")
+    ]
     pairs = [
-        Pair("x", "a", "b", 9, Interval(0.1, 0.05, 0.2), 0.01),
-        Pair("x", "a", "c", 9, Interval(0.1, -0.05, 0.2), 0.2),
-        Pair("x", "b", "c", 9, Interval(-0.1, -0.2, -0.05), 0.04),
+        ("x", "a", "b", 9, 0.1, 0.05, 0.2, 0.01, True),
+        ("x", "a", "c", 9, 0.1, -0.05, 0.2, 0.2, False),
+        ("x", "b", "c", 9, -0.1, -0.2, -0.05, 0.04, True),
     ]
-    failures = pd.DataFrame(columns=["dataset", "metric", "name", "error"])
-    datasets = [dataset("x"), dataset("y_1")]
-    results = [
-        r if r.dataset == "x" else Result("y_1", r.metric, 9, 0, 0, r.values) for r in results
-    ]
-    return Accuracy(datasets, ["a", "b", "c"], results, [], pairs, {}, {}, failures)
+    status = [(*key, 9, 0, 0, "") for key in values] + [("y_1", "c", 0, NAN, NAN, "no weights")]
+    return Results(
+        [dataset("x"), dataset("y_1")],
+        ["a", "b", "c"],
+        pd.DataFrame(numbers, columns=COLUMNS),
+        pd.DataFrame(status, columns=STATUS),
+        pd.DataFrame(pairs, columns=PAIRS),
+        pd.DataFrame(columns=FAILURES),
+    )
 
 
 def test_cells():
-    assert tables.number(0.12345) == "0.123"
-    assert tables.number(NAN) == tables.number(None) == ""
-    assert tables.with_interval(Interval(-0.5, -0.6, -0.4)) == "-0.500 (-0.600 to -0.400)"
-    assert tables.with_interval(Interval(0.5, NAN, NAN)) == "0.500"
-    assert tables.with_interval(Interval(NAN, NAN, NAN)) == ""
+    assert number(0.12345) == "0.123"
+    assert number(NAN) == number(None) == ""
+    assert with_interval(Interval(-0.5, -0.6, -0.4)) == "-0.500 (-0.600 to -0.400)"
+    assert with_interval(Interval(0.5, NAN, NAN)) == "0.500"
+    assert with_interval(Interval(NAN, NAN, NAN)) == ""
     times = {"seconds": 0.01234, "seconds_q1": 0.01, "seconds_q3": 0.02, "rounds": 5}
     assert tables.seconds(pd.Series(times)) == "0.0123 (0.01 to 0.02)"
     assert tables.seconds(pd.Series(times | {"rounds": 1})) == "0.0123"
-    assert tables.scaled(5.1e6, 1e6) == "5.1"
 
 
 def test_formats():
@@ -71,8 +83,8 @@ def test_formats():
     assert report.plain(only) == "x\n1\n22"
 
 
-def test_the_summary_marks_the_best_and_the_second(accuracy):
-    table = tables.summary_table(accuracy, intervals=False)
+def test_the_summary_marks_the_best_and_the_second(results):
+    table = tables.summary_table(results, intervals=False)
     assert table.rows == [
         ["a", "0.900", "0.900", "0.700", "0.700"],
         ["b", "0.800", "0.800", "-0.500", "-0.500"],
@@ -89,7 +101,7 @@ def test_the_summary_marks_the_best_and_the_second(accuracy):
     assert r"a & \textbf{0.900}" in text
     assert r"b & \underline{0.800}" in text
     assert "<u>0.800</u>" in report.markdown(table)
-    with_intervals = tables.summary_table(accuracy, intervals=True)
+    with_intervals = tables.summary_table(results, intervals=True)
     assert with_intervals.rows[0][1] == "0.900 (0.800 to 0.950)"
 
 
@@ -99,10 +111,32 @@ def test_a_single_metric_is_not_marked():
     assert tables._rank([0.1, 0.5, 0.3]) == {1: "best", 2: "second"}
 
 
-def test_the_matrix_says_who_is_better(accuracy):
-    table = tables.significance_table(accuracy, accuracy.datasets[0])
+def test_the_matrix_says_who_is_better(results):
+    table = tables.significance_table(results, results.datasets[0])
     assert table.header == ["", "a", "b", "c"]
     assert table.rows == [["a", "", "+", "="], ["b", "-", "", "-"], ["c", "=", "+", ""]]
+    assert table.caption.endswith("or is not told apart from it (=), all on the same 9 images")
+
+
+def test_a_metric_of_fewer_images_is_neither_in_the_matrix_nor_best(results):
+    pairs = results.pairs.assign(n=[9, 5, 5])
+    status = results.status.assign(n=[5, 9, 9, 9, 9, 0])
+    pairs[["a", "b"]] = [["b", "c"], ["a", "b"], ["a", "c"]]
+    incomplete = replace(results, pairs=pairs, status=status)
+    table = tables.significance_table(incomplete, results.datasets[0])
+    assert table.rows == [["b", "", "+"], ["c", "-", ""]]
+    assert table.caption.endswith("same 9 images; left out, as they have scores of fewer: a (5)")
+    marks = tables.summary_table(incomplete, intervals=False).marks
+    assert {place: marks[place] for place in marks if place[1] == 1} == {}  # b and c are level
+    assert marks[0, 3] == "best"
+
+
+def test_cells_of_a_dataset(results):
+    table = tables.accuracy_table(results, results.datasets[1])
+    assert table.header[:3] == ["metric", "SRCC", "PLCC"]
+    interval = "0.700 (0.600 to 0.750)"
+    assert table.rows[0] == ["a", interval, interval, "", "", "", "", "9", "0", ""]
+    assert table.rows[2] == ["c", *[""] * 6, "0", "", "no weights"]
 
 
 def test_a_note_where_the_curve_goes_against_the_ranks():
@@ -111,10 +145,12 @@ def test_a_note_where_the_curve_goes_against_the_ranks():
     scores[-1] = -30  # one image turns the correlation round, but not the ranks
     frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(20), "mos": mos})
     frame = frame.assign(score=scores, error="")
-    found = judge(frame, [Candidate("m", "NR", False)], [dataset("x")], {}, samples=0)
-    (result,) = found.results
-    assert result.value("srcc").value > 0 > result.value("plcc").value
-    assert result.note == "the fitted curves have the direction of PLCC, which is not that of SRCC"
+    found = evaluate(frame, [MetricSpec("m", "NR", False)], [dataset("x")], {}, samples=0)
+    assert found.value("x", "m", "srcc").value > 0 > found.value("x", "m", "plcc").value
+    assert (
+        found.status["note"][0]
+        == "the fitted curves have the direction of PLCC, which is not that of SRCC"
+    )
 
 
 def test_within_groups_is_the_mean_of_their_correlations():
@@ -124,15 +160,14 @@ def test_within_groups_is_the_mean_of_their_correlations():
     )  # right in one group, wrong in the other
     frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(12), "mos": mos})
     frame = frame.assign(score=scores, error="", part=["u"] * 6 + ["v"] * 6)
-    found = judge(frame, [Candidate("m", "NR", False)], [dataset("x", within="part")], {}, 5)
-    (result,) = found.results
-    assert result.value("srcc_within").value == pytest.approx(0)
-    assert result.value("srcc").value > 0.4
+    found = evaluate(frame, [MetricSpec("m", "NR", False)], [dataset("x", within="part")], {}, 5)
+    assert found.value("x", "m", "srcc_within").value == pytest.approx(0)
+    assert found.value("x", "m", "srcc").value > 0.4
     table = tables.summary_table(found, intervals=False)
     assert table.header == ["metric", "SRCC", "PLCC", "SRCC within"]
 
 
-def test_figures_are_written_twice_alike(accuracy, tmp_path):
+def test_figures_are_written_twice_alike(results, tmp_path):
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
     frames = []
@@ -141,10 +176,10 @@ def test_figures_are_written_twice_alike(accuracy, tmp_path):
             {"dataset": "x", "metric": metric, "error": "", "mos": np.arange(20.0)}
         )
         frames.append(frame.assign(score=rng.normal(size=20)))
-    costs = pd.DataFrame([dict.fromkeys(COLUMNS, 1.0) | {"metric": m} for m in "ab"])
+    costs = pd.DataFrame([dict.fromkeys(COSTS, 1.0) | {"metric": m} for m in "ab"])
     costs = costs.assign(size="8x8", device="CPU", seconds=[0.1, 0.2])
     for folder in ("one", "two"):
-        write_figures(tmp_path / folder, pd.concat(frames), accuracy, costs)
+        write_figures(tmp_path / folder, pd.concat(frames), results, costs)
     names = {path.name for path in (tmp_path / "one").iterdir()}
     kinds = ("scatter", "cost", "significance")
     assert names == {f"{kind}-x.{end}" for kind in kinds for end in ("svg", "pdf")}

@@ -22,18 +22,18 @@ def world(metric_file, images, tmp_path):
     )
 
 
-def score(world, name: str) -> str:
+def score(world, name: str) -> None:
     store, metrics, sets = world
-    return score_metric(store, Builder(), metrics[name], sets)
+    score_metric(store, Builder(), metrics[name], sets)
 
 
 def test_scores_are_those_of_the_metric_and_are_computed_once(world, stubs):
-    assert score(world, "right") == ""
+    score(world, "right")
     assert len(stubs.calls) == 24
     kept = world[0].read("right", "scores")
     assert list(kept) == [p.name for p in world[2][0].images]
     np.testing.assert_allclose([s.score for s in kept.values()], np.float32(stubs.calls), rtol=1e-6)
-    assert score(world, "right") == ""
+    score(world, "right")
     assert len(stubs.calls) == 24
 
 
@@ -83,26 +83,62 @@ def test_a_metric_that_only_fails_is_given_up(world, stubs, capsys):
 
 def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     score(world, "right")
-    store, metrics, sets = world
+    store, metrics, _ = world
     metrics["right"].options["gain"] = 3.0
-    with pytest.raises(
-        ValueError,
-        match=r"scores/right were computed by .*'gain': 3\.0.*; delete the folder .* or give another -o",
-    ):
+    message = r"scores/right were computed with gain none, now 3\.0; delete the folder .*/right or give another -o"
+    with pytest.raises(ValueError, match=message):
         score(world, "right")
-    assert set(store.table([metrics["right"]], sets)["error"]) == {NOT_SCORED}
     del metrics["right"].options["gain"]
-    assert store.mismatch(metrics["right"]) == ""
     store.path("right", "scores").write_text("name,score,error\n")
     store.describe(metrics["right"], weights="of another network")
-    with pytest.raises(ValueError, match="computed by other weights"):
+    with pytest.raises(ValueError, match="computed with other weights; delete"):
         score(world, "right")
+
+
+def test_scores_of_a_changed_checkpoint_are_not_taken(world, tmp_path):
+    store, metrics, sets = world
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"1")
+    metrics["right"].options["pretrained_model_path"] = str(weights)
+    store.describe(metrics["right"], weights="1234")
+    store.path("right", "scores").write_text("name,score,error\n00.png,0.5,\n")
+    store.check([metrics["right"]], sets)
+    weights.write_bytes(b"22")
+    with pytest.raises(
+        ValueError, match=r"computed with weights sha256 6b86b273ff34\.\.\., now 785f"
+    ):
+        store.check([metrics["right"]], sets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("labels", r"right/scores\.csv were computed with csv sha256 .*; delete this file or give"),
+        ("folder", r"right/scores\.csv were computed with root .*photos, now .*other; delete this"),
+        ("version", r"scores/right were computed with pyiqa .*, now 9; delete the folder"),
+    ],
+)
+def test_scores_of_other_images_or_versions_are_not_taken(
+    world, images, tmp_path, monkeypatch, change, message
+):
+    score(world, "right")
+    store, metrics, _ = world
+    path, root = tmp_path / "scores.csv", images
+    text = (images / "scores.csv").read_text()
+    path.write_text(text.replace("test", "val") if change == "labels" else text)
+    if change == "folder":
+        root = tmp_path / "other"
+        root.mkdir()
+    if change == "version":
+        monkeypatch.setattr("lifeiqa_plugin.benchmark.metrics.host_version", lambda: "9")
+    with pytest.raises(ValueError, match=message):
+        store.check([metrics["right"]], find_datasets([f"{path}@{root}"]))
 
 
 def test_untrained_metrics_get_no_scores(world, stubs):
-    assert score(world, "weightless") == "no weights: OSError: no network"
+    score(world, "weightless")
     assert stubs.calls == []
-    assert world[0].about("weightless")["untrained"] == "no weights: OSError: no network"
+    assert world[0].untrained("weightless") == "untrained, no weights: OSError: no network"
 
 
 def test_kept_scores_survive_the_loss_of_the_weights(world, monkeypatch):
@@ -122,15 +158,8 @@ def test_references_are_given_to_those_who_need_them(world, tmp_path):
     kept = store.read("paired", "scores")
     assert -1 < kept["00.png"].score < kept["23.png"].score < 0
     (tmp_path / "scores.csv").write_text("name,mos\na.png,1\n")
-    assert (
-        score_metric(
-            Store(tmp_path / "none"),
-            Builder(),
-            metrics["paired"],
-            find_datasets([str(tmp_path / "scores.csv")]),
-        )
-        == ""
-    )
+    sets = find_datasets([str(tmp_path / "scores.csv")])
+    score_metric(Store(tmp_path / "none"), Builder(), metrics["paired"], sets)
     assert not (tmp_path / "none").exists()
 
 

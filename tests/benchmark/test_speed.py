@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import torch
 
 from lifeiqa_plugin.benchmark import speed
 from lifeiqa_plugin.benchmark.memory import memory_left, own_peak, peak_memory
-from lifeiqa_plugin.benchmark.metrics import Builder, Candidate, find_metrics
+from lifeiqa_plugin.benchmark.metrics import Builder, MetricSpec, find_metrics
 from lifeiqa_plugin.benchmark.protocol import Protocol, make_inputs, parse_size
 from lifeiqa_plugin.benchmark.speed import COLUMNS, measure_speed, read_speed
 from lifeiqa_plugin.benchmark.timing import time_in_turn
@@ -65,12 +66,12 @@ def test_multiply_adds_of_known_layers():
 
 
 def test_every_line_has_its_conditions_and_one_failure_stops_nobody(metric_file, tmp_path):
-    candidates = find_metrics(["entropy"], metric_file)
+    specs = find_metrics(["entropy"], metric_file)
     path = tmp_path / "efficiency.csv"
-    measure_speed(Builder(), candidates, SMALL, ["cpu"], path)
-    table = read_speed(path, candidates)
+    measure_speed(Builder(), specs, SMALL, ["cpu"], path)
+    table = read_speed(path, specs)
     assert list(table) == list(COLUMNS)
-    assert len(table) == 2 * len(candidates)
+    assert len(table) == 2 * len(specs)
     assert (
         table[["device", "dtype", "torch", "threads", "size", "batch", "rounds"]]
         .notna()
@@ -90,37 +91,41 @@ def test_every_line_has_its_conditions_and_one_failure_stops_nobody(metric_file,
 def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
     metric_file, tmp_path, monkeypatch
 ):
-    candidates, path, sizes = find_metrics([], metric_file), tmp_path / "efficiency.csv", []
+    specs, path, sizes = find_metrics([], metric_file), tmp_path / "efficiency.csv", []
     real = speed._measure_size
     monkeypatch.setattr(speed, "_measure_size", lambda *a: sizes.append(a[1]) or real(*a))
-    measure_speed(Builder(), candidates[:2], SMALL, ["cpu"], path)
-    measure_speed(Builder(), candidates[:2], SMALL, ["cpu"], path)
+    measure_speed(Builder(), specs[:2], SMALL, ["cpu"], path)
+    measure_speed(Builder(), specs[:2], SMALL, ["cpu"], path)
     assert sizes == [(32, 24), (64, 48)]
-    measure_speed(Builder(), candidates[:1], SMALL, ["cpu"], path)
+    measure_speed(Builder(), specs[:1], SMALL, ["cpu"], path)
     assert len(sizes) == 2
-    measure_speed(
-        Builder(), candidates[:3], Protocol(((64, 48),), 3, 2, memory=False), ["cpu"], path
-    )
+    measure_speed(Builder(), specs[:3], Protocol(((64, 48),), 3, 2, memory=False), ["cpu"], path)
     assert sizes[2:] == [(64, 48)]
-    measure_speed(
-        Builder(), candidates[:3], Protocol(((64, 48),), 2, 2, memory=False), ["cpu"], path
-    )
+    measure_speed(Builder(), specs[:3], Protocol(((64, 48),), 2, 2, memory=False), ["cpu"], path)
     assert len(sizes) == 4
+    other = replace(specs[0], options=specs[0].options | {"gain": 2.0})
+    for batch, first in ((3, specs[0]), (3, other)):
+        protocol = Protocol(((64, 48),), 2, batch, memory=False)
+        measure_speed(Builder(), [first, *specs[1:3]], protocol, ["cpu"], path)
+    assert len(sizes) == 6
+    pd.read_csv(path).drop(columns="metric_sha256").to_csv(path, index=False)  # of earlier versions
+    measure_speed(Builder(), [other, *specs[1:3]], protocol, ["cpu"], path)
+    assert len(sizes) == 7
     kept = pd.read_csv(path)
     assert not kept.duplicated(["metric", "size"]).any()
     assert len(kept) == 2 + 3
 
 
 def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
-    candidates = find_metrics([], metric_file)[:1]
+    specs = find_metrics([], metric_file)[:1]
     measure_speed(
         Builder(),
-        candidates,
+        specs,
         Protocol(((32, 24),), 3, 2, slow=0.0, memory=False),
         ["cpu"],
         tmp_path / "e.csv",
     )
-    (line,) = read_speed(tmp_path / "e.csv", candidates).to_dict("records")
+    (line,) = read_speed(tmp_path / "e.csv", specs).to_dict("records")
     assert (line["rounds"], line["note"]) == (1, "timed once, as slow")
     assert line["seconds"] == line["seconds_q1"] == line["seconds_q3"] > 0
     assert np.isnan(line["images_per_second"])
@@ -130,17 +135,17 @@ def test_what_does_not_fit_into_memory_is_not_run(metric_file, tmp_path, monkeyp
     monkeypatch.setattr(
         speed,
         "peak_memory",
-        lambda candidate, sizes, modules: dict.fromkeys(sizes, "exit status -9: killed"),
+        lambda spec, sizes, modules: dict.fromkeys(sizes, "exit status -9: killed"),
     )
-    candidates = find_metrics([], metric_file)[:1]
-    measure_speed(Builder(), candidates, Protocol(((32, 24),), 3, 2), ["cpu"], tmp_path / "e.csv")
-    assert read_speed(tmp_path / "e.csv", candidates)["note"].tolist() == ["exit status -9: killed"]
+    specs = find_metrics([], metric_file)[:1]
+    measure_speed(Builder(), specs, Protocol(((32, 24),), 3, 2), ["cpu"], tmp_path / "e.csv")
+    assert read_speed(tmp_path / "e.csv", specs)["note"].tolist() == ["exit status -9: killed"]
     assert stubs.calls == []
 
 
 @pytest.mark.slow
 def test_peak_memory_of_a_process_of_its_own():
-    found = peak_memory(Candidate("psnr", "FR", False, {"type": "PSNR"}), [(32, 24), (2000, 2000)])
+    found = peak_memory(MetricSpec("psnr", "FR", False, {"type": "PSNR"}), [(32, 24), (2000, 2000)])
     small, large = found.values()
     assert 0.1 < small < large < 8
     assert large - small > 2000 * 2000 * 3 * 4 / 1024**3
@@ -148,7 +153,7 @@ def test_peak_memory_of_a_process_of_its_own():
 
 def test_peak_memory_that_cannot_be_measured_says_why(monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    found = peak_memory(Candidate("entropy", "NR", False, {"type": "Entropy"}), [(32, 24)])
+    found = peak_memory(MetricSpec("entropy", "NR", False, {"type": "Entropy"}), [(32, 24)])
     assert found == {(32, 24): "exit status 1: no message"}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from lifeiqa_plugin.datasets.prepare import prepare, random_split
+from lifeiqa_plugin.datasets.columns import Columns
+from lifeiqa_plugin.datasets.prepare import prepare, random_split, split_groups
 from lifeiqa_plugin.datasets.readers import DATASETS, Row
 
 
@@ -273,11 +277,68 @@ def test_lower_better_scores_are_turned_round(tmp_path):
 
 def test_splits_are_the_same_each_time_and_by_reference():
     rows = [Row(f"{i}.png", 0.0, f"r{i % 20}") for i in range(100)]
-    first = random_split(rows, 3)
-    assert first == random_split(rows, 3) != random_split(rows, 4)
+    shared = split_groups(rows)
+    assert shared == [row.reference for row in rows]
+    first = random_split(shared, 3)
+    assert first == random_split(shared, 3) != random_split(shared, 4)
     assert [first.count(phase) for phase in ("train", "val", "test")] == [70, 10, 20]
     with pytest.raises(ValueError, match="needs at least 5 images or references, got 4"):
-        random_split(rows[:4], 1)
+        random_split(split_groups(rows[:4]), 1)
+
+
+def test_what_belongs_together_in_a_split():
+    rows = [
+        Row("a", 0, reference="r"),
+        Row("b", 0, group="g"),
+        Row("c", 0),
+        Row("d", 0, "r", group="g"),
+        Row("e", 0),
+    ]
+    assert split_groups(rows) == ["r", "r", "c", "r", "e"]
+    assert split_groups(rows, [None, None, 0, None, 0]) == ["r", "r", "c", "r", "c"]
+    assert split_groups([rows[2], rows[0]], [5, 5]) == ["c", "c"]
+
+
+def make_bursts(root):
+    """Twelve scenes of two shots each, from one of six cameras."""
+    rng, lines = np.random.default_rng(0), ["name,mos,camera"]
+    for i in range(12):
+        scene = Image.fromarray(rng.integers(0, 200, (48, 64, 3), dtype=np.uint8))
+        for shot in "ab":
+            scene.resize((128, 96) if shot == "a" else (96, 72)).save(root / f"{i}{shot}.png")
+            lines.append(f"{i}{shot}.png,{i / 12 + (shot == 'b') / 50},{i % 6}")
+    (root / "scores.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_near_duplicates_in_splits_are_counted_and_kept_together(tmp_path):
+    make_bursts(tmp_path)
+    about = prepare("folder", tmp_path, tmp_path / "m.csv", splits=3)
+    low, high = map(
+        int,
+        re.search(
+            "24 images are near-duplicates of others; (.*) to (.*) test images", about
+        ).groups(),
+    )
+    assert 0 < low <= high <= 5
+    assert about.endswith("not in test: --group-near-duplicates keeps them together")
+    about = prepare("folder", tmp_path, tmp_path / "m.csv", splits=3, group_near_duplicates=True)
+    assert about.endswith("24 images are near-duplicates of others; no split separates them")
+    table = pd.read_csv(tmp_path / "m.csv")
+    scene = table["name"].str[:-5]
+    for i in (1, 2, 3):
+        assert table.groupby(scene)[f"ratio712_seed123_split_{i:02d}"].nunique().max() == 1
+
+
+def test_a_column_that_no_split_separates(tmp_path):
+    make_bursts(tmp_path)
+    prepare("folder", tmp_path, tmp_path / "m.csv", splits=3, group="camera")
+    table = pd.read_csv(tmp_path / "m.csv")
+    for i in (1, 2, 3):
+        assert table.groupby("camera")[f"ratio712_seed123_split_{i:02d}"].nunique().max() == 1
+    with pytest.raises(
+        ValueError, match=r"expected a column lens, got \['name', 'mos', 'camera'\]"
+    ):
+        prepare("folder", tmp_path, tmp_path / "m.csv", group="lens")
 
 
 @pytest.mark.parametrize(
@@ -296,7 +357,7 @@ def test_splits_are_the_same_each_time_and_by_reference():
             "column 'mos_raw' is one that prepare writes",
         ),
         ("name,mos\n", ValueError, "expected a number for each image, got no rows"),
-        ("name,score\na.png,1\n", ValueError, r"expected a column mos, got \['name', 'score'\]"),
+        ("name,score,x\na.png,1,2\n", ValueError, "expected a column mos, got .*'score'"),
         (
             "name,mos\na.png,1\nb.png,2\nc.png,3\n",
             OSError,
@@ -452,11 +513,46 @@ def test_rows_without_a_file(tmp_path):
         ({"mos_range": (0, 1)}, "--mos-range describes folder, not koniq10k"),
         ({"lower_better": True}, "--lower-better describes folder, not koniq10k"),
         ({"scores": "s.csv"}, "--scores describes folder, not koniq10k"),
+        ({"columns": Columns("x")}, "--mos-column or --name-column describes folder, not koniq10k"),
     ],
 )
 def test_options_of_another_dataset(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         prepare("koniq10k", tmp_path, tmp_path / "meta.csv", **options)
+
+
+@pytest.mark.parametrize(
+    ("root", "out", "options", "message"),
+    [
+        (".", "m.csv", {"splits": -3}, "--splits takes a number that is not below zero, got -3"),
+        (".", "m.xlsx", {}, r"--out m\.xlsx: expected the name of a csv to write"),
+        (".", "s.csv", {"scores": "s.csv"}, r"--out s\.csv: this is what --scores reads; give ano"),
+        ("far", "m.csv", {}, "far: no such folder; expected that of the dataset"),
+    ],
+)
+def test_what_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, root, out, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path)
+    scores = {"scores": Path(options["scores"])} if "scores" in options else {}
+    with pytest.raises((ValueError, OSError), match=message):
+        prepare("folder", Path(root), Path(out), **options | scores)
+    assert not Path(out).exists()
+
+
+def test_scores_of_a_folder_are_found_by_name(tmp_path):
+    make_folder(tmp_path)
+    text = (
+        (tmp_path / "scores.csv").read_text().replace("name,mos,camera", "img_name,rating,camera")
+    )
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"expected a column mos, got \['img_name', 'rating'"):
+        prepare("folder", tmp_path, tmp_path / "m.csv")
+    prepare("folder", tmp_path, tmp_path / "m.csv", columns=Columns("rating"))
+    table = pd.read_csv(tmp_path / "m.csv")
+    assert list(table)[:3] == ["name", "mos", "mos_raw"]
+    assert list(table["mos_raw"]) == [10, 30, 50, 70, 90]
 
 
 def test_an_unknown_dataset(tmp_path):

@@ -65,6 +65,22 @@ def test_numbers_names_and_intervals(folder, capsys):
         assert result[name] <= high + 1e-3, name
 
 
+def test_scores_are_found_by_name(folder, capsys):
+    """Not by place, which would take the noise and turn the sign round."""
+    meta = pd.read_csv("meta.csv")
+    meta.insert(1, "noise", 1 - meta["mos"])
+    meta.rename(columns={"mos": "rating"}).to_csv("other.csv", index=False)
+    meta.to_csv("meta.csv", index=False)
+    assert evaluate("--model", "0.safetensors") == 0
+    expected = json.loads(capsys.readouterr().out)
+    Path("other.csv").rename("meta.csv")
+    assert evaluate("--model", "0.safetensors", "--mos-column", "rating") == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert evaluate("--model", "0.safetensors", "--mos-column", "noise") == 0
+    turned = json.loads(capsys.readouterr().out)
+    assert turned["srcc"] == pytest.approx(-expected["srcc"])
+
+
 def test_a_line_for_each_checkpoint(folder, capsys):
     assert evaluate("--model", "0.safetensors", "1.safetensors", "--split", "half") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -79,11 +95,25 @@ BAD = [
         "a.png,0.5\nb.png,0.7\n",
         "ValueError: .*the first line is 'a.png,0.5', a row and no head",
     ),
-    ([], "name,mos\n1.png,50\n2.png,80\n", "ValueError: .*mos goes from 50 to 80, expected 0"),
+    (
+        [],
+        "name,mos\n1.png,50\n2.png,80\n",
+        "ValueError: .*mos goes from 50 to 80, but the network's",
+    ),
     ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "OSError: 1 of 2 images .*no.png: no such file; co"),
+    (
+        [],
+        "name,noise,score\n1.png,1,0.1\n",
+        r"ValueError: .*expected a column mos, got \['name', 'noi",
+    ),
     (["--split", "a"], None, r"ValueError: .*no column 'a'; its split columns are \[\]"),
-    (["--split", "name"], None, "ValueError: .*no row is 'test' in 'name', found "),
-    (["--out", "photos"], None, "UsageError: photos: a folder; expected the name of a file"),
+    (["--split", "name"], None, "ValueError: .*0 rows, with name test; name has 0.png"),
+    (["--out", "photos"], None, "UsageError: --out photos: expected the name of a csv to write"),
+    (["--out", "meta.csv"], None, "UsageError: --out meta.csv: this is the csv that is read; giv"),
+    (["--phase", "val"], None, "UsageError: --phase chooses rows of a split column; name it with"),
+    (["--workers", "-1"], None, "UsageError: --workers takes a number that is not below zero, go"),
+    (["--model", "lifeiqa-biq"], None, "UsageError: --model 'lifeiqa-biq' is neither a file nor "),
+    (["--model", "x.onnx"], None, "UsageError: --model x.onnx: onnx; evaluate takes checkpoints"),
     (
         ["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"],
         None,
@@ -96,6 +126,7 @@ BAD = [
 def test_what_is_refused_before_anything_is_scored(
     folder, capsys, monkeypatch, arguments, meta, message
 ):
+    Path("x.onnx").touch()
     if meta:
         Path("meta.csv").write_text(meta)
     monkeypatch.setattr("lifeiqa_plugin.scoring.evaluation.score", None)
