@@ -10,6 +10,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+RECIPES = "lifeiqa_plugin.recipes"  # the option files of the checkout, not a copy of them
 START_UP = ["_lifeiqa_autoload.py", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.start"]
 
 # Each bound is one that the tests have passed with, see CONTRIBUTING.md.
@@ -23,6 +24,7 @@ REQUIRED = [
     "scipy>=1.13.1",
     "pandas>=2.2.3",
     "pillow>=11.3.0",
+    "pydantic>=2.11",
     "PyYAML>=6.0.1",
     "tqdm>=4.66.3",
     "tabulate>=0.9.0",
@@ -104,8 +106,10 @@ setup(
     python_requires=">=3.10",
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    packages=find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]),
+    packages=[*find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]), RECIPES],
+    package_dir={RECIPES: "options/train"},
     package_data={
+        RECIPES: ["*.yml"],
         "lifeiqa_plugin": [
             "py.typed",
             "checkpoints/*.onnx",
@@ -115,7 +119,7 @@ setup(
             "page/*.html",
             "page/*.js",
             "report/*.html",
-        ]
+        ],
     },
     include_package_data=False,
     zip_safe=False,

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.install
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     "LICENSE", "MANIFEST.in", "README.md", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.py", "_lifeiqa_autoload.start",
-    "lifeiqa_plugin", "pyproject.toml", "setup.py",
+    "lifeiqa_plugin", "options", "pyproject.toml", "setup.py",
 ]  # fmt: skip
 OFFLINE = [
     "--no-index",
@@ -240,6 +240,24 @@ print((folder / "py.typed").exists(), *sorted(file.name for file in (folder / "c
 """
     assert names
     assert installed.run("-c", code).split() == ["True", *sorted(names)]
+
+
+def test_recipes_are_found_by_name_from_any_folder(installed):
+    """The option files of the checkout; a new one of one's own is written from them, and is read."""
+    names = sorted(path.stem for path in (ROOT / "options" / "train").glob("*.yml"))
+    code = """
+from lifeiqa_plugin.training.recipes import recipes
+for name, path in recipes().items():
+    path.read_text()
+    print(name)
+"""
+    assert names
+    assert sorted(installed.run("-c", code).split()) == names
+    environment = installed.folder / "empty" / "own"
+    installed.run("-m", "lifeiqa_plugin", "train", "--new", environment / "mine.yml")
+    code = "import sys; from lifeiqa_plugin.training.options import read_options; print(read_options(sys.argv[1])['name'])"
+    assert installed.run("-c", code, environment / "mine.yml") == "mine"
+    shutil.rmtree(environment)
 
 
 def test_uninstall_leaves_nothing(installed, clone, make_environment):

@@ -6,13 +6,22 @@ import argparse
 import json
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_import, check_file
-from lifeiqa_plugin.training.options import read_options
+from lifeiqa_plugin.arguments import UsageError, add_import
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa train`` takes."""
-    parser.add_argument("-opt", required=True, type=Path, help="option file")
+    parser.add_argument(
+        "-opt",
+        metavar="RECIPE",
+        help="option file, or the name of one that comes along, such as quick",
+    )
+    parser.add_argument(
+        "--new",
+        type=Path,
+        metavar="FILE",
+        help="write a commented option file to begin with, from -opt or quick, and train nothing",
+    )
     parser.add_argument(
         "--force_yml",
         nargs="+",
@@ -31,9 +40,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, print the test results if there are any."""
-    check_file(args.opt, "an option file")
-    options = read_options(args.opt, args.force_yml)
+    """Train, print the test results if there are any; or write an option file."""
+    from lifeiqa_plugin.training.recipes import find_options, write_start
+
+    if args.new is not None:
+        _check_alone(args)
+        write_start(args.new, find_options(args.opt or "quick"))
+        print(f"wrote {args.new}; edit it, then: lifeiqa train -opt {args.new}")
+        return
+    if args.opt is None:
+        raise UsageError(
+            "-opt is missing: a recipe such as quick, or an option file; --new FILE writes one"
+        )
+    _train(find_options(args.opt), args)
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Refuse what has no effect beside ``--new``."""
+    given = {
+        "--force_yml": args.force_yml,
+        "--import": args.modules,
+        "--auto_resume": args.auto_resume,
+        "--splits": args.splits,
+        "--launcher": args.launcher != "none",
+    }
+    if useless := [name for name, value in given.items() if value]:
+        raise UsageError(f"--new trains nothing; leave out {', '.join(useless)}")
+
+
+def _train(option_file: Path, args: argparse.Namespace) -> None:
+    from lifeiqa_plugin.training.options import read_options
+
+    options = read_options(option_file, args.force_yml)
     options["import"] += args.modules
     from lifeiqa_plugin.allocator import keep_freed_memory
 

@@ -19,10 +19,8 @@ from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
 from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.training.options import view
-from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.sections import TrainingSetOptions
-from lifeiqa_plugin.training.views import Front, Views
 
 CLEAN, UNKNOWN = -1, -2
 """Of ``kinds``: no distortion was added; nothing is known of it."""
@@ -53,14 +51,15 @@ def _happens(chance: float, generator: Generator) -> bool:
 class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not typed
     """A meta csv (name, mos, ...) as crops for training and as whole images for validation and test.
 
-    Without a csv, all images below the folder, which have no scores and are shown as ladders.
+    Without a csv, all images below the folder, which have no scores and are shown at distortion levels.
 
     :class:`~lifeiqa_plugin.training.sections.TrainingSetOptions` describes the option keys.
 
     An item is ``img`` (crops_per_image, 3, crop_size, crop_size) in training and (3, H, W) else, ``mos_label`` (1,),
-    ``img_path`` and, in training, ``is_ladder`` (), whether the label is of the first crop only, and ``kinds``
-    (crops_per_image,), the distortion of each crop as a number in ``KINDS``, or ``CLEAN``, or ``UNKNOWN`` for what is
-    no ladder. The label is NaN for a photo of ``ladder_folder`` and for a ladder whose first crop is distorted.
+    ``img_path`` and, in training, ``has_levels`` (), whether the crops are growing levels of one distortion, of which
+    only the first has the label, and ``kinds`` (crops_per_image,), the distortion of each crop as a number in
+    ``KINDS``, or ``CLEAN``, or ``UNKNOWN`` where ``has_levels`` is false. The label is NaN for a photo of
+    ``ladder_folder`` and where the first crop is distorted.
 
     Raises:
         OSError: the csv cannot be read.
@@ -79,26 +78,17 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
                 f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
             )
         share = self.options.ladder_share
-        if not 0 <= share <= 1:
-            raise ValueError(f"ladder_share must be from 0 to 1, a part of the images, got {share}")
         if share and self.options.crops_per_image < 2:
             raise ValueError(
-                "ladder_share needs crops_per_image of 2 or more, the undistorted crop and its rungs"
+                "ladder_share needs crops_per_image of 2 or more, one for each distortion level"
             )
         size, drawn = self.options.crop_size or 1, self.options.working_range
-        if drawn is not None and not (len(drawn) == 2 and size <= drawn[0] <= drawn[1]):
+        if drawn is not None and not size <= drawn[0] <= drawn[1]:
             raise ValueError(
                 f"working_range must be [lowest, highest], both at least crop_size={size}, got {drawn}"
             )
-        views = self.options.views
-        if views and (share or views < self.options.crops_per_image):
-            raise ValueError(
-                "views must be at least crops_per_image, and goes without ladder_share; got "
-                f"{views} views, {self.options.crops_per_image} crops, ladder_share {share}"
-            )
-        self.views: Views | None = None
         folder = self.options.ladder_folder
-        self.ladder_photos = [] if folder is None else find_images(folder)
+        self.clean_photos = [] if folder is None else find_images(folder)
 
     def init_path_mos(self, opt: dict[str, Any]) -> None:
         """Read the csv; pyiqa calls this, then ``mos_normalize``, then ``get_split``."""
@@ -192,50 +182,37 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         generator = Generator().manual_seed(seed)
         share = self.options.ladder_share
         if share > 0 and _happens(share, generator):
-            return self._ladder(row, generator)
+            return self._distortion_levels(row, generator)
         path, mos = self.paths_mos[row][:2]
-        count = self.options.crops_per_image
-        if self.views is None:
-            crops = self._cut(read_image(path)[None], count, generator)
-        else:
-            crops = self.views.draw(path, count, generator, lambda: self._all_views(path))
-        return self._training_item(crops, mos, path, is_ladder=False)
+        crops = self._cut(read_image(path)[None], self.options.crops_per_image, generator)
+        return self._training_item(crops, mos, path, has_levels=False)
 
-    def keep_views(self, front: Front, seed: int) -> None:
-        """Give out, from now on, ``views`` crops of each image as a front leaves them, instead of new crops."""
-        names = ("views", "crop_size", "working_size", "working_range", "hflip")
-        self.view_seed = seed
-        self.views = Views(
-            front, {name: getattr(self.options, name) for name in names} | {"seed": seed}
-        )
-
-    def _all_views(self, path: str) -> Tensor:
-        """Draw all views of an image; which, is a function of the seed and its name."""
-        name = Path(path).relative_to(Path(self.opt["dataroot_target"]).expanduser()).as_posix()
-        generator = Generator().manual_seed(derive_seed(self.view_seed, *name.encode()))
-        image = read_image(path)[None]
-        return torch.cat([self._cut(image, 1, generator) for _ in range(self.options.views)])
-
-    def _ladder(self, row: int, generator: Generator) -> dict[str, Any]:
+    def _distortion_levels(self, row: int, generator: Generator) -> dict[str, Any]:
         """One place of the row's image, or of a photo without score, in growing distortion."""
         path, mos = self.paths_mos[row][:2]
-        if self.ladder_photos and _happens(0.5, generator):
-            path = self.ladder_photos[_randint(len(self.ladder_photos), generator)]
+        if self.clean_photos and _happens(0.5, generator):
+            path = self.clean_photos[_randint(len(self.clean_photos), generator)]
             mos = math.nan
-        ladder = random_ladder(read_image(path), self.options.crops_per_image, generator)
-        crops = self._cut(torch.stack(ladder.images), 1, generator)
-        label = mos if ladder.is_clean else math.nan
-        kinds = torch.full((len(crops),), list(KINDS).index(ladder.kind))
-        if ladder.is_clean:
-            kinds[0] = CLEAN
-        return self._training_item(crops, label, path, is_ladder=True) | {"kinds": kinds}
+        levels = random_ladder(read_image(path), self.options.crops_per_image, generator)
+        crops = self._cut(torch.stack(levels.images), 1, generator)
+        item = self._training_item(
+            crops, mos if levels.is_clean else math.nan, path, has_levels=True
+        )
+        item["kinds"][:] = list(KINDS).index(levels.kind)
+        if levels.is_clean:
+            item["kinds"][0] = CLEAN
+        return item
 
     def _training_item(
-        self, crops: Tensor, mos: float, path: str, is_ladder: bool
+        self, crops: Tensor, mos: float, path: str, has_levels: bool
     ) -> dict[str, Any]:
-        label = torch.tensor([mos])
-        item = {"img": crops, "mos_label": label, "img_path": path, "is_ladder": is_ladder}
-        return item | {"kinds": torch.full((len(crops),), UNKNOWN)}
+        return {
+            "img": crops,
+            "mos_label": torch.tensor([mos]),
+            "img_path": path,
+            "has_levels": has_levels,
+            "kinds": torch.full((len(crops),), UNKNOWN),
+        }
 
     def _cut(self, images: Tensor, places: int, generator: Generator) -> Tensor:
         """(N, 3, H, W) -> (places * N, 3, crop_size, crop_size), the same places of all N."""
@@ -275,7 +252,7 @@ def check_no_overlap(datasets: dict[str, LifeIQADataset]) -> None:
         seen |= dict.fromkeys(own, called)
     held_out = {name: called for name, called in seen.items() if not called.startswith("train")}
     for called, dataset in datasets.items():
-        photos = {str(Path(path).resolve()) for path in dataset.ladder_photos}
+        photos = {str(Path(path).resolve()) for path in dataset.clean_photos}
         _check_disjoint(f"the ladder_folder of {called}", photos, held_out)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import json
 import os
@@ -15,29 +14,28 @@ from typing import Any, cast
 import pyiqa.train
 import torch
 import yaml
-from pyiqa.data import build_dataset
 from pyiqa.models import build_model
-from pyiqa.utils import get_root_logger, set_random_seed
+from pyiqa.utils import get_root_logger
 from pyiqa.utils.dist_util import get_dist_info
-from pyiqa.utils.options import make_paths
 
-from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.journal import write_whole
-from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
-from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap
-from lifeiqa_plugin.training.effort import describe_effort
-from lifeiqa_plugin.training.mixture import Mixture
+from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.model import STATE_FILE
+from lifeiqa_plugin.training.optim import bfloat16_slowdown
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.order import ResumableSampler
-from lifeiqa_plugin.training.sections import BATCH
-from lifeiqa_plugin.training.views import Front
-
-Options = dict[str, Any]
+from lifeiqa_plugin.training.preparation import (
+    Options,
+    check_data,
+    check_labels,
+    known_names,
+    prepare_options,
+    take_sizes_from_network,
+)
+from lifeiqa_plugin.training.sampler import ResumableSampler
 
 TEST_RESULTS = "test_results.json"
 """Written last, below the run's folder: a run that has it is finished."""
@@ -72,6 +70,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     opt = prepare_options(options)
     network = take_sizes_from_network(opt)
     datasets = check_data(opt)
+    check_labels(datasets, network.score_range)
     iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
     opt["logger"].setdefault("save_latest_freq", iterations)  # once per epoch
     if opt["val"]:
@@ -91,6 +90,9 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     if state is not None:  # pyiqa makes these folders for new runs only
         for name in ("models", "training_states"):
             os.makedirs(opt["path"][name], exist_ok=True)
+    opt["train"]["total_iter"] = iterations * opt["train"]["total_epoch"]  # as pyiqa counts
+    with quiet(), known_names():
+        model = build_model(opt)  # before an older run of the name is moved aside
     done = 0 if state is None else state["iter"]
     sampler = functools.partial(
         ResumableSampler,
@@ -98,17 +100,12 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         start_iter=done,
         epochs=opt["train"]["total_epoch"],
     )
-    steps = iterations * opt["train"]["total_epoch"] - done
-    if opt["rank"] == 0:
-        device = "cuda" if opt["num_gpu"] else "cpu"
-        effort = describe_effort(network, datasets["train"], opt["train"], steps, device)
-        get_root_logger().info(effort)
     built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
     replaced = {
         "load_resume_state": lambda _: state,
         "EnlargedSampler": sampler,
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
-        "build_model": lambda opt: keep_views(build_model(opt), datasets["train"]),
+        "build_model": lambda _: hand_over(model),
         "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
     }
     with forgetful_logger(), training_loop(replaced):
@@ -117,118 +114,21 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     return run_test(opt, test_sets) if test_sets else {}
 
 
-def prepare_options(options: Options) -> Options:
-    """Add what pyiqa's own parser adds, for one process or, below torchrun, for this one of several; seed everything.
-
-    Raises:
-        ValueError: several GPUs without torchrun, a loader that hangs on errors, no rights to write here.
-    """
-    opt = copy.deepcopy(options)
-    import_modules(opt["import"])
-    opt["dist"] = torch.distributed.is_initialized()
-    opt["rank"], opt["world_size"] = get_dist_info()
-    if opt["num_gpu"] == "auto":
-        opt["num_gpu"] = min(1, torch.cuda.device_count())
-    if opt["num_gpu"] > 1 and not opt["dist"]:
-        raise ValueError(
-            f"num_gpu is {opt['num_gpu']}: several GPUs need one process each, torchrun --nproc_per_node "
-            f"{opt['num_gpu']} -m lifeiqa_plugin.cli train ... --launcher pytorch"
-        )
-    if opt["num_gpu"] > torch.cuda.device_count():
-        raise ValueError(
-            f"num_gpu is {opt['num_gpu']}, but this machine has none; use num_gpu: auto or 0"
-        )
-    if not os.access(os.getcwd(), os.W_OK):
-        raise ValueError(
-            f"{os.getcwd()}: no permission to write here, where experiments/ would go; change the folder"
-        )
-    opt["is_train"], opt["auto_resume"] = True, False
-    if opt["val"]:
-        opt["val"]["save_img"] = False  # pyiqa asks for it, nothing uses it
-    opt["datasets"]["train"] = as_one(opt["datasets"]["train"])
-    for phase, dataset in opt["datasets"].items():
-        dataset["phase"] = phase.split("_")[0]
-    if opt["datasets"]["train"].get("prefetch_mode") == "cpu":
-        raise ValueError(
-            "datasets:train:prefetch_mode cpu hangs when an image is bad; use cuda, or leave it out"
-        )
-    make_paths(opt, os.getcwd())
-    set_random_seed(opt["manual_seed"] + opt["rank"])
-    return opt
-
-
-def as_one(train: Options | list[Options]) -> Options:
-    """Return the training sets as pyiqa takes them: one section with the keys of the batch, and all in ``sources``."""
-    sources = train if isinstance(train, list) else [train]
-    sources = [source | {"phase": "train"} for source in sources]
-    batch = {key: sources[0][key] for key in BATCH if key in sources[0]}
-    name = " + ".join(source["name"] for source in sources)
-    return {"name": name, "type": sources[0]["type"], **batch, "sources": sources}
-
-
-def take_sizes_from_network(opt: Options) -> LifeIQA:
-    """Build the network once, so that what is wrong with it is known first, and let the crops have its sizes.
-
-    Raises:
-        TypeError, OSError, ValueError: of the network, or a size of ``datasets:train`` that is not the network's.
-    """
-    with quiet(), torch.random.fork_rng(devices=[]):
-        network = build_network(opt["network"])
-    train_opt = opt["datasets"]["train"]
-    wanted = {"crop_size": network.crop_size, "working_size": network.working_size}
-    if network.whole_image:  # squares of up to the whole shorter side
-        given = train_opt.get("crop_size", network.working_size)
-        wanted["crop_size"] = min(max(given, network.crop_size), network.working_size)
-    for name, own in wanted.items():
-        for one in (train_opt, *train_opt["sources"]):
-            given = one.setdefault(name, own)
-            if given != own:
-                raise ValueError(
-                    f"datasets:train:{name} is {given}, but the network's is {own}; leave it out of datasets:train, "
-                    f"or change network:{name}"
-                )
-    return network
-
-
-def check_data(opt: Options) -> dict[str, Any]:
-    """Build and return every dataset, open every file, and see that no two share an image or a reference.
-
-    Raises:
-        OSError, ValueError: as :class:`~lifeiqa_plugin.training.dataset.LifeIQADataset` and its checks.
-    """
-    train_opt = opt["datasets"]["train"]
-    names = [one["name"] for phase, one in opt["datasets"].items() if phase != "train"]
-    names += [source["name"] for source in train_opt["sources"]]
-    if len(set(names)) < len(names):
-        raise ValueError(f"datasets: each needs a name of its own, got {', '.join(names)}")
-    held_out = {phase: one for phase, one in opt["datasets"].items() if phase != "train"}
-    with quiet():
-        sources = [build_dataset(source) for source in train_opt["sources"]]
-        datasets = {phase: build_dataset(one) for phase, one in held_out.items()}
-    several = len(sources) > 1
-    parts = {
-        f"train {source.options.name}" if several else "train": source for source in sources
-    } | datasets
-    for dataset in parts.values():
-        dataset.check_scores()
-        dataset.check_files()
-    check_no_overlap(parts)
-    return {"train": Mixture(sources, train_opt)} | datasets
-
-
-def keep_views(model: Any, mixture: Mixture) -> Any:
-    """Let the training sets give out views where ``datasets:train:views`` says so, and the model take them.
-
-    Raises:
-        ValueError: as :class:`~lifeiqa_plugin.training.views.Front`; several processes.
-    """
-    if mixture.opt.get("views"):
-        if model.opt["dist"]:
-            raise ValueError("datasets:train:views works in one process, without --launcher")
-        model.front = Front(model.network, model.dtype, model.device.type)
-        for source in mixture.sources:
-            source.keep_views(model.front, model.opt["manual_seed"])
+def hand_over(model: Any) -> Any:
+    """Return the model that pyiqa's loop asks for, and describe it in the log that is open by then."""
+    warn_of_bfloat16(model.opt)
+    model.print_network(model.net)
     return model
+
+
+def warn_of_bfloat16(opt: Options) -> None:
+    """Say so where this CPU has no instructions for the type that ``train.amp`` names."""
+    if opt["train"]["amp"] == "bf16" and not opt["num_gpu"] and opt["rank"] == 0:
+        factor = bfloat16_slowdown()
+        if factor > 1.5:
+            get_root_logger().warning(
+                f"this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force_yml train:amp=fp32"
+            )
 
 
 def save_options(options: Options, path: Path) -> None:

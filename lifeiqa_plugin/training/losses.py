@@ -1,4 +1,4 @@
-"""What pulls at the scores: SmoothL1 to the opinion scores, and ranking within ladders."""
+"""What pulls at the scores: SmoothL1 to people's scores, and ranking of distortion levels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SmoothL1Loss(nn.SmoothL1Loss):
 
 
 def rank_loss(scores: Tensor, margin: float = 0.03) -> Tensor:
-    """Hinge on (L, K) scores of L ladders: zero where each rung is at least ``margin`` below the one before."""
+    """Hinge on (L, K) scores at K distortion levels: zero where each is at least ``margin`` below the one before."""
     return F.relu(margin + scores.diff(dim=1)).sum() / max(1, scores[:, 1:].numel())
 
 
@@ -57,17 +57,17 @@ class FidelityLoss(nn.Module):
 class Labels(NamedTuple):
     """What is known of a batch of B images."""
 
-    mos: Tensor  # (B, 1), NaN where a ladder begins with a distorted crop
-    is_ladder: Tensor  # (B,)
+    mos: Tensor  # (B, 1), NaN where the first distortion level is not the clean image
+    has_levels: Tensor  # (B,) whether the crops are distortion levels
     source: Tensor  # (B,) number of the training set
     kinds: Tensor  # (B, K) distortion of each crop, as LifeIQADataset has it
 
 
 def has_label(scores: Tensor, labels: Labels) -> Tensor:
-    """Return which of the scores (B, K) have a label: all crops of an image, the first of a ladder whose mos is one."""
-    is_ladder = labels.is_ladder[:, None]
+    """Return which of the scores (B, K) have a label: all crops, of levels the first if it is clean."""
+    has_levels = labels.has_levels[:, None]
     is_first = torch.arange(scores.shape[1], device=scores.device) == 0
-    labelled: Tensor = ~is_ladder | (is_first & labels.mos.isfinite())
+    labelled: Tensor = ~has_levels | (is_first & labels.mos.isfinite())
     return labelled
 
 
@@ -81,8 +81,8 @@ def within_sets(loss: nn.Module, score: Tensor, label: Tensor, source: Tensor) -
     return total
 
 
-class OwnScales(nn.Module):
-    """A line from the shared quality scale to each training set's own, which rises whatever is learned.
+class AffineCalibration(nn.Module):
+    """A line from the shared quality scale to each dataset's own, which rises whatever is learned.
 
     Args:
         own: whether each set has a scale of its own; the others' line is the identity.
@@ -107,7 +107,7 @@ class OwnScales(nn.Module):
 
 
 def distortion_loss(chances: Tensor, kinds: Tensor, columns: list[int]) -> Tensor:
-    """Binary cross-entropy of "has this distortion", over the crops of ladders.
+    """Binary cross-entropy of "has this distortion", over the distortion levels.
 
     Args:
         chances: (L, D) in [0, 1], one column for each distortion that the network names.

@@ -17,7 +17,7 @@ class Mixture(Dataset[dict[str, Any]]):
     """One or several training sets; their rows are counted on from set to set.
 
     Labels of a set with ``own_scale`` are brought to mean and deviation of the labels on the shared scale; what is left
-    between the two scales is learned, see :class:`~lifeiqa_plugin.training.losses.OwnScales`.
+    between the two scales is learned, see :class:`~lifeiqa_plugin.training.losses.AffineCalibration`.
 
     Args:
         sources: the sets.
@@ -31,7 +31,7 @@ class Mixture(Dataset[dict[str, Any]]):
         self.sources, self.opt = sources, opt
         self.starts = [0, *accumulate(len(source) for source in sources)]
         self.visits = [round(source.options.weight * len(source)) for source in sources]
-        self.lines = label_lines(sources)
+        self.label_maps = label_maps(sources)
         batch = opt["batch_size_per_gpu"]
         if len(self) < batch:
             raise ValueError(
@@ -59,21 +59,20 @@ class Mixture(Dataset[dict[str, Any]]):
         row, seed = key
         number = bisect_right(self.starts, row) - 1
         item = self.sources[number][row - self.starts[number], seed]
-        line = self.lines[number]
-        if line is not None:
+        if (line := self.label_maps[number]) is not None:
             slope, offset = line
             item["mos_label"] = item["mos_label"] * slope + offset
         return item | {"source": number}
 
 
-def label_lines(sources: list[LifeIQADataset]) -> list[tuple[float, float] | None]:
+def label_maps(sources: list[LifeIQADataset]) -> list[tuple[float, float] | None]:
     """Return slope and offset that bring each set's labels to the shared scale; None for those that are on it."""
     shared = [mos for source in sources if not source.options.own_scale for mos in source.labels]
-    lines: list[tuple[float, float] | None] = []
+    maps: list[tuple[float, float] | None] = []
     for source in sources:
         if not source.options.own_scale:
-            lines.append(None)
+            maps.append(None)
             continue
         slope = pstdev(shared) / pstdev(source.labels)
-        lines.append((slope, fmean(shared) - slope * fmean(source.labels)))
-    return lines
+        maps.append((slope, fmean(shared) - slope * fmean(source.labels)))
+    return maps

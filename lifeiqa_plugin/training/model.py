@@ -31,11 +31,12 @@ from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
+from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.curves import add_rows, cut_after
 from lifeiqa_plugin.training.dataset import UNKNOWN
 from lifeiqa_plugin.training.losses import (
+    AffineCalibration,
     Labels,
-    OwnScales,
     distortion_loss,
     has_label,
     rank_loss,
@@ -48,8 +49,7 @@ from lifeiqa_plugin.training.optim import (
     schedule_of,
     set_train_mode,
 )
-from lifeiqa_plugin.training.options import differences, view
-from lifeiqa_plugin.training.order import derive_seed
+from lifeiqa_plugin.training.options import differences
 from lifeiqa_plugin.training.sections import (
     CardOptions,
     OptimOptions,
@@ -57,7 +57,7 @@ from lifeiqa_plugin.training.sections import (
     TrainOptions,
     ValidationOptions,
 )
-from lifeiqa_plugin.training.views import Front, Judged
+from lifeiqa_plugin.training.seeds import seed_of_iteration
 
 STATE_FILE = "latest.state"
 
@@ -106,9 +106,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Build losses, optimiser, schedule, average and counters; pyiqa calls this from its constructor."""
         train_opt = self.opt["datasets"]["train"]
         self.sources = [view(TrainingSetOptions, one) for one in train_opt["sources"]]
-        self.has_ladders = any(source.ladder_share > 0 for source in self.sources)
-        own_scales = OwnScales([source.own_scale for source in self.sources])
-        self.own_scales = own_scales.to(self.device)
+        self.has_levels = any(source.ladder_share > 0 for source in self.sources)
+        own_scales = [source.own_scale for source in self.sources]
+        self.calibration = AffineCalibration(own_scales).to(self.device)
         set_train_mode(self.net, self.options.freeze, self.options.freeze_batch_stats)
         self.chunk_size = self.network.chunk_size
         self.network.std_calibration = BARE_SPREAD
@@ -123,13 +123,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.schedule = schedule_of(self.options, total_iter)
         self.backbone_schedule = schedule_of(self.options, total_iter, self.options.decoder_first)
         self.backbone_waits = False
-        self.front: Front | None = None
         self.ema = self._average(self.options.ema_decay)
         self.key_metric = view(ValidationOptions, self.opt["val"] or {}).key_metric
-        if self.key_metric not in METRICS:
-            raise ValueError(
-                f"val.key_metric must be one of {list(METRICS)}, got {self.key_metric!r}"
-            )
         self.val_names = [
             dataset["name"]
             for phase, dataset in self.opt["datasets"].items()
@@ -155,8 +150,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         )
         own = {name: getattr(options, name) for name in ("betas", "eps", "momentum")}
         given = {name: value for name, value in own.items() if value is not None}
-        if self.own_scales.is_needed:
-            line = {"params": list(self.own_scales.parameters()), "weight_decay": 0.0}
+        if self.calibration.is_needed:
+            line = {"params": list(self.calibration.parameters()), "weight_decay": 0.0}
             groups.append(line | {"lr": options.lr, "initial_lr": options.lr})
         kind = getattr(torch.optim, options.type, None)
         if kind is None:
@@ -170,7 +165,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         if not self.options.distortion_weight:
             return []
         unknown = [name for name in names if name not in known]
-        if not (names and self.has_ladders) or unknown:
+        if not (names and self.has_levels) or unknown:
             raise ValueError(
                 "train.distortion_weight needs ladder_share above 0 and network.distortions, some of "
                 f"{', '.join(known)}; got {list(names)}"
@@ -179,18 +174,16 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def _check_steps_per_batch(self) -> None:
         steps, crops = self.options.steps_per_batch, self.sources[0].crops_per_image
-        if steps < 1 or crops % steps:
+        if crops % steps:
             raise ValueError(
                 f"train.steps_per_batch must divide crops_per_image, got {steps} for {crops} crops"
             )
-        if steps > 1 and self.has_ladders:
+        if steps > 1 and self.has_levels:
             raise ValueError(
-                "train.steps_per_batch must be 1 with ladder_share, whose rungs belong in one step"
+                "train.steps_per_batch must be 1 with ladder_share, whose distortion levels belong in one step"
             )
 
     def _average(self, decay: float) -> AveragedModel | None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"train.ema_decay must be 0 (off) or below 1, got {decay}")
         if not decay:
             return None
         return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
@@ -206,25 +199,27 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         return self.network if self.ema is None else cast(LifeIQA, self.ema.module)
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``is_ladder`` (B,)."""
+        """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``has_levels`` (B,)."""
         crops: Tensor = data["img"] if data["img"].dim() == 5 else data["img"][:, None]
         size = self.sources[0].crop_size
-        if self.front is None and crops.shape[-2:] != (size, size):
+        if crops.shape[-2:] != (size, size):
             got = "x".join(map(str, crops.shape[-2:]))
             raise ValueError(f"crops are {got}, but the network's are {size}x{size}")
         self.img_input = crops.to(self.device, non_blocking=True)
         images = len(crops)
-        is_ladder = data.get("is_ladder", torch.zeros(images, dtype=torch.bool))
+        has_levels = data.get("has_levels", torch.zeros(images, dtype=torch.bool))
         source = data.get("source", torch.zeros(images, dtype=torch.long))
         kinds = data.get("kinds", torch.full(crops.shape[:2], UNKNOWN))
-        known = (data["mos_label"], is_ladder, source, kinds)
+        known = (data["mos_label"], has_levels, source, kinds)
         self.labels = Labels(*(value.to(self.device) for value in known))
         self.img_paths: list[str] = list(data["img_path"])
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Do ``train.steps_per_batch`` steps, each on its share of every image's crops; log their mean losses."""
         self.current_iter = current_iter
-        torch.manual_seed(derive_seed(self.opt["manual_seed"], self.opt["rank"], current_iter))
+        torch.manual_seed(
+            seed_of_iteration(self.opt["manual_seed"], self.opt["rank"], current_iter)
+        )
         self._hold_backbone(current_iter <= self.backbone_schedule.start)
         for group in self.optimizer.param_groups:
             is_backbone = group.get("is_backbone", False)
@@ -272,31 +267,25 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Add the gradient of one part of the batch; returns its share of each loss."""
         share = len(crops) / len(self.img_input)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            output = self._judge(crops.flatten(0, 1))
+            output = self.net(crops.flatten(0, 1), return_details=True)
         losses = {name: loss * share for name, loss in self._losses(output, labels).items()}
         self._check_finite(losses["l_total"], "loss")
         torch.autograd.backward(self.scaler.scale(losses["l_total"]))
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _judge(self, crops: Tensor) -> LifeIQAOutput | Judged:
-        """Pass crops (N, 3, S, S), or what the front has made of them."""
-        if self.front is not None:
-            return self.front.judge(crops)
-        return cast(LifeIQAOutput, self.net(crops, return_details=True))
-
-    def _losses(self, output: LifeIQAOutput | Judged, labels: Labels) -> dict[str, Tensor]:
+    def _losses(self, output: LifeIQAOutput, labels: Labels) -> dict[str, Tensor]:
         """Losses of the B * K crops of B labels."""
         scores = output.score.view(len(labels.mos), -1)  # (B, K)
         labelled = has_label(scores, labels)  # (B, K)
         score = scores[labelled][:, None]
         label = labels.mos.expand_as(scores)[labelled][:, None]
         source = labels.source[:, None].expand_as(scores)[labelled]
-        on_own_scale = self.own_scales(score, source)
-        losses = {"l_mos": self.cri_mos(on_own_scale, label) if len(label) else score.sum()}
+        calibrated = self.calibration(score, source)
+        losses = {"l_mos": self.cri_mos(calibrated, label) if len(label) else score.sum()}
         if self.cri_metric is not None:
             losses["l_metric"] = within_sets(self.cri_metric, score, label, source)
-        if self.has_ladders:
-            losses["l_rank"] = self.options.rank_weight * rank_loss(scores[labels.is_ladder])
+        if self.has_levels:
+            losses["l_rank"] = self.options.rank_weight * rank_loss(scores[labels.has_levels])
         if self.columns:
             task = distortion_loss(output.distortions, labels.kinds.flatten(), self.columns)
             losses["l_distortion"] = self.options.distortion_weight * task
@@ -307,8 +296,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
 
     def _step(self) -> None:
         """Exchange what DDP does not, clip, step, average."""
-        if self.own_scales.is_needed and self.opt["dist"]:
-            for line in self.own_scales.parameters():
+        if self.calibration.is_needed and self.opt["dist"]:
+            for line in self.calibration.parameters():
                 line.grad = torch.zeros_like(line) if line.grad is None else line.grad
                 torch.distributed.all_reduce(line.grad)
                 line.grad /= self.opt["world_size"]
@@ -499,7 +488,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             "iter": current_iter,
             "network": self.network.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
-            "own_scales": self.own_scales.state_dict(),
+            "own_scales": self.calibration.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best_metric_results": self.best_metric_results,
@@ -519,8 +508,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             self.network.load_state_dict(resume_state["network"])
             if self.ema is not None:
                 self.ema.load_state_dict(resume_state["ema"])
-            if self.own_scales.is_needed:
-                self.own_scales.load_state_dict(resume_state["own_scales"])
+            if self.calibration.is_needed:
+                self.calibration.load_state_dict(resume_state["own_scales"])
             self.optimizer.load_state_dict(resume_state["optimizer"])
             self.scaler.load_state_dict(resume_state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

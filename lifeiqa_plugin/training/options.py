@@ -6,52 +6,30 @@ Neither torch nor pyiqa is imported here: a wrong file is refused at once.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING
 from pathlib import Path
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
-from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.training.checking import fill, join, short, unknown_key
 from lifeiqa_plugin.training.sections import BATCH, DatasetOptions, Options, TrainingSetOptions
-
-RENAMED = {
-    "ladder_weight": "rank_weight",
-    "std_line": "std_calibration",
-    "dataset_enlarge_ratio": "crops_per_image",
-}
-"""Keys of earlier versions, or of pyiqa, and what stands in their place."""
 
 LARGEST = 10_000
 """Values that an option file may hold; YAML's aliases can make billions of a few lines."""
-
-Section = TypeVar("Section")
-
-
-def view(section: type[Section], values: Mapping[str, Any]) -> Section:
-    """Return resolved values as their dataclass; keys that pyiqa has put beside them are left out."""
-    kinds, own = get_type_hints(section), {}
-    for name in kinds.keys() & values.keys():
-        value, kind = values[name], kinds[name]
-        is_section = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-        own[name] = view(kind, value) if is_section else value
-    return section(**own)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
     """Return what differs between two sets of options, ``train:optim:lr 0.001 -> 0.002``."""
     found = []
     for name in sorted(before.keys() | now.keys()):
-        old, new, key = before.get(name), now.get(name), _join(where, name)
+        old, new, key = before.get(name), now.get(name), join(where, name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, key)
         elif old != new:
-            found.append(f"{key} {_short(old)} -> {_short(new)}")
+            found.append(f"{key} {short(old)} -> {short(new)}")
     return found
 
 
@@ -73,7 +51,7 @@ def read_options(path: str | Path, force_yml: list[str] | None = None) -> dict[s
     options = _parse(text, str(path))
     if not isinstance(options, dict):
         raise ValueError(
-            f"{path}: expected sections such as datasets: and train:, got {_short(options)}"
+            f"{path}: expected sections such as datasets: and train:, got {short(options)}"
         )
     for change in force_yml or []:
         apply_change(options, change)
@@ -108,6 +86,8 @@ def _parse(text: str, where: str) -> Any:
             raise ValueError(f"{where}: more than {LARGEST:,} values, counting aliases; shorten it")
         item = waiting.pop()
         if isinstance(item, dict):
+            if other := [key for key in item if not isinstance(key, str)]:
+                raise ValueError(f"{where}: keys must be text, got {short(other[0])}; quote it")
             waiting += item.values()
         elif isinstance(item, list):
             waiting += item
@@ -119,7 +99,7 @@ def apply_change(options: dict[str, Any], change: str) -> None:
     keys, equals, text = change.partition("=")
     *sections, last = keys.strip().split(":")
     if not equals or not last:
-        raise ValueError(f"--force_yml takes section:key=value, got {_short(change)}")
+        raise ValueError(f"--force_yml takes section:key=value, got {short(change)}")
     section: Any = options
     for name in sections:
         if isinstance(section, list) and name.isdecimal() and int(name) < len(section):
@@ -133,7 +113,7 @@ def apply_change(options: dict[str, Any], change: str) -> None:
 
 def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     """Check and complete a whole file."""
-    options = _fill(Options, given, "")
+    options = fill(Options, given, "")
     options.pop("define", None)
     name = options["name"]
     if not name.strip() or os.sep in name or name in (".", ".."):
@@ -157,16 +137,16 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
 def _resolve_dataset(phase: str, given: Any) -> Any:
     """Check and complete a dataset, or the list of ``datasets:train``."""
     if phase not in ("train", "val", "test") and not phase.startswith(("val_", "test_")):
-        raise _unknown_key(f"datasets:{phase}", ["train", "val", "test"])
+        raise ValueError(unknown_key(f"datasets:{phase}", ["train", "val", "test"]))
     where = f"datasets:{phase}"
     if phase == "train":
         return _resolve_list(given) if isinstance(given, list) else _resolve_source(where, given)
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where} must be a section, got {_short(given)}")
-    dataset = _fill(DatasetOptions, given, where)
+        raise ValueError(f"{where} must be a section, got {short(given)}")
+    dataset = fill(DatasetOptions, given, where)
     if "meta_info_file" not in dataset:
         raise ValueError(f"{where}:meta_info_file is missing; see docs/training.md")
-    return _named(dataset, phase)
+    return _finish(dataset, phase, where)
 
 
 def _resolve_list(given: list[Any]) -> list[dict[str, Any]]:
@@ -174,7 +154,7 @@ def _resolve_list(given: list[Any]) -> list[dict[str, Any]]:
     shared: dict[str, Any] = {}
     for source in given:
         if not isinstance(source, Mapping):
-            raise ValueError(f"datasets:train is a list of sections, got {_short(source)}")
+            raise ValueError(f"datasets:train is a list of sections, got {short(source)}")
         for key in BATCH:
             value = source.get(key, shared.get(key))
             if shared.setdefault(key, value) not in (value, None):
@@ -193,21 +173,31 @@ def _resolve_list(given: list[Any]) -> list[dict[str, Any]]:
 def _resolve_source(where: str, given: Any) -> dict[str, Any]:
     """Check and complete one training set."""
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where} must be a section or a list of sections, got {_short(given)}")
-    source = _fill(TrainingSetOptions, given, where)
+        raise ValueError(f"{where} must be a section or a list of sections, got {short(given)}")
+    source = fill(TrainingSetOptions, given, where)
     if "batch_size_per_gpu" not in source:
         raise ValueError(f"{where}:batch_size_per_gpu is missing; see docs/training.md")
     if "meta_info_file" not in source and source["ladder_share"] != 1:
         raise ValueError(
             f"{where}:meta_info_file is missing; photos without scores can be shown as ladders only, ladder_share: 1"
         )
-    if source["weight"] <= 0:
-        raise ValueError(f"{where}:weight must be above 0, got {source['weight']}")
     source.setdefault("persistent_workers", source["num_worker_per_gpu"] > 0)
-    return _named(source, "train")
+    return _finish(source, "train", where)
 
 
-def _named(dataset: dict[str, Any], phase: str) -> dict[str, Any]:
+def _finish(dataset: dict[str, Any], phase: str, where: str) -> dict[str, Any]:
+    """Check what several keys say together, and give the dataset a name."""
+    low, high = dataset.get("mos_range", (0, 1))
+    if dataset["mos_normalize"] and not (
+        {"mos_range", "lower_better"} <= dataset.keys() and low < high
+    ):
+        raise ValueError(
+            f"{where}:mos_normalize needs mos_range: [LOW, HIGH] of the raw scores and lower_better: true or false"
+        )
+    if dataset.get("lower_better") and not dataset["mos_normalize"]:
+        raise ValueError(
+            f"{where}:lower_better turns scores round together with mos_normalize: true only"
+        )
     origin = dataset.get("meta_info_file", dataset["dataroot_target"])
     dataset.setdefault("name", f"{Path(origin).stem.removeprefix('meta_info_')}-{phase}")
     if os.sep in dataset["name"]:
@@ -215,88 +205,3 @@ def _named(dataset: dict[str, Any], phase: str) -> dict[str, Any]:
             f"datasets:{phase}:name must be usable in names of files, got {dataset['name']!r}"
         )
     return dataset
-
-
-def _fill(section: type, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """Check the keys and values of a section and add defaults; None is the default of every key."""
-    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(section)}  # import_ is a key, too
-    kinds = {name.rstrip("_"): kind for name, kind in get_type_hints(section).items()}
-    for name in given:
-        if name not in fields:
-            raise _unknown_key(_join(where, name), list(fields))
-    filled = {}
-    for name, known in fields.items():
-        key, value = _join(where, name), given.get(name)
-        if dataclasses.is_dataclass(kinds[name]):
-            has_default = known.default_factory is not MISSING
-            if value is None and not has_default:
-                raise ValueError(f"{key} is missing; see docs/training.md for what it means")
-            if not isinstance(value or {}, Mapping):
-                raise ValueError(f"{key} must be a section, got {_short(value)}")
-            filled[name] = _fill(kinds[name], value or {}, key)
-            continue
-        if value is None:
-            value = _default(known, key)
-        elif not _is_a(value, kinds[name]):
-            raise ValueError(f"{key} must be {_in_words(kinds[name])}, got {_short(value)}")
-        if value is not None:
-            filled[name] = value
-    return filled
-
-
-def _join(where: str, name: object) -> str:
-    return f"{where}:{name}" if where else str(name)
-
-
-def _default(known: dataclasses.Field[Any], key: str) -> Any:
-    if known.default is not MISSING:
-        return known.default
-    if known.default_factory is not MISSING:
-        return known.default_factory()
-    raise ValueError(f"{key} is missing; see docs/training.md for what it means")
-
-
-def _unknown_key(key: str, known: list[str]) -> ValueError:
-    name = key.rsplit(":", 1)[-1]
-    near = nearest(name, known)
-    if name in RENAMED:
-        hint = f"it is now {RENAMED[name]!r}"
-    elif near:
-        hint = f"did you mean {near[0]!r}?"
-    else:
-        hint = f"known here: {', '.join(known)}"
-    return ValueError(f"unknown key {key}; {hint}")
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotation of this module; whole numbers are floats too, but booleans are no numbers."""
-    if kind is Any:
-        return True
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_is_a(item, get_args(kind)[0]) for item in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, Mapping)
-    if get_args(kind):
-        return any(_is_a(value, one) for one in get_args(kind))
-    if kind is float:
-        kind = (int, float)
-    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-
-
-def _in_words(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    if get_origin(kind) is list:
-        return f"a list, each {_in_words(get_args(kind)[0])}"
-    if get_origin(kind) is dict:
-        return "a section"
-    if get_args(kind):
-        return " or ".join(_in_words(one) for one in get_args(kind) if one is not NoneType)
-    return names[kind]
-
-
-def _short(value: Any) -> str:
-    """Return what was found in at most 60 characters."""
-    if isinstance(value, (dict, list)):
-        return f"a {'section' if isinstance(value, dict) else 'list'} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

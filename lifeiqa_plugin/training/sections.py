@@ -1,12 +1,18 @@
 """What may stand in an option file: one dataclass is one section, one field one key, with its default and meaning.
 
-``docs/training.md`` shows them as a table; ``options.py`` reads files into them. Neither torch nor pyiqa is imported.
+``docs/training.md`` shows them as a table; ``options.py`` reads files into them, checked by pydantic, and makes the
+JSON schema by which editors complete them. Neither torch nor pyiqa is imported.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+AtLeastZero = Annotated[float, Field(ge=0)]
 
 BATCH = (
     "batch_size_per_gpu",
@@ -14,7 +20,6 @@ BATCH = (
     "crops_per_image",
     "crop_size",
     "working_size",
-    "views",
     "use_shuffle",
     "pin_memory",
     "persistent_workers",
@@ -23,8 +28,14 @@ BATCH = (
 """Keys of ``datasets:train`` that say how batches are made, and so are the same for all of its list."""
 
 
+class Section:
+    """No key that nothing reads, and no value of another kind than its key's."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class DatasetOptions:
+class DatasetOptions(Section):
     """A dataset: ``train``, ``val``, ``test``, and further ones called ``val_<something>`` or ``test_<something>``."""
 
     name: str | None = None
@@ -32,7 +43,7 @@ class DatasetOptions:
     type: str = "LifeIQADataset"
     """class of the dataset"""
     meta_info_file: str | None = None
-    """csv that `lifeiqa prepare` writes; without it, all images of the folder are training ladders"""
+    """csv that `lifeiqa prepare` writes; without it, all images of the folder are shown at distortion levels"""
     dataroot_target: str
     """the folder that the names in the csv are below"""
     split_index: int | str | None = None
@@ -42,12 +53,12 @@ class DatasetOptions:
     split_file: str | None = None
     """pyiqa's pickle of row numbers instead of a column"""
     mos_normalize: bool = False
-    """for a csv of pyiqa with raw scores: bring them from `mos_range` to 0 .. 1, higher better"""
-    mos_range: list[float] | None = None
+    """for a csv of pyiqa with raw scores: bring them from `mos_range` to 0 .. 1, higher better; needs the two below"""
+    mos_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """lowest and highest raw score"""
     lower_better: bool | None = None
     """whether raw scores are worse when higher"""
-    num_worker_per_gpu: int = 0
+    num_worker_per_gpu: Annotated[int, Field(ge=0)] = 0
     """processes that decode, beside the training itself"""
 
 
@@ -55,27 +66,24 @@ class DatasetOptions:
 class TrainingSetOptions(DatasetOptions):
     """``datasets:train``, or each of its list; of a list, the keys in ``BATCH`` hold for all once one has them."""
 
-    batch_size_per_gpu: int | None = None
+    batch_size_per_gpu: Count | None = None
     """images in a batch of one process, required; the batch has `crops_per_image` times as many crops"""
-    crops_per_image: int = 1
+    crops_per_image: Count = 1
     """crops from each decode"""
-    crop_size: int | None = None
+    crop_size: Count | None = None
     """side of a crop: the network's, which it must equal; with `whole_image` by default its `working_size`, or less"""
-    working_size: int | None = None
+    working_size: Count | None = None
     """shorter side to which larger images are reduced first: the network's, which it must equal"""
-    working_range: list[int] | None = None
+    working_range: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     """lowest and highest shorter side, drawn anew at each visit, in place of `working_size`"""
-    views: int = 0
-    """crops of each image that are drawn once instead of anew at each visit, and kept below `views/` as what the frozen
-    modules at the backbone's beginning give for them, for all epochs, splits and runs; 0 is off"""
     hflip: bool = True
     """mirror half of the crops"""
-    ladder_share: float = 0.0
-    """part of the images shown as one place in `crops_per_image` growing distortions instead, half of them from the
-    undistorted on; `rank_weight` ranks them"""
+    ladder_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """part of the images shown as one place at `crops_per_image` levels of one distortion instead, half of them from
+    the undistorted on; `rank_weight` ranks them"""
     ladder_folder: str | None = None
     """clean photos, which need no scores, that stand in for half of these images"""
-    weight: float = 1.0
+    weight: Annotated[float, Field(gt=0)] = 1.0
     """times that each image is seen in an epoch; of a broken number, another random part in each epoch"""
     own_scale: bool = False
     """in a list: the scores are on a scale of their own, and an increasing line to it is learned with the weights"""
@@ -90,7 +98,7 @@ class TrainingSetOptions(DatasetOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathOptions:
+class PathOptions(Section):
     """``path``."""
 
     resume_state: str | None = None
@@ -98,16 +106,16 @@ class PathOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimOptions:
+class OptimOptions(Section):
     """``train:optim``."""
 
     type: str = "AdamW"
     """an optimiser of torch.optim"""
-    lr: float
+    lr: AtLeastZero
     """peak learning rate"""
-    lr_backbone: float | None = None
+    lr_backbone: AtLeastZero | None = None
     """peak learning rate of the backbone; `lr` by default"""
-    weight_decay: float = 0.01
+    weight_decay: AtLeastZero = 0.01
     """of matrices and kernels; not of biases, norms, scalars, tokens and position tables"""
     betas: list[float] | None = None
     """torch's"""
@@ -118,26 +126,26 @@ class OptimOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchedulerOptions:
+class SchedulerOptions(Section):
     """``train:scheduler``: the learning rate after the warm-up, iteration by iteration."""
 
-    type: str = "constant"
+    type: Literal["constant", "step", "cosine"] = "constant"
     """`constant`, `step` or `cosine`"""
-    every_epochs: float = 0
+    every_epochs: AtLeastZero = 0
     """length of a step"""
     gamma: float = 0.1
     """factor of a step"""
-    min_factor: float = 0.0
+    min_factor: AtLeastZero = 0.0
     """end of the cosine, as a part of `lr`"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(Section):
     """``train``: how the weights are fitted."""
 
-    total_epoch: int
+    total_epoch: Count
     """length of the run"""
-    warmup_epochs: float = 0
+    warmup_epochs: AtLeastZero = 0
     """length of the linear warm-up; fractions are fine"""
     warmup_factor: float = 0.01
     """where the warm-up starts, as a part of `lr`; above 1 the rate falls"""
@@ -145,9 +153,9 @@ class TrainOptions:
     """the optimiser"""
     scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
     """the learning rate"""
-    steps_per_batch: int = 1
+    steps_per_batch: Count = 1
     """steps of the optimiser in each iteration, each on its share of every image's crops"""
-    accumulate: int = 1
+    accumulate: Count = 1
     """parts in which a batch is computed, to save memory"""
     mos_loss_opt: dict[str, Any]
     """main loss: `type`, one of pyiqa's or `SmoothL1Loss`, and its arguments `loss_weight`, `beta` ..."""
@@ -158,18 +166,18 @@ class TrainOptions:
     router_z_weight: float = 0.001
     """weight of the router's z-loss"""
     rank_weight: float = 5.0
-    """weight of the hinge between neighbouring rungs of a ladder, each to score 0.03 below the one before"""
+    """weight of the hinge between neighbouring distortion levels, each to score 0.03 below the one before"""
     distortion_weight: float = 0.0
-    """weight of the second task, which distortion a rung of a ladder has; of those in `network: distortions`"""
-    clip_grad_norm: float | None = None
+    """weight of the second task, which distortion the levels are of; of those in `network: distortions`"""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """longest gradient"""
-    amp: str = "fp32"
+    amp: Literal["fp32", "bf16", "fp16"] = "fp32"
     """`fp32`, `bf16`, or `fp16` with a scaler on GPUs; validation is always float32"""
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """average of the weights over iterations, which is then what is scored and saved; 0 is off"""
     freeze: list[str] = field(default_factory=list)
     """modules that stand still, dropout and batch statistics included, such as `backbone`; `*` is one part of a name"""
-    decoder_first: float = 0
+    decoder_first: AtLeastZero = 0
     """epochs at the start in which the backbone stands still; it has a warm-up and schedule of its own afterwards"""
     freeze_batch_stats: bool = False
     """BatchNorm layers keep and use their stored statistics, for small batches"""
@@ -178,31 +186,31 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidationOptions:
+class ValidationOptions(Section):
     """``val``: how the weights are chosen."""
 
-    val_freq: int | None = None
+    val_freq: Count | None = None
     """iterations between validations; once per epoch by default"""
-    key_metric: str = "srcc"
+    key_metric: Literal["srcc", "plcc", "krcc", "rmse"] = "srcc"
     """the weights with the best `srcc`, `plcc`, `krcc` or `rmse` on the first validation set are kept"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoggerOptions:
+class LoggerOptions(Section):
     """``logger``: what is written on the way."""
 
-    print_freq: int = 100
+    print_freq: Count = 100
     """iterations between lines of the log"""
-    save_latest_freq: int | None = None
+    save_latest_freq: Count | None = None
     """iterations between saved states; once per epoch by default"""
-    save_checkpoint_freq: int | None = None
+    save_checkpoint_freq: Count | None = None
     """iterations between numbered weights; never by default"""
     use_tb_logger: bool = False
     """TensorBoard files in `tb_logger/<name>`"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardOptions:
+class CardOptions(Section):
     """``card``: what the checkpoint says of itself."""
 
     training_data: str | None = None
@@ -212,18 +220,18 @@ class CardOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Section):
     """A whole option file."""
 
     name: str
     """of the run and its folder; an older run of the name is moved aside unless it is resumed"""
     model_type: str = "LifeIQAModel"
     """the training loop's model"""
-    num_gpu: int | str = "auto"
+    num_gpu: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """0, 1, or `auto` for a GPU if there is one; for more, torchrun"""
     manual_seed: int = 123
     """order, crops, dropout and new weights are functions of it"""
-    import_: list[str] = field(default_factory=list)
+    import_: Annotated[list[str], Field(alias="import")] = field(default_factory=list)
     """modules of your own, in the current folder or installed, that define networks, datasets or losses"""
     datasets: dict[str, Any]
     """`train`, one or a list; `val`, `test`, and further ones called `val_<something>` or `test_<something>`"""

@@ -93,6 +93,25 @@ def write_options(images, tmp_path, monkeypatch) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def build_model() -> Callable[..., Any]:
+    """Returns a function that builds the model of an option file alone, ready for ``feed_data``."""
+
+    def build(option_file: Path, total_iter: int = 10) -> Any:
+        from lifeiqa_plugin.pyiqa_compat import forgetful_logger
+        from lifeiqa_plugin.training import preparation
+        from lifeiqa_plugin.training.model import LifeIQAModel
+        from lifeiqa_plugin.training.options import read_options
+
+        opt = preparation.prepare_options(read_options(option_file))
+        preparation.take_sizes_from_network(opt)
+        opt["train"]["total_iter"] = total_iter
+        with forgetful_logger():
+            return LifeIQAModel(opt)
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def start_process():
     """Start a function of an installed module in a process of its own, in the current folder."""

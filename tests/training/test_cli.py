@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from lifeiqa_plugin import cli
+from lifeiqa_plugin.training import recipes
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
@@ -35,7 +36,8 @@ def folder(images, tmp_path, monkeypatch):
     options["network"] = TINY
     options["train"]["total_epoch"], options["num_gpu"] = 2, 0
     (tmp_path / name).parent.mkdir(parents=True)
-    (tmp_path / name).write_text(yaml.safe_dump(options))
+    (tmp_path / name).write_text(yaml.safe_dump(options, sort_keys=False))
+    monkeypatch.setattr(recipes, "PACKAGE", tmp_path / "lifeiqa_plugin")
     return tmp_path
 
 

@@ -14,11 +14,11 @@ import yaml
 from torch import nn
 
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.training import launch
-from lifeiqa_plugin.training.losses import FidelityLoss, OwnScales, within_sets
+from lifeiqa_plugin.training import launch, preparation
+from lifeiqa_plugin.training.losses import AffineCalibration, FidelityLoss, within_sets
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.order import ResumableSampler
+from lifeiqa_plugin.training.sampler import ResumableSampler
 from lifeiqa_plugin.training.splits import train_splits
 
 pytestmark = pytest.mark.slow
@@ -65,9 +65,9 @@ def write_mixture(write_options, images, halves):
 
 
 def sampler_of(option_file, start_iter=0):
-    opt = launch.prepare_options(read_options(option_file))
-    launch.take_sizes_from_network(opt)
-    mixture = launch.check_data(opt)["train"]
+    opt = preparation.prepare_options(read_options(option_file))
+    preparation.take_sizes_from_network(opt)
+    mixture = preparation.check_data(opt)["train"]
     return ResumableSampler(mixture, 1, 0, seed=1, start_iter=start_iter), mixture
 
 
@@ -98,11 +98,11 @@ def test_labels_of_an_own_scale_have_mean_and_deviation_of_the_shared_one(write_
     assert np.mean(labels[1]) == pytest.approx(np.mean(labels[0]), abs=1e-6)
     assert np.std(labels[1]) == pytest.approx(np.std(labels[0]), abs=1e-6)
     photos = [mixture[row, 1] for row in (20, 21, 22)]
-    assert all(item["is_ladder"] and item["mos_label"].isnan() for item in photos)
+    assert all(item["has_levels"] and item["mos_label"].isnan() for item in photos)
 
 
 def test_own_scale_is_a_rising_line():
-    lines = OwnScales([False, True])
+    lines = AffineCalibration([False, True])
     scores, source = torch.tensor([[0.2], [0.2], [0.6]]), torch.tensor([0, 1, 1])
     assert torch.equal(lines(scores, source), scores)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def change_train(option_file, number, **changes):
             "train:batch_size_per_gpu is of the whole batch, but the list has 6 and 3",
         ),
         (0, {"own_scale": True}, "one dataset with scores must be without own_scale"),
-        (1, {"weight": 0}, "datasets:train:1:weight must be above 0, got 0"),
+        (1, {"weight": 0}, "datasets:train:1:weight must be greater than 0, got 0"),
         (
             2,
             {"ladder_share": 0.5},

@@ -15,8 +15,9 @@ from lifeiqa_plugin.datasets.readers import DATASETS
 from lifeiqa_plugin.network import lifeiqa as arch
 from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
 from lifeiqa_plugin.training import sections
+from lifeiqa_plugin.training.checking import schema, view
 from lifeiqa_plugin.training.optim import schedule_of
-from lifeiqa_plugin.training.options import apply_change, read_options, view
+from lifeiqa_plugin.training.options import apply_change, read_options
 from lifeiqa_plugin.training.sections import TrainOptions
 
 ROOT = Path(__file__).parents[2]
@@ -127,13 +128,38 @@ def test_set_and_file_agree():
         ("train:total_epoch=1.5", "train:total_epoch must be a whole number, got 1.5"),
         ("train:total_epoch=true", "train:total_epoch must be a whole number, got True"),
         ("train:optim:lr=fast", "train:optim:lr must be a number, got 'fast'"),
-        ("train:freeze=backbone", "train:freeze must be a list, each text, got 'backbone'"),
+        ("train:freeze=backbone", "train:freeze must be a list, got 'backbone'"),
         ("train:mos_loss_opt=[1, 2]", "train:mos_loss_opt must be a section, got a list of 2"),
         ("train:mos_loss_opt={beta: 1}", "train:mos_loss_opt:type is missing"),
         ("datasets:train:batch_size_per_gpu=null", "datasets:train:batch_size_per_gpu is missing"),
         ("datasets:val:split_index=[1]", "split_index must be a whole number or text, got a list"),
         ("datasets:val:name=a/b", "datasets:val:name must be usable in names of files, got 'a/b'"),
         ("datasets:val=5", "datasets:val must be a section, got 5"),
+        ("train:freeze=[1]", "train:freeze:0 must be text, got 1"),
+        ("int=5", "unknown key int; known here: name, "),
+        (
+            "datasets:train:views=4",
+            "unknown key datasets:train:views; it is gone: each visit decodes",
+        ),
+        ("train:total_epoch=0", "train:total_epoch must be greater than or equal to 1, got 0"),
+        ("train:amp=fp8", "train:amp must be 'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ("train:ema_decay=1.0", "train:ema_decay must be less than 1, got 1.0"),
+        ("train:scheduler:type=cosin", "type must be 'constant', 'step' or 'cosine', got 'cosin'"),
+        ("val:key_metric=sroc", "key_metric must be 'srcc', 'plcc', 'krcc' or 'rmse', got 'sroc'"),
+        ("datasets:train:ladder_share=-0.1", "share must be greater than or equal to 0, got -0.1"),
+        ("datasets:train:ladder_share=60", "share must be less than or equal to 1, got 60"),
+        (
+            "datasets:train:working_range=[40]",
+            "working_range must be a list of two, got a list of 1",
+        ),
+        ("num_gpu=all", "num_gpu must be a whole number or 'auto', got 'all'"),
+        ("logger:print_freq=0", "print_freq must be greater than or equal to 1, got 0"),
+        ("train:optim={1: 2}", "keys must be text, got 1; quote it"),
+        (
+            "datasets:val:mos_normalize=true",
+            "datasets:val:mos_normalize needs mos_range: [LOW, HIGH]",
+        ),
+        ("datasets:train:lower_better=true", "together with mos_normalize: true only"),
         ("name=..", "name must be usable as the name of a folder, got '..'"),
         ("name=debug_lr", "name must not contain 'debug', where pyiqa stops early, got 'debug_lr'"),
         ("name=a/b", "name must be usable as the name of a folder, got 'a/b'"),
@@ -262,3 +288,28 @@ def test_the_table_of_the_docs_is_that_of_the_dataclasses():
     assert [row for row in rows if row not in text] == []
     keys = re.findall(r"^\| `(\w+)` \| [^|]* \| [^|]+ \|$", text, re.MULTILINE)
     assert keys == [key for key, *_ in option_table()]
+
+
+def test_the_schema_is_of_the_same_keys_and_meanings():
+    """By which an editor completes an option file; every key of the docs' table, with its text."""
+    whole = schema()
+    sets = whole["properties"]["datasets"]
+    train = sets["properties"]["train"]["anyOf"][0]
+    assert sets["properties"]["train"]["anyOf"][1]["items"] == train
+    assert list(sets["patternProperties"]) == ["^(val|test)(_.+)?$"]
+    places = [whole, train, *sets["patternProperties"].values(), *whole["$defs"].values()]
+    keys = {
+        key: value
+        for place in places
+        for key, value in place["properties"].items()
+        if key != "type"
+    }
+    rows = [row for row in option_table() if row[0] != "type"]
+    assert keys.keys() == {key for key, *_ in rows}
+    described = {
+        " ".join(v.get("description", "").split()) for p in places for v in p["properties"].values()
+    }
+    assert {about for *_, about in rows} <= described
+    assert all(place["additionalProperties"] is False for place in (*places, sets))
+    assert train["required"] == ["dataroot_target"]
+    assert whole["$defs"]["TrainOptions"]["properties"]["ema_decay"]["exclusiveMaximum"] == 1

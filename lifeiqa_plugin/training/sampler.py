@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from pyiqa.data.data_sampler import EnlargedSampler
+
+from lifeiqa_plugin.training.seeds import seed_of_epoch, seed_of_visit
 
 if TYPE_CHECKING:
     from lifeiqa_plugin.training.mixture import Mixture
@@ -19,12 +20,6 @@ class Visit(NamedTuple):
 
     row: int
     seed: int
-
-
-def derive_seed(*parts: int) -> int:
-    """Return a 63-bit seed that is a function of the numbers given, in their order."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not typed
@@ -82,17 +77,13 @@ class ResumableSampler(EnlargedSampler):  # type: ignore[misc]  # pyiqa is not t
 
     def _visits(self, epoch: int) -> list[Visit]:
         """Return all visits of an epoch, in its order; a row that comes again has another seed."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(seed_of_epoch(self.seed, epoch))
         rows = self.dataset.rows_of_epoch(generator)
         if self.use_shuffle:
             order = torch.randperm(len(rows), generator=generator).tolist()
             rows = [rows[i] for i in order]
         visits, times = [], dict.fromkeys(rows, 0)
         for row in rows:
-            visits.append(Visit(row, self._seed_of(epoch, row, times[row])))
+            visits.append(Visit(row, seed_of_visit(self.seed, epoch, row, times[row])))
             times[row] += 1
         return visits
-
-    def _seed_of(self, epoch: int, row: int, repetition: int) -> int:
-        of_epoch = derive_seed(self.seed, epoch, repetition)
-        return derive_seed(1 + of_epoch // 2**31, row)  # the bits that earlier versions drew

@@ -1,0 +1,155 @@
+"""What is known before a run starts: the options of this process, the sizes of crops, every dataset and its labels."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyiqa.data import build_dataset
+from pyiqa.utils import set_random_seed
+from pyiqa.utils.dist_util import get_dist_info
+from pyiqa.utils.options import make_paths
+
+from lifeiqa_plugin.arguments import import_modules
+from lifeiqa_plugin.checkpoints.factory import build_network
+from lifeiqa_plugin.datasets.mos import check_mos_range
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.pyiqa_compat import quiet
+from lifeiqa_plugin.training.dataset import check_no_overlap
+from lifeiqa_plugin.training.mixture import Mixture
+from lifeiqa_plugin.training.sections import BATCH
+
+Options = dict[str, Any]
+
+
+def prepare_options(options: Options) -> Options:
+    """Add what pyiqa's own parser adds, for one process or, below torchrun, for this one of several; seed everything.
+
+    Raises:
+        ValueError: several GPUs without torchrun, a loader that hangs on errors, no rights to write here.
+    """
+    opt = copy.deepcopy(options)
+    import_modules(opt["import"])
+    opt["dist"] = torch.distributed.is_initialized()
+    opt["rank"], opt["world_size"] = get_dist_info()
+    if opt["num_gpu"] == "auto":
+        opt["num_gpu"] = min(1, torch.cuda.device_count())
+    if opt["num_gpu"] > 1 and not opt["dist"]:
+        raise ValueError(
+            f"num_gpu is {opt['num_gpu']}: several GPUs need one process each, torchrun --nproc_per_node "
+            f"{opt['num_gpu']} -m lifeiqa_plugin.cli train ... --launcher pytorch"
+        )
+    if opt["num_gpu"] > torch.cuda.device_count():
+        raise ValueError(
+            f"num_gpu is {opt['num_gpu']}, but this machine has none; use num_gpu: auto or 0"
+        )
+    if not os.access(os.getcwd(), os.W_OK):
+        raise ValueError(
+            f"{os.getcwd()}: no permission to write here, where experiments/ would go; change the folder"
+        )
+    opt["is_train"], opt["auto_resume"] = True, False
+    if opt["val"]:
+        opt["val"]["save_img"] = False  # pyiqa asks for it, nothing uses it
+    opt["datasets"]["train"] = as_one(opt["datasets"]["train"])
+    for phase, dataset in opt["datasets"].items():
+        dataset["phase"] = phase.split("_")[0]
+    if opt["datasets"]["train"].get("prefetch_mode") == "cpu":
+        raise ValueError(
+            "datasets:train:prefetch_mode cpu hangs when an image is bad; use cuda, or leave it out"
+        )
+    make_paths(opt, os.getcwd())
+    set_random_seed(opt["manual_seed"] + opt["rank"])
+    return opt
+
+
+def as_one(train: Options | list[Options]) -> Options:
+    """Return the training sets as pyiqa takes them: one section with the keys of the batch, and all in ``sources``."""
+    sources = train if isinstance(train, list) else [train]
+    sources = [source | {"phase": "train"} for source in sources]
+    batch = {key: sources[0][key] for key in BATCH if key in sources[0]}
+    name = " + ".join(source["name"] for source in sources)
+    return {"name": name, "type": sources[0]["type"], **batch, "sources": sources}
+
+
+def take_sizes_from_network(opt: Options) -> LifeIQA:
+    """Build the network once, so that what is wrong with it is known first, and let the crops have its sizes.
+
+    Raises:
+        TypeError, OSError, ValueError: of the network, or a size of ``datasets:train`` that is not the network's.
+    """
+    with quiet(), torch.random.fork_rng(devices=[]):
+        network = build_network(opt["network"])
+    train_opt = opt["datasets"]["train"]
+    wanted = {"crop_size": network.crop_size, "working_size": network.working_size}
+    if network.whole_image:  # squares of up to the whole shorter side
+        given = train_opt.get("crop_size", network.working_size)
+        wanted["crop_size"] = min(max(given, network.crop_size), network.working_size)
+    for name, own in wanted.items():
+        for one in (train_opt, *train_opt["sources"]):
+            given = one.setdefault(name, own)
+            if given != own:
+                raise ValueError(
+                    f"datasets:train:{name} is {given}, but the network's is {own}; leave it out of datasets:train, "
+                    f"or change network:{name}"
+                )
+    return network
+
+
+def check_data(opt: Options) -> dict[str, Any]:
+    """Build and return every dataset, open every file, and see that no two share an image or a reference.
+
+    Raises:
+        OSError, ValueError: as :class:`~lifeiqa_plugin.training.dataset.LifeIQADataset` and its checks.
+    """
+    train_opt = opt["datasets"]["train"]
+    names = [one["name"] for phase, one in opt["datasets"].items() if phase != "train"]
+    names += [source["name"] for source in train_opt["sources"]]
+    if len(set(names)) < len(names):
+        raise ValueError(f"datasets: each needs a name of its own, got {', '.join(names)}")
+    held_out = {phase: one for phase, one in opt["datasets"].items() if phase != "train"}
+    with quiet(), known_names():
+        sources = [build_dataset(source) for source in train_opt["sources"]]
+        datasets = {phase: build_dataset(one) for phase, one in held_out.items()}
+    several = len(sources) > 1
+    parts = {
+        f"train {source.options.name}" if several else "train": source for source in sources
+    } | datasets
+    for dataset in parts.values():
+        dataset.check_scores()
+        dataset.check_files()
+    check_no_overlap(parts)
+    return {"train": Mixture(sources, train_opt)} | datasets
+
+
+def check_labels(datasets: dict[str, Any], score_range: tuple[float, float] | None) -> None:
+    """See that the network can give every label, before it learns from one that it cannot.
+
+    Labels of a training set with ``own_scale`` may lie anywhere: they are brought to the shared scale.
+
+    Raises:
+        ValueError: as :func:`~lifeiqa_plugin.datasets.mos.check_mos_range`.
+    """
+    sets = [source for source in datasets["train"].sources if not source.options.own_scale]
+    sets += [dataset for phase, dataset in datasets.items() if phase != "train"]
+    for dataset in sets:
+        meta = dataset.options.meta_info_file
+        check_mos_range(dataset.labels, score_range, f"{dataset.options.name} ({meta})")
+
+
+@contextmanager
+def known_names() -> Iterator[None]:
+    """Let a dataset, loss or model that pyiqa does not know be an error like others; it names similar ones.
+
+    Raises:
+        ValueError: instead of a KeyError.
+    """
+    try:
+        yield
+    except KeyError as error:
+        if "registry" not in str(error):
+            raise
+        raise ValueError(f"{error.args[0]} import: [MODULE] brings your own") from error
