@@ -1,8 +1,8 @@
-"""Which images a model has learnt opinions of: digests that travel with its weights, so that a test can leave them out.
+"""Which images a model has learnt people's scores of: digests that travel with its weights and are looked for in tests.
 
-An image has two digests: one of its file's bytes, and one of how it looks, which survives most re-encoding and resizing.
-A set keeps 16 bits and a fraction of each, 4.5 bytes an image. It never misses a file of its own, and takes an image
-for one of its own by chance 9 times in 65,536 at most.
+An image has two digests: one of its file's bytes, and one of how it looks, which survives most re-encoding and
+resizing. A set keeps 18 bits of each. It never misses a file that it holds, and takes any other image for one of its
+own by chance 9 times in 65,536.
 """
 
 from __future__ import annotations
@@ -98,9 +98,6 @@ class _Part:
     images: int
     residues: Integers
 
-    def holds(self, digests: Sequence[int]) -> bool:
-        return bool(np.isin(_residues(digests, len(self.residues)), self.residues).any())
-
 
 def _residues(digests: Iterable[int], size: int) -> Integers:
     return np.array(sorted(digest % (size << LOW_BITS) for digest in digests), dtype=np.int64)
@@ -126,16 +123,18 @@ class TrainedOn:
     def __or__(self, other: TrainedOn) -> TrainedOn:
         """Return the images of both."""
         known = self.to_text().splitlines()
-        return TrainedOn(
-            (*self.parts, *(p for p in other.parts if _to_line(p) not in known))
-        )
+        return TrainedOn((*self.parts, *(p for p in other.parts if _to_line(p) not in known)))
 
     def hits(self, images: Sequence[Digests]) -> NDArray[np.bool_]:
         """Tell which images were trained on, (N,)."""
-        found = [
-            any(part.holds((*image.file, *image.looks)) for part in self.parts) for image in images
-        ]
-        return np.array(found, dtype=bool)
+        hits = np.zeros(len(images), dtype=bool)
+        for part in self.parts:
+            known, size = set(part.residues.tolist()), len(part.residues)
+            for i, image in enumerate(images):
+                hits[i] |= not known.isdisjoint(
+                    _residues((*image.file, *image.looks), size).tolist()
+                )
+        return hits
 
     def to_text(self) -> str:
         """Return a line for each part, about 6 characters an image."""
@@ -182,9 +181,7 @@ def _from_line(line: str) -> _Part:
 
 def count_in_words(hits: NDArray[np.bool_]) -> str:
     """Say how many images of a test were trained on."""
-    return (
-        f"{hits.sum():,} of {len(hits):,} images were trained on: {(~hits).sum():,} left"
-    )
+    return f"{hits.sum():,} of {len(hits):,} images were trained on: {(~hits).sum():,} left"
 
 
 def trained_on(model: Model) -> TrainedOn | None:
@@ -194,12 +191,11 @@ def trained_on(model: Model) -> TrainedOn | None:
         ValueError: what it says is damaged.
     """
     name = _bundled_name(model)
+    text: str | None = None
     if name is not None:
         text = (files("lifeiqa_plugin.checkpoints") / f"{name}.trained_on").read_text("utf-8")
     elif model.kind == "checkpoint":
         text = _metadata(model.path).get(KEY)
-    else:
-        text = None
     return None if text is None else TrainedOn.from_text(text, str(model.path))
 
 
