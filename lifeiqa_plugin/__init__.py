@@ -1,9 +1,9 @@
 """Life-IQA, a no-reference image quality metric, as a plugin to pyiqa.
 
 >>> import pyiqa
->>> metric = pyiqa.create_metric("lifeiqa")
->>> metric("photo.jpg").item()  # 0 worst, 1 best
-0.71
+>>> metric = pyiqa.create_metric("lifeiqa", device="cpu")
+>>> round(metric("examples/photos/coffee_0_clean.jpg").item(), 1)  # 0 worst, 1 best
+0.8
 
 Nothing here has to be imported for that. Importing this package registers the metric too, and imports neither torch
 nor pyiqa until one of the names below is used.

@@ -4,9 +4,9 @@
     python measurements/explanations.py FOLDER                       photos of a folder, clean ones
     python measurements/explanations.py FOLDER --varied FOLDER2      and photos of all qualities for the map's mean
 
-- quarters: a quarter of the photo is spoilt, in a corner or anywhere; is the lowest value of the quality map inside,
-  and the highest of the map of its own distortion (see ``KINDS``)? The first also for other weights of darkness.
-- clean: the price of that on unspoilt photos: how often is the worst place where the photo is darkest, and how often
+- quarters: a quarter of the photo is distorted, in a corner or anywhere; is the lowest value of the quality map inside,
+  and the highest of the map of its own distortion (see ``KINDS``)?
+- clean: the price of that on clean photos: how often is the worst place where the photo is darkest, and how often
   does the sentence give a distortion a place?
 - deletion: 32 x 32 cells are replaced by blurred ones, those first that the attribution names; how far does the score
   move, on average over the way, against a plain gradient and a random order? Farther is better.
@@ -54,10 +54,8 @@ KINDS: dict[Distortion, tuple[str, ...]] = {
     jpeg: ("blocking", "ringing"),
     darken: ("dark",),
 }
-"""What spoils a quarter, and the names under which the network may know it."""
+"""What distorts a quarter, and the names under which the network may know it."""
 PARTS = ("quarters", "clean", "deletion", "mean", "sanity", "time")
-DARK_WEIGHTS = (0.0, 0.3, 1.0, 2.0)
-"""What ``dark`` takes off the quality map beside its share of ``FLAW_WEIGHT``; 0 is what ``explain`` does."""
 CELL = 32
 WAY = 10
 """Steps in which all cells are deleted."""
@@ -99,7 +97,7 @@ def read_working(network: LifeIQA, path: Path) -> Tensor:
 class Maps(NamedTuple):
     """What ``explain`` says of each place."""
 
-    quality: list[np.ndarray]  # (H, W) for each of DARK_WEIGHTS
+    quality: np.ndarray  # (H, W)
     distortions: dict[str, np.ndarray]  # (H, W) by name
 
 
@@ -108,15 +106,13 @@ def maps_of(network: LifeIQA, x: Tensor) -> Maps:
     views, shape = look_closely(network, x), x.shape[-2:]
     flaws = distortion_maps(views, *shape)
     quality = quality_map(views, flaws, *shape)
-    named = dict(zip(network.distortion_names, flaws, strict=True))
-    dark = named["dark"] - named["dark"].mean()
-    return Maps([quality - weight * dark for weight in DARK_WEIGHTS], named)
+    return Maps(quality, dict(zip(network.distortion_names, flaws, strict=True)))
 
 
-def spoil_a_quarter(
+def distort_a_quarter(
     x: Tensor, case: int, severity: float, anywhere: bool
 ) -> tuple[Tensor, Quarter, Distortion]:
-    """Spoil a quarter of (1, 3, H, W), in a corner or anywhere, with the kind and at the place of a case's number."""
+    """Distort a quarter of (1, 3, H, W), in a corner or anywhere, with the kind and at the place of a case's number."""
     generator = torch.Generator().manual_seed(case)
     height, width = x.shape[-2] // 2, x.shape[-1] // 2
     lowest, rightmost = x.shape[-2] - height, x.shape[-1] - width
@@ -128,47 +124,44 @@ def spoil_a_quarter(
         top, left = is_low * lowest, is_right * rightmost
     distort = list(KINDS)[case % len(KINDS)]
     place = np.s_[0, :, top : top + height, left : left + width]
-    spoilt = x.clone()
-    spoilt[place] = distort(x[place], severity, generator)
-    return spoilt, Quarter(top, left, height, width), distort
+    distorted = x.clone()
+    distorted[place] = distort(x[place], severity, generator)
+    return distorted, Quarter(top, left, height, width), distort
 
 
-OWN_MAP = "its distortion's map"
+QUALITY, OWN = "quality", "its distortion"
+"""The maps that should find the quarter."""
 
 
 def find_quarters(
     network: LifeIQA, photos: list[Path], cases: int, severity: float, anywhere: bool
 ) -> dict[str, dict[str, list[bool]]]:
-    """Return for each map and kind in which cases the map's worst value is inside of the spoilt quarter."""
-    names = [OWN_MAP, *(f"quality, dark {weight}" for weight in DARK_WEIGHTS)]
-    hits = {name: {kind.__name__: [] for kind in KINDS} for name in names}
+    """Return for each map and kind in which cases the map's worst value is inside of the distorted quarter."""
+    hits = {name: {kind.__name__: [] for kind in KINDS} for name in (QUALITY, OWN)}
     for case in tqdm(range(cases), desc="anywhere" if anywhere else "corners"):
         # Photos and kinds in turn, so that each photo meets each kind.
         x = read_working(network, photos[case // len(KINDS) % len(photos)])
-        spoilt, quarter, distort = spoil_a_quarter(x, case, severity, anywhere)
-        maps = maps_of(network, spoilt)
+        distorted, quarter, distort = distort_a_quarter(x, case, severity, anywhere)
+        maps = maps_of(network, distorted)
         own = np.max([maps.distortions[name] for name in KINDS[distort]], axis=0)
-        for name, values in zip(names, [-own, *maps.quality], strict=True):
+        for name, values in ((QUALITY, maps.quality), (OWN, -own)):
             hits[name][distort.__name__].append(quarter.holds_lowest(values))
     return hits
 
 
 def look_at_clean_photos(network: LifeIQA, photos: list[Path]) -> dict[str, list[bool]]:
-    """Return of which unspoilt photos something is said that would rather not be."""
+    """Return of which clean photos something is said that would rather not be."""
     found: dict[str, list[bool]] = defaultdict(list)
     for path in tqdm(photos, desc="clean"):
         x = read_working(network, path)
         maps = maps_of(network, x)
         light = gaussian_blur(x.mean(1), 65, 16.0)[0].numpy()
-        for weight, quality in zip(DARK_WEIGHTS, maps.quality, strict=True):
-            at_worst = light.flat[quality.argmin()]
-            name = f"dark {weight}: worst point in the darkest"
-            found[f"{name} tenth (by chance 10%)"].append(bool((light < at_worst).mean() < 0.1))
-            found[f"{name} quarter (by chance 25%)"].append(bool((light < at_worst).mean() < 0.25))
-            is_darkest = by_ninth(quality).argmin() == by_ninth(light).argmin()
-            found[f"dark {weight}: worst ninth is the darkest (by chance 11%)"].append(
-                bool(is_darkest)
-            )
+        is_darker = light < light.flat[maps.quality.argmin()]
+        for part, share in (("tenth", 0.1), ("quarter", 0.25)):
+            name = f"worst point in the darkest {part} (by chance {share:.0%})"
+            found[name].append(bool(is_darker.mean() < share))
+        is_darkest = by_ninth(maps.quality).argmin() == by_ninth(light).argmin()
+        found["worst ninth is the darkest (by chance 11%)"].append(bool(is_darkest))
         local = find_local_flaw(list(maps.distortions), np.stack(list(maps.distortions.values())))
         found["a distortion has a place in the sentence"].append(local is not None)
         found["it is dark"].append(local is not None and local.name == "dark")
@@ -227,7 +220,7 @@ def map_mean_correlation(network: LifeIQA, photos: list[Path]) -> float:
         x = read_working(network, path)
         with torch.no_grad():
             scores.append(network(x).item())
-        means.append(maps_of(network, x).quality[0].mean())  # the weights leave the mean as it is
+        means.append(maps_of(network, x).quality.mean())
     return float(spearmanr(scores, means).statistic)
 
 
@@ -296,11 +289,13 @@ def main() -> None:
     if "quarters" in args.parts:
         for anywhere in (False, True):
             hits = find_quarters(network, photos, args.cases, args.severity, anywhere)
-            print_quarters(hits, "spoilt quarter, " + ("anywhere" if anywhere else "in a corner"))
+            print_quarters(
+                hits, "distorted quarter, " + ("anywhere" if anywhere else "in a corner")
+            )
     if "clean" in args.parts:
         found = look_at_clean_photos(network, photos)
         rows = [[what, f"{np.mean(cases):.0%}", str(len(cases))] for what, cases in found.items()]
-        print(markdown_table(["unspoilt photos", "share", "photos"], rows), "\n")
+        print(markdown_table(["clean photos", "share", "photos"], rows), "\n")
     if "deletion" in args.parts:
         print_deletion(compare_deletion(network, find_photos(args.folder, args.deletions)))
     if "mean" in args.parts:

@@ -4,10 +4,10 @@
     python measurements/naming.py FOLDER --checkpoint FILE   of other weights
 
 Larger photos are first reduced to a shorter side of 512. Every generator of each kind in ``distortions/kinds.py``
-distorts every photo at severities .25, .5 and .75. Printed for each kind: the area under the ROC curve of its
-strength at .5, against all other kinds at .5 and clean photos; how often it is the largest there, and which other is;
-the rank correlation of its strength with the severity. The largest strength on clean photos says how often something
-is named where nothing is.
+distorts every photo at severities .25, .5 and .75. Printed for each kind: the area under the ROC curve of its strength
+at .5, against all other kinds at .5 and clean photos; how often it is the largest there, and which other is; the rank
+correlation of its strength with the severity. The largest strength on clean photos says how often something is named
+where nothing is.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from measuring import add_metric_arguments, conditions, create_lifeiqa, markdown_table
+from measuring import conditions, markdown_table
 from scipy.stats import mannwhitneyu
 from torch import Generator
 from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.photos import find_photos, read_reduced
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.correlation import correlations
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -53,7 +54,7 @@ def name_all(network: LifeIQA, photos: list[Path], side: int, seed: int) -> pd.D
     return pd.DataFrame(rows)
 
 
-def judge(table: pd.DataFrame, kind: str) -> list[str]:
+def evaluate(table: pd.DataFrame, kind: str) -> list[str]:
     """Return kind, area under the curve, share named right, what it is taken for, rank correlation with severity."""
     names = [name for name in table if name in KINDS]
     middle = table[table.severity.isin((MIDDLE, 0.0))]
@@ -64,8 +65,8 @@ def judge(table: pd.DataFrame, kind: str) -> list[str]:
     largest = own[names].idxmax(axis=1)
     wrong = largest[largest != kind].value_counts()
     taken_for = ", ".join(f"{name} {count}" for name, count in wrong.items())
-    ladder = table[table.kind == kind]
-    rank = correlations(ladder[kind], ladder.severity)["srcc"]
+    levels = table[table.kind == kind]
+    rank = correlations(levels[kind], levels.severity)["srcc"]
     return [kind, f"{area:.3f}", f"{(largest == kind).mean():.0%}", taken_for, f"{rank:.2f}"]
 
 
@@ -76,9 +77,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="photos to take (default: all)")
     parser.add_argument("--side", type=int, default=512, help="shorter side (default 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the random distortions")
-    add_metric_arguments(parser)
+    parser.add_argument("--checkpoint", type=Path, help="default: the weights that ship")
     args = parser.parse_args()
-    network = create_lifeiqa(args).net
+    network = build_lifeiqa(pretrained_model_path=args.checkpoint).eval()
     if not network.distortion_names:
         raise SystemExit("this model names no distortions; give one with network: distortions")
     photos = find_photos(args.folder, args.count)
@@ -86,7 +87,7 @@ def main() -> None:
     names = list(network.distortion_names)
     print(f"{conditions()}; {len(photos)} photos, seed {args.seed}\n")
     header = ["distortion", "area at .5", "named", "else taken for", "rank of severity"]
-    print(markdown_table(header, [judge(table, kind) for kind in names]))
+    print(markdown_table(header, [evaluate(table, kind) for kind in names]))
     is_right = table[names].idxmax(axis=1) == table.kind
     shares = [f"{is_right[table.severity == severity].mean():.1%}" for severity in SEVERITIES]
     print(f"\nnamed right at {', '.join(map(str, SEVERITIES))}: {', '.join(shares)}")

@@ -69,7 +69,7 @@ def compare_photos(folders: list[Path]) -> str:
     return markdown_table(["way", "median", "99 %", "most", "within .005", "SRCC"], rows)
 
 
-def compare_opinions(names: list[str], option_file: Path | None) -> str:
+def compare_mos(names: list[str], option_file: Path | None) -> str:
     """Return a Markdown table of the SRCC with opinions of both networks, and the interval of their difference."""
     rows = []
     for dataset in find_datasets(names, option_file):
@@ -108,7 +108,7 @@ def main() -> None:
     if args.photos:
         print(compare_photos(args.photos))
     if args.d or args.data_opt:
-        print(compare_opinions(args.d, args.data_opt))
+        print(compare_mos(args.d, args.data_opt))
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def make_ways(baseline: Path | None, engines: list[str]) -> dict[str, Way]:
         old = {"checkout": str(baseline), "options": {}}
         ways["metric(path), baseline"] = Way(METRIC.format(**old), baseline)
     ways["metric(path)"] = Way(METRIC.format(**metric))
-    ways["metric(path), folded"] = Way(METRIC.format(**metric | {"options": {"folded": True}}))
+    ways["metric(path), folded"] = Way(METRIC.format(**metric | {"options": {"fused": True}}))
     for engine in engines:
         for name, exact in (("--exact", True), ("default", False)):
             code = SCORE.format(engine=engine, fast=False, exact=exact)

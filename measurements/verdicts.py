@@ -19,16 +19,16 @@ from typing import NamedTuple
 
 import numpy as np
 from measuring import ROOT, markdown_table
-from quote_results import RESULTS, read_results
+from tables import RESULTS, read_results
 
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.scores import Store, in_one_line
-from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
+from lifeiqa_plugin.checkpoints.models import BUNDLED
 from lifeiqa_plugin.datasets.labelled import LabelledDataset
 
 DROP = (0.2, 0.25, 0.3, 0.35, 0.4)
-SHIPPED = {"lifeiqa": ("default", DEFAULT), "lifeiqa-biq2021": ("biqonly", "biq2021")}
-"""Metric -> how its ids in ``docs/results.csv`` begin, and which of the bundled weights it has."""
+SHIPPED = {"lifeiqa": "default", "lifeiqa-biq2021": "biqonly"}
+"""Metric -> how its ids in ``docs/results.csv`` begin."""
 
 KEEP = (0.5, 0.55, 0.6, 0.65, 0.7)
 
@@ -114,12 +114,12 @@ def results(scores: np.ndarray, mos: np.ndarray, metric: str, dataset: str) -> l
         "kept_worst_third": keep.wrong_third,
         "kept_best_third": keep.right_third,
     }
-    prefix, weights = SHIPPED[metric]
+    prefix = SHIPPED[metric]
     commit = subprocess.check_output(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, text=True)
     about = {
         "command": "python measurements/verdicts.py benchmark --data_opt options/benchmark/cross.yml",
         "commit": commit.strip(),
-        "weights_sha256": BUNDLED[weights].sha256,
+        "weights_sha256": BUNDLED[metric].sha256,
         "condition": f"{len(mos)} images, --drop 0.3 --keep 0.6",
     }
     return [

@@ -17,10 +17,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
 LOCAL = {"127.0.0.1", "::1", "localhost"}
 OURS = ("LIFEIQA_", "PIP_", "PYTHON")  # what a developer may have set and a test must not inherit
+
+for profile, count in (("quick", 50), ("thorough", 2000)):  # --hypothesis-profile=thorough
+    settings.register_profile(
+        profile,
+        max_examples=count,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ def test_help_is_quick(run_python, tmp_path, argv):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["train", "-opt", "nowhere"], "nowhere: no such file; expected an option file"),
+        (["train", "-opt", "nowhere.yml"], "nowhere.yml: no such file; expected an option file"),
         (["train", "-opt", "."], ".: a folder; expected an option file"),
         (["evaluate", "no.csv", "."], "no.csv: no such file; expected a csv written by"),
         (

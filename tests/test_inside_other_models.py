@@ -12,7 +12,7 @@ from torch import nn
 
 import lifeiqa_plugin
 from lifeiqa_plugin import LifeIQA, build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 
 lifeiqa_plugin.register()
 
@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory):
     network = LifeIQA(**SMALL)
     nn.init.normal_(network.decoder.head.weight)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_checkpoint(network, path, Card("nothing", "none"))
+    save_checkpoint(network, path, ModelCard("nothing", "none"))
     return str(path)
 
 

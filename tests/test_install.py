@@ -255,7 +255,10 @@ for name, path in recipes().items():
     assert sorted(installed.run("-c", code).split()) == names
     environment = installed.folder / "empty" / "own"
     installed.run("-m", "lifeiqa_plugin", "train", "--new", environment / "mine.yml")
-    code = "import sys; from lifeiqa_plugin.training.options import read_options; print(read_options(sys.argv[1])['name'])"
+    code = (
+        "import sys; from lifeiqa_plugin.training.options import read_options; "
+        "print(read_options(sys.argv[1])['name'])"
+    )
     assert installed.run("-c", code, environment / "mine.yml") == "mine"
     shutil.rmtree(environment)
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from safetensors import safe_open
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.checkpoints.models import BUNDLED, resolve
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
@@ -148,7 +148,7 @@ def test_std_on_request(metric):
 
 def test_own_checkpoint_needs_no_other_argument(tmp_path):
     network = LifeIQA(**SMALL).eval()
-    save_checkpoint(network, tmp_path / "mine.safetensors", Card("noise", "CC0-1.0"))
+    save_checkpoint(network, tmp_path / "mine.safetensors", ModelCard("noise", "CC0-1.0"))
     metric = pyiqa.create_metric(
         "lifeiqa", device="cpu", pretrained_model_path=str(tmp_path / "mine.safetensors")
     )

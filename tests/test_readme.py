@@ -11,7 +11,7 @@ import pytest
 from pyiqa import pyiqa_cmd
 
 from lifeiqa_plugin import cli
-from lifeiqa_plugin.network.lifeiqa import option_names
+from lifeiqa_plugin.network.config import option_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

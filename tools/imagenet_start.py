@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 BACKBONE = "tf_efficientnet_lite2"
@@ -67,7 +67,7 @@ def main() -> None:
     network = LifeIQA(BACKBONE, whole_image=args.whole_image, **DECODER)
     load_imagenet(network.backbone, read_imagenet(BACKBONE[-1]))
     save_checkpoint(
-        network, args.out, Card(training_data="ImageNet (backbone only)", licence="Apache-2.0")
+        network, args.out, ModelCard(training_data="ImageNet (backbone only)", license="Apache-2.0")
     )
 
 

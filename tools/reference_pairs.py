@@ -1,16 +1,16 @@
-"""Teach both bundled models, without opinions, which of two different photos is spoilt more.
+"""Teach both bundled models, without opinion scores, which of two different photos is distorted more.
 
     python tools/reference_pairs.py pool --biq CSV FOLDER --clean FOLDER
     python tools/reference_pairs.py train lifeiqa-biq2021.safetensors --also lifeiqa.safetensors
 
-Ladders rank an image among its own versions only. Here five full-reference metrics of pyiqa (FSIM, VSI, GMSD, NLPD,
-VIF), which see the clean photo, compare distorted images of *different* photos: where all five agree, the network's
-scores shall be ordered alike. Meanwhile its scores of BIQ2021's photos are held to what they were, so nothing is
-learnt about opinions, or forgotten. A share of what the weights change by is added to both models.
+Levels of distortion rank an image among its own versions only. Here five full-reference metrics of pyiqa (FSIM, VSI,
+GMSD, NLPD, VIF), which see the clean photo, compare distorted images of *different* photos: where all five agree, the
+network's scores shall be ordered alike. Meanwhile its scores of BIQ2021's photos are held to what they were, so nothing
+is learnt about opinion scores, or forgotten. A share of what the weights change by is added to both models.
 The folder of the pool is that of tools/train_models.py.
 
-Pairs on which several full-reference metrics agree stand in for opinions as in arXiv 2106.14076; metrics and losses are
-our own choice.
+Pairs on which several full-reference metrics agree stand in for opinion scores as in arXiv 2106.14076; metrics and
+losses are our own choice.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from tqdm import tqdm
 from train_models import (
     Part,
     Recipe,
+    add_routing_losses,
     build_optimiser,
     choose_parameters,
     draw,
     draw_file,
-    ladder_losses,
+    level_losses,
     lower_half,
     open_part,
     optimise,
@@ -46,7 +47,6 @@ from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint, save_checkpoint
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.network.moe import load_balancing_loss, router_z_loss
 
 METRICS = "fsim", "vsi", "gmsd", "nlpd", "vif"
 """They need no weights of their own."""
@@ -73,7 +73,7 @@ RECIPE = Recipe(200, 1e-4, 2e-4, rank_weight=3, kinds_weight=1, seed=1, decay=0.
 
 
 def distort(pixels: Tensor, dice: random.Random) -> Tensor:
-    """Spoil (3, H, W) in one way, at times in two, rarely not at all."""
+    """Distort (3, H, W) in one way, at times in two, rarely not at all."""
     if dice.random() < CLEAN_CHANCE:
         return pixels
     is_double = dice.random() < SECOND_CHANCE
@@ -100,15 +100,16 @@ def fill_pool(network: LifeIQA, clean: list[str], folder: Path, seed: int) -> No
         for path in dice.sample(clean, PER_FILE):
             pixels = read_pixels(path)
             place = dice.randrange(2**31)
-            reference, spoilt = (
+            reference, distorted = (
                 fit_shape(to_image(x), shape, random.Random(place), zoom=False)[None].float() / 255
                 for x in (pixels, distort(pixels, dice))
             )
             values = [
-                -m(spoilt, reference) if m.lower_better else m(spoilt, reference) for m in metrics
+                -m(distorted, reference) if m.lower_better else m(distorted, reference)
+                for m in metrics
             ]
             scores.append([float(value) for value in values])
-            images.append(spoilt.flip(3) if dice.random() < 0.5 else spoilt)
+            images.append(distorted.flip(3) if dice.random() < 0.5 else distorted)
         with torch.autocast("cpu", torch.bfloat16):
             lower = lower_half(network, torch.cat(images)).bfloat16()
         torch.save({"lower": lower, "scores": torch.tensor(scores)}, folder / f"{number:04d}.pt")
@@ -133,8 +134,8 @@ def pairs_loss(score: Tensor, percentiles: Tensor) -> Tensor:
     return F.relu(MARGIN * mean[is_agreed] - gain).sum() / max(1, len(gain))
 
 
-def train(network: LifeIQA, pairs: Part, biq: Part, ladders: Part) -> None:
-    """Order the pairs and the ladders, while the scores of BIQ2021's photos stay; leaves the average of the weights."""
+def train(network: LifeIQA, pairs: Part, biq: Part, levels: Part) -> None:
+    """Order the pairs and the levels, while the scores of BIQ2021's photos stay; leaves the average of the weights."""
     torch.manual_seed(RECIPE.seed)
     dice = np.random.default_rng(RECIPE.seed)
     teacher = copy.deepcopy(network).eval().requires_grad_(False)
@@ -144,7 +145,7 @@ def train(network: LifeIQA, pairs: Part, biq: Part, ladders: Part) -> None:
     network.decoder.moe.train()
     known = {file["lower"].shape[2:] for file in pairs.files}
     shapes = [shape for shape in (file["lower"].shape[2:] for file in biq.files) if shape in known]
-    parts = [biq, ladders, pairs]
+    parts = [biq, levels, pairs]
     optimise(network, optimiser, RECIPE, lambda: step_loss(network, teacher, parts, shapes, dice))
 
 
@@ -157,26 +158,25 @@ def step_loss(
 ) -> Tensor:
     """Draw a batch of one shape, pass it, add up the losses."""
     shape = shapes[dice.integers(len(shapes))]
-    biq, ladders_part, pairs = parts
-    photos, ladders = draw(biq, shape, dice), draw(ladders_part, shape, dice)
+    biq, levels_part, pairs = parts
+    photos, levels = draw(biq, shape, dice), draw(levels_part, shape, dice)
     file = draw_file(pairs, shape, dice)
     rows = torch.tensor(dice.permutation(PER_FILE)[: pairs.count])
-    inputs = [photos.inputs[0], ladders.inputs[0], file["lower"][rows]]
+    inputs = [photos.inputs[0], levels.inputs[0], file["lower"][rows]]
     with torch.autocast("cpu", torch.bfloat16):
         stages = upper_half(network, torch.cat(inputs))
     output = network.decoder(*stages)
     counts = [len(x) for x in inputs]
-    raw, rungs, score = output.query_scores.mean(1).split(counts)
+    raw, distorted, score = output.query_scores.mean(1).split(counts)
     _, kinds, _ = output.distortion_logits.split(counts)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = teacher.decoder(*upper_half(teacher, photos.inputs[0])).query_scores.mean(1)
-    return (
+    loss = (
         KEEP_WEIGHT * F.mse_loss(raw.sigmoid(), before.float().sigmoid())
         + PAIRS_WEIGHT * pairs_loss(score.sigmoid(), file["percentiles"][rows])
-        + ladder_losses(rungs, kinds, ladders.ladders, RECIPE)
-        + 0.01 * load_balancing_loss(output.routing, "switch")
-        + 0.001 * router_z_loss(output.routing)
+        + level_losses(distorted, kinds, levels.levels, RECIPE)
     )
+    return add_routing_losses(loss, output.routing)
 
 
 def add_change(path: Path, change: dict[str, Tensor], share: float, out: Path) -> None:
@@ -196,8 +196,8 @@ def train_stage(args: argparse.Namespace) -> None:
     """Train from the first checkpoint, and write both beside ``--out``."""
     network = build_lifeiqa(pretrained_model_path=args.checkpoint)
     before = copy.deepcopy(network.state_dict())
-    biq, ladders = open_part(args.pool / "biq", 24), open_part(args.pool / "ladders", 2)
-    train(network, open_pairs(args.pool / "pairs"), biq, ladders)
+    biq, levels = open_part(args.pool / "biq", 24), open_part(args.pool / "levels", 2)
+    train(network, open_pairs(args.pool / "pairs"), biq, levels)
     change = {
         name: value - before[name]
         for name, value in network.state_dict().items()

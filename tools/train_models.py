@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from training_images import NAMES, RUNGS, Batches, Ladder, read_rows
+from training_images import LEVELS, NAMES, Batches, Levels, read_rows
 
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.network.moe import load_balancing_loss, router_z_loss
+from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
 from lifeiqa_plugin.training.optim import Schedule, parameter_groups
 
 
@@ -84,7 +84,12 @@ def correlation_loss(score: Tensor, mos: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(score - score.mean(), mos - mos.mean(), dim=0)
 
 
-def opinion_losses(raw: Tensor, mos: Tensor, groups: list[str]) -> tuple[Tensor, Tensor]:
+def add_routing_losses(loss: Tensor, routing: Routing) -> Tensor:
+    """Keep the experts in equal use and the router's logits small."""
+    return loss + 0.01 * load_balancing_loss(routing, "switch") + 0.001 * router_z_loss(routing)
+
+
+def mos_losses(raw: Tensor, mos: Tensor, groups: list[str]) -> tuple[Tensor, Tensor]:
     """Return SmoothL1, and the mean correlation loss over the dataset and each of its groups."""
     score = raw.sigmoid()
     parts = [torch.ones(len(groups), dtype=torch.bool)]
@@ -94,13 +99,13 @@ def opinion_losses(raw: Tensor, mos: Tensor, groups: list[str]) -> tuple[Tensor,
     return F.smooth_l1_loss(score, mos, beta=0.1), correlation
 
 
-def ladder_losses(raw: Tensor, kinds: Tensor, ladders: list[Ladder], recipe: Recipe) -> Tensor:
-    """Rank the rungs by their severities, gently where only the light changes, and name what is wrong with them."""
-    score = raw.sigmoid().view(len(ladders), RUNGS)
-    weight = torch.tensor([ladder.rank_weight for ladder in ladders])[:, None]
-    levels = torch.stack([ladder.levels for ladder in ladders])
-    rank = (weight * F.relu(0.15 * weight * levels.diff(dim=1) + score.diff(dim=1))).mean()
-    targets = torch.cat([ladder.targets for ladder in ladders])
+def level_losses(raw: Tensor, kinds: Tensor, levels: list[Levels], recipe: Recipe) -> Tensor:
+    """Rank the levels by their severities, gently where only the light changes, and name what is wrong with them."""
+    score = raw.sigmoid().view(len(levels), LEVELS)
+    weight = torch.tensor([one.rank_weight for one in levels])[:, None]
+    severities = torch.stack([one.severities for one in levels])
+    rank = (weight * F.relu(0.15 * weight * severities.diff(dim=1) + score.diff(dim=1))).mean()
+    targets = torch.cat([one.targets for one in levels])
     return recipe.rank_weight * rank + recipe.kinds_weight * F.binary_cross_entropy_with_logits(
         kinds, targets
     )
@@ -108,7 +113,7 @@ def ladder_losses(raw: Tensor, kinds: Tensor, ladders: list[Ladder], recipe: Rec
 
 @torch.no_grad()
 def fill_pool(network: LifeIQA, batches: Batches, folder: Path) -> None:
-    """Write one file per batch: lower half's output in half precision, its pooled top, labels, ladders."""
+    """Write one file per batch: lower half's output in half precision, its pooled top, labels, levels."""
     folder.mkdir(parents=True, exist_ok=True)
     loader = DataLoader(batches, batch_size=None, num_workers=1, worker_init_fn=_quiet_worker)
     for i, batch in enumerate(loader):
@@ -131,7 +136,7 @@ def _quiet_worker(_: int) -> None:
 
 
 class Part(NamedTuple):
-    """Files of the pool, and how many of their images, or ladders, each step takes."""
+    """Files of the pool, and how many of their images, or clean photos in levels, each step takes."""
 
     files: list[dict[str, Any]]
     count: int
@@ -153,7 +158,7 @@ class Drawn(NamedTuple):
     inputs: list[Tensor]
     mos: Tensor
     group: list[str]
-    ladders: list[Ladder]
+    levels: list[Levels]
 
 
 def draw_file(part: Part, shape: torch.Size | None, dice: np.random.Generator) -> dict[str, Any]:
@@ -165,16 +170,16 @@ def draw_file(part: Part, shape: torch.Size | None, dice: np.random.Generator) -
 def draw(part: Part, shape: torch.Size | None, dice: np.random.Generator) -> Drawn:
     """Draw from a file of one shape or, where only the top is asked for, of any."""
     file = draw_file(part, shape, dice)
-    is_ladder = len(file["ladders"]) > 0
-    chosen = dice.permutation(len(file["ladders"] if is_ladder else file["mos"]))[: part.count]
+    has_levels = len(file["levels"]) > 0
+    chosen = dice.permutation(len(file["levels"] if has_levels else file["mos"]))[: part.count]
     rows = torch.tensor(
-        [i * RUNGS + r for i in chosen for r in range(RUNGS)] if is_ladder else chosen
+        [i * LEVELS + r for i in chosen for r in range(LEVELS)] if has_levels else chosen
     )
     inputs = (
         [value[rows].float() for value in file["top"]] if shape is None else [file["lower"][rows]]
     )
-    if is_ladder:
-        return Drawn(inputs, torch.empty(0), [], [file["ladders"][i] for i in chosen])
+    if has_levels:
+        return Drawn(inputs, torch.empty(0), [], [file["levels"][i] for i in chosen])
     return Drawn(inputs, file["mos"][rows].float(), [file["group"][i] for i in chosen], [])
 
 
@@ -200,18 +205,20 @@ BIQ2021_SHARE, DEFAULT_SHARE = 0.8, 0.75
 
 
 def train(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
-    """Train on parts of the pool, ladders last; the network leaves with the average of its weights.
+    """Train on parts of the pool, levels last; the network leaves with the average of its weights.
 
-    The first part sets the scale, every other has a line of its own onto it, before the sigmoid.
+    The first part sets the scale, every other has an affine calibration onto it, before the sigmoid.
     """
     torch.manual_seed(recipe.seed)
     dice = np.random.default_rng(recipe.seed)
     choose_parameters(network, with_backbone=recipe.backbone_rate > 0)
-    lines = [torch.tensor([1.0, 0.0], requires_grad=i > 0) for i in range(len(parts) - 1)]
-    optimiser = build_optimiser(network, lines, recipe)
+    calibrations = [torch.tensor([1.0, 0.0], requires_grad=i > 0) for i in range(len(parts) - 1)]
+    optimiser = build_optimiser(network, calibrations, recipe)
     network.eval()
     network.decoder.moe.train()  # dropout in the experts; BatchNorm keeps ImageNet's statistics
-    optimise(network, optimiser, recipe, lambda: total_loss(network, parts, lines, dice, recipe))
+    optimise(
+        network, optimiser, recipe, lambda: total_loss(network, parts, calibrations, dice, recipe)
+    )
 
 
 def optimise(
@@ -235,23 +242,25 @@ def optimise(
     module.load_state_dict(average)
 
 
-def build_optimiser(network: LifeIQA, lines: list[Tensor], recipe: Recipe) -> torch.optim.AdamW:
+def build_optimiser(
+    network: LifeIQA, calibrations: list[Tensor], recipe: Recipe
+) -> torch.optim.AdamW:
     """AdamW with decay of the decoder's matrices only."""
     groups = parameter_groups(network.decoder, recipe.decoder_rate, 0.02)
     if recipe.backbone_rate:
         groups += parameter_groups(network.backbone, recipe.backbone_rate, 0.0)
-    groups.append({"params": lines[1:], "initial_lr": 2e-3, "weight_decay": 0.0})
+    groups.append({"params": calibrations[1:], "initial_lr": 2e-3, "weight_decay": 0.0})
     return torch.optim.AdamW(groups)
 
 
 def total_loss(
     network: LifeIQA,
     parts: list[Part],
-    lines: list[Tensor],
+    calibrations: list[Tensor],
     dice: np.random.Generator,
     recipe: Recipe,
 ) -> Tensor:
-    """Draw a batch of one shape from every part, the ladders last, pass it, add up the losses."""
+    """Draw a batch of one shape from every part, the levels last, pass it, add up the losses."""
     shapes = [file["lower"].shape[2:] for file in parts[0].files]
     shape = shapes[dice.integers(len(shapes))] if recipe.backbone_rate else None
     drawn = [draw(part, shape, dice) for part in parts]
@@ -260,22 +269,18 @@ def total_loss(
         with torch.autocast("cpu", torch.bfloat16):
             inputs = upper_half(network, inputs[0])
     output = network.decoder(*inputs)
-    *raw, rungs = output.query_scores.mean(1).split([len(d.inputs[0]) for d in drawn])
-    kinds = output.distortion_logits[-len(rungs) :]
-    loss = ladder_losses(rungs, kinds, drawn[-1].ladders, recipe)
-    loss = (
-        loss
-        + 0.01 * load_balancing_loss(output.routing, "switch")
-        + 0.001 * router_z_loss(output.routing)
-    )
+    *raw, distorted = output.query_scores.mean(1).split([len(d.inputs[0]) for d in drawn])
+    kinds = output.distortion_logits[-len(distorted) :]
+    loss = level_losses(distorted, kinds, drawn[-1].levels, recipe)
+    loss = add_routing_losses(loss, output.routing)
     total = sum(map(len, raw))
-    for score, part, (slope, intercept) in zip(raw, drawn[:-1], lines, strict=True):
-        fit, correlation = opinion_losses(slope * score + intercept, part.mos, part.group)
+    for score, part, (slope, intercept) in zip(raw, drawn[:-1], calibrations, strict=True):
+        fit, correlation = mos_losses(slope * score + intercept, part.mos, part.group)
         loss = loss + 10 * fit * len(score) / total + correlation / len(raw)
     return loss
 
 
-def average_networks(first: LifeIQA, second: LifeIQA, share: float) -> None:
+def interpolate_weights(first: LifeIQA, second: LifeIQA, share: float) -> None:
     """Leave in ``first`` the weights of both, ``share`` of its own."""
     other = second.state_dict()
     mixed = {
@@ -286,18 +291,18 @@ def average_networks(first: LifeIQA, second: LifeIQA, share: float) -> None:
 
 
 def pool_stage(network: LifeIQA, args: argparse.Namespace) -> None:
-    """Show every image of BIQ2021 and AGIQA-3K twice, of half A of LIVE Challenge six times, and ladders."""
+    """Show every image of BIQ2021 and AGIQA-3K twice, of half A of LIVE Challenge six times, and levels."""
     biq = [row for row in read_rows(*args.biq) if row.group != "ss02"]
     best = [row.path for row in biq if row.group == "ss03" and row.mos > 0.78]
     clean = [str(path) for path in sorted(args.clean.iterdir())] * 4 + best
     livec, agiqa = read_rows(*args.livec), read_rows(*args.agiqa)
-    for name, rows, size, ladders, number, seed in (
+    for name, rows, size, clean_count, number, seed in (
         ("biq", biq, 32, 0, 2 * len(biq) // 32 + 1, 1),
         ("livec", livec, 32, 0, 6 * len(livec) // 32, 11),
         ("agiqa", agiqa, 32, 0, 2 * len(agiqa) // 32, 12),
-        ("ladders", [], 0, 12, 124, 41),
+        ("levels", [], 0, 12, 124, 41),
     ):
-        fill_pool(network, Batches(rows, size, clean, ladders, number, seed), args.pool / name)
+        fill_pool(network, Batches(rows, size, clean, clean_count, number, seed), args.pool / name)
 
 
 def name_kinds(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
@@ -305,7 +310,7 @@ def name_kinds(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
 
     Args:
         network: whose upper half is read as it is.
-        parts: of the pool, ladders last.
+        parts: of the pool, levels last.
         recipe: steps, rate, weight of the kinds.
     """
     torch.manual_seed(recipe.seed)
@@ -340,7 +345,7 @@ def kinds_loss(
     dice: np.random.Generator,
     recipe: Recipe,
 ) -> Tensor:
-    """Add up: scores as the teacher's, kinds as the ladders'."""
+    """Add up: scores as the teacher's, kinds as the levels'."""
     shapes = [file["lower"].shape[2:] for file in parts[-1].files]
     shape = shapes[dice.integers(len(shapes))]
     drawn = [draw(part, shape, dice) for part in parts]
@@ -351,13 +356,9 @@ def kinds_loss(
     output = network.decoder(*stages)
     after = output.query_scores.mean(1)
     kinds = output.distortion_logits
-    targets = torch.cat([ladder.targets for ladder in drawn[-1].ladders])
+    targets = torch.cat([one.targets for one in drawn[-1].levels])
     loss = recipe.kinds_weight * F.binary_cross_entropy_with_logits(kinds[-len(targets) :], targets)
-    loss = (
-        loss
-        + 0.01 * load_balancing_loss(output.routing, "switch")
-        + 0.001 * router_z_loss(output.routing)
-    )
+    loss = add_routing_losses(loss, output.routing)
     return loss + KEEP_WEIGHT * F.mse_loss(after.sigmoid(), before.sigmoid())
 
 
@@ -376,28 +377,28 @@ def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) 
 
 
 def biq2021_stage(network: LifeIQA, args: argparse.Namespace) -> None:
-    """The decoder alone, then the upper half with it, then a share of the way back, then the kinds."""
+    """The decoder alone, then the upper half with it, then interpolated with the start, then the kinds."""
     start = copy.deepcopy(network)
     biq = open_part(args.pool / "biq", 32)
     train(
         network,
-        [open_part(args.pool / "biq", 96), open_part(args.pool / "ladders", 12)],
+        [open_part(args.pool / "biq", 96), open_part(args.pool / "levels", 12)],
         DECODER_ALONE,
     )
-    train(network, [biq, open_part(args.pool / "ladders", 2)], BIQ2021)
-    average_networks(network, start, BIQ2021_SHARE)
-    name_kinds(network, [biq, open_part(args.pool / "ladders", 12)], KINDS_ALONE)
+    train(network, [biq, open_part(args.pool / "levels", 2)], BIQ2021)
+    interpolate_weights(network, start, BIQ2021_SHARE)
+    name_kinds(network, [biq, open_part(args.pool / "levels", 12)], KINDS_ALONE)
     torch.save(network.state_dict(), args.out)
 
 
 def default_stage(network: LifeIQA, args: argparse.Namespace) -> None:
-    """On from ``lifeiqa-biq2021`` with all datasets, then a share of the way back."""
+    """On from ``lifeiqa-biq2021`` with all datasets, then interpolated with the start."""
     network.load_state_dict(torch.load(args.start))
     start = copy.deepcopy(network)
-    counts = {"biq": 20, "livec": 10, "agiqa": 12, "ladders": 2}
+    counts = {"biq": 20, "livec": 10, "agiqa": 12, "levels": 2}
     parts = [open_part(args.pool / name, count) for name, count in counts.items()]
     train(network, parts, DEFAULT)
-    average_networks(network, start, DEFAULT_SHARE)
+    interpolate_weights(network, start, DEFAULT_SHARE)
     torch.save(network.state_dict(), args.out)
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.photos import reduced
 from lifeiqa_plugin.checkpoints.factory import build_network
-from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
@@ -50,7 +50,7 @@ class Seen(NamedTuple):
     targets: Tensor  # (N, D)
 
 
-def with_new_head(path: Path) -> tuple[LifeIQA, Card]:
+def with_new_head(path: Path) -> tuple[LifeIQA, ModelCard]:
     """Build a checkpoint's network with a new head of all kinds that looks at the stages."""
     checkpoint = read_checkpoint(path)
     if checkpoint.config is None or checkpoint.card is None:

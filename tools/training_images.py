@@ -1,4 +1,4 @@
-"""What the bundled models were trained on: batches of one shape, of labelled images and of ladders of clean ones."""
+"""What the bundled models were trained on: batches of one shape, rated images and distorted clean ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset
 from lifeiqa_plugin.distortions.kinds import KINDS
 
 NAMES = list(KINDS)
-RUNGS = 3
+LEVELS = 3
 SHAPES = {
     (384, 384): 18,
     (320, 320): 32,
@@ -90,59 +90,59 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def draw_levels(dice: random.Random) -> list[float]:
-    """Return growing severities, at least 0.12 apart; in 45 of 100 ladders the first rung is clean."""
+def draw_severities(dice: random.Random) -> list[float]:
+    """Return growing severities, at least 0.12 apart; in 45 of 100 cases the first is 0, a clean image."""
     while True:
-        levels = sorted(dice.uniform(0.08, 1) for _ in range(RUNGS))
+        severities = sorted(dice.uniform(0.08, 1) for _ in range(LEVELS))
         if dice.random() < 0.45:
-            levels[0] = 0.0
-        if all(after - before > 0.12 for before, after in pairwise(levels)):
-            return levels
+            severities[0] = 0.0
+        if all(after - before > 0.12 for before, after in pairwise(severities)):
+            return severities
 
 
-class Ladder(NamedTuple):
+class Levels(NamedTuple):
     """One image in growing distortion; ``targets`` are 0 for absent kinds, else 0.25 (just there) to 1 (severe)."""
 
     images: Tensor  # (3, 3, H, W)
     targets: Tensor  # (3, K)
-    levels: Tensor  # (3,)
+    severities: Tensor  # (3,)
     rank_weight: float
 
 
-def draw_ladder(path: str, shape: tuple[int, int], dice: random.Random) -> Ladder:
+def draw_levels(path: str, shape: tuple[int, int], dice: random.Random) -> Levels:
     """Distort an image by one kind in growing severity and, in 35 of 100, by a second one that stays the same."""
     pixels = read_pixels(path)
     name = dice.choice(NAMES)
-    distort, levels = dice.choice(KINDS[name].generators), draw_levels(dice)
+    distort, severities = dice.choice(KINDS[name].generators), draw_severities(dice)
     seed, place, flip = dice.randrange(2**31), dice.randrange(2**31), dice.random() < 0.5
     second = (
         dice.choice([other for other in NAMES if other != name]) if dice.random() < 0.35 else None
     )
-    images, targets = [], torch.zeros(RUNGS, len(NAMES))
-    second_level = dice.uniform(0.1, 0.6)
+    images, targets = [], torch.zeros(LEVELS, len(NAMES))
+    second_severity = dice.uniform(0.1, 0.6)
     second_distort = dice.choice(KINDS[second].generators) if second else None
-    for i, level in enumerate(levels):
-        rung = pixels
-        if level > 0:
-            rung = distort(rung, level, Generator().manual_seed(seed))
-            targets[i, NAMES.index(name)] = 0.25 + 0.75 * level
+    for i, severity in enumerate(severities):
+        distorted = pixels
+        if severity > 0:
+            distorted = distort(distorted, severity, Generator().manual_seed(seed))
+            targets[i, NAMES.index(name)] = 0.25 + 0.75 * severity
         if second and second_distort:
-            rung = second_distort(rung, second_level, Generator().manual_seed(seed))
-            targets[i, NAMES.index(second)] = 0.25 + 0.75 * second_level
-        image = fit_shape(to_image(rung), shape, random.Random(place), zoom=False)
+            distorted = second_distort(distorted, second_severity, Generator().manual_seed(seed))
+            targets[i, NAMES.index(second)] = 0.25 + 0.75 * second_severity
+        image = fit_shape(to_image(distorted), shape, random.Random(place), zoom=False)
         images.append(image.flip(2) if flip else image)
     rank_weight = 1.0 if KINDS[name].is_ranked else 0.2
-    return Ladder(torch.stack(images), targets, torch.tensor(levels), rank_weight)
+    return Levels(torch.stack(images), targets, torch.tensor(severities), rank_weight)
 
 
 class Batches(IterableDataset[dict[str, Any]]):
-    """Batches of one shape each: ``size`` labelled rows, every row equally often, and ladders of clean images."""
+    """Batches of one shape each: ``size`` rated rows, every row equally often, and clean images in levels."""
 
     def __init__(
-        self, rows: list[Row], size: int, clean: list[str], ladders: int, number: int, seed: int
+        self, rows: list[Row], size: int, clean: list[str], clean_count: int, number: int, seed: int
     ) -> None:
-        self.rows, self.size, self.clean, self.ladders = rows, size, clean, ladders
-        self.number, self.seed = number, seed
+        self.rows, self.size, self.clean = rows, size, clean
+        self.clean_count, self.number, self.seed = clean_count, number, seed
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         dice = random.Random(self.seed)
@@ -154,14 +154,14 @@ class Batches(IterableDataset[dict[str, Any]]):
             rows, order = order[: self.size], order[self.size :]
             images = [fit_shape(open_rgb(row.path), shape, dice, zoom=True) for row in rows]
             images = [image.flip(2) if dice.random() < 0.5 else image for image in images]
-            ladders = [
-                draw_ladder(dice.choice(self.clean), shape, dice) for _ in range(self.ladders)
+            levels = [
+                draw_levels(dice.choice(self.clean), shape, dice) for _ in range(self.clean_count)
             ]
             yield {
                 "images": torch.stack(
-                    [*images, *(rung for ladder in ladders for rung in ladder.images)]
+                    [*images, *(image for one in levels for image in one.images)]
                 ),
                 "mos": torch.tensor([row.mos for row in rows]),
                 "group": [row.group for row in rows],
-                "ladders": [ladder._replace(images=torch.empty(0)) for ladder in ladders],
+                "levels": [one._replace(images=torch.empty(0)) for one in levels],
             }

@@ -30,6 +30,9 @@ from lifeiqa_plugin.pyiqa_compat import (
 NAME = re.compile(r"\w[\w.+-]*")
 """What a metric or a dataset may be called: its scores are kept in files of that name."""
 
+WEIGHTS = ("pretrained", "pretrained_model_path")
+"""Options that say which weights, in words."""
+
 WEIGHT_SWITCHES = (
     "pretrained",
     "backbone_pretrain",
@@ -55,10 +58,11 @@ class MetricSpec:
     options: dict[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
-        """Return what makes two runs comparable, as JSON knows it."""
+        """Return what makes two runs comparable, as JSON knows it; weights by their bytes, whatever they are called."""
         about: dict[str, Any] = {**asdict(self), "versions": {"pyiqa": host_version()}}
         if weights := weights_digest(self.options):
             about["weights sha256"] = weights
+            about["options"] = {k: v for k, v in self.options.items() if k not in WEIGHTS}
         if self.options.get("type") == "LifeIQA":
             about["versions"]["lifeiqa_plugin"] = lifeiqa_plugin.__version__
         return about

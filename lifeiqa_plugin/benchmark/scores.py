@@ -153,12 +153,9 @@ class Store:
     def missing(self, spec: MetricSpec, dataset: LabelledDataset) -> list[int]:
         """Return the rows without a score, among them those that failed before."""
         kept = self.read(spec.name, dataset.name)
-        rows = []
-        for row, image in enumerate(dataset.images):
-            score = kept.get(in_one_line(image.name))
-            if score is None or score.error:
-                rows.append(row)
-        return rows
+        nothing = Score(float("nan"), NOT_SCORED)
+        found = [kept.get(in_one_line(image.name), nothing) for image in dataset.images]
+        return [row for row, score in enumerate(found) if score.error]
 
     def table(self, specs: list[MetricSpec], datasets: Sequence[LabelledDataset]) -> pd.DataFrame:
         """Return all scores: dataset, name, mos, group columns, metric, score, error; a row per metric and image.
@@ -217,10 +214,10 @@ def score_metric(
         workers: processes that decode.
 
     Raises:
-        ValueError: scores of something else are kept, or some are and the weights for the others cannot be had.
+        ValueError: scores of something else are kept (see :meth:`Store.check`), or some are and the weights for the
+            others cannot be had.
         Exception: whatever pyiqa raised while it built the metric.
     """
-    store.check_origin(spec, datasets)
     todo = []
     for dataset in datasets:
         if spec.mode == "NR" or dataset.has_references:

@@ -88,10 +88,9 @@ def measure_speed(
     """
     kept, digests = _read(path), {one.name: digest(one) for one in specs}
     for device in devices:
-        todo = []
-        for size in protocol.sizes:
-            if not _is_there(kept, digests, size, protocol, device):
-                todo.append(size)
+        todo = [
+            size for size in protocol.sizes if not _is_there(kept, digests, size, protocol, device)
+        ]
         if not todo:
             continue
         built, failed = _create_all(builder, specs, device)
@@ -110,12 +109,14 @@ def measure_speed(
 
 
 def read_speed(path: Path, specs: list[MetricSpec]) -> pd.DataFrame:
-    """Return the lines of ``path`` that belong to the metrics, in their order; none if there is no file."""
+    """Return the lines of ``path`` that are of these metrics and options, in their order; none if there is no file."""
     kept = _read(path)
-    order = {spec.name: i for i, spec in enumerate(specs)}
-    chosen = kept[kept["metric"].isin(order)]
-    rank = chosen["metric"].map(order)
-    return chosen.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
+    parts = []
+    for spec in specs:
+        is_same = kept["metric_sha256"].isna() | (kept["metric_sha256"] == digest(spec))
+        parts.append(kept[(kept["metric"] == spec.name) & is_same])
+    full = [part for part in parts if len(part)]
+    return pd.concat(full, ignore_index=True) if full else kept[:0]
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -163,8 +164,7 @@ def _create_all(
     builder: Builder, specs: list[MetricSpec], device: str
 ) -> tuple[list[LoadedMetric], dict[str, str]]:
     """Create what can be; returns name -> error for the others."""
-    built = []
-    failed = {}
+    built, failed = [], {}
     for spec in tqdm(specs, desc=f"building metrics on {device}", unit="metric"):
         try:
             built.append(builder.create(spec, device))

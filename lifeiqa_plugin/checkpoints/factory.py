@@ -18,9 +18,10 @@ from lifeiqa_plugin.checkpoints.rebuilding import (
     rebuild,
     shapes_of,
 )
-from lifeiqa_plugin.checkpoints.released import StateDict
-from lifeiqa_plugin.network.folding import fold_batch_norm
-from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA, check_option_names
+from lifeiqa_plugin.network.config import PRESETS, check_option_names
+from lifeiqa_plugin.network.fusing import fuse_batch_norm
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.tensor_files import StateDict
 
 OLD_NAMES = {"default": "lifeiqa", "biq2021": "lifeiqa-biq2021"}
 """What version 0.1 called bundled weights in ``pretrained``."""
@@ -28,14 +29,14 @@ OLD_NAMES = {"default": "lifeiqa", "biq2021": "lifeiqa-biq2021"}
 RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_calibration"}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
-FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset", "folded")
+FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset", "fused")
 
 
 def build_lifeiqa(
     pretrained: bool | str = True,
     pretrained_model_path: str | Path | None = None,
     preset: str | None = None,
-    folded: bool = False,
+    fused: bool = False,
     **options: Any,
 ) -> LifeIQA:
     """Build a network for scoring; registered with pyiqa as architecture ``LifeIQA``.
@@ -43,47 +44,51 @@ def build_lifeiqa(
     With weights it gives the same scores whatever is trained around it, until ``network.set_trainable(True)``; a
     network of random weights has no scores to keep, and any model of pyiqa can train it.
 
+    >>> import torch
+    >>> build_lifeiqa()(torch.zeros(2, 3, 300, 400)).shape
+    torch.Size([2, 1])
+
     Args:
         pretrained: load a bundled model, True for the default one or a name in
             :data:`~lifeiqa_plugin.checkpoints.models.BUNDLED`; False gives random weights and touches neither disk nor
             network.
         pretrained_model_path: file or URL of another checkpoint, see :func:`read_checkpoint`; wins over ``pretrained``.
-        preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.lifeiqa.PRESETS`.
-        folded: for scoring only: BatchNorm is folded into the convolutions, which gives the same scores in less time;
-            needs weights. See :func:`~lifeiqa_plugin.network.folding.fold_batch_norm`.
-        **options: arguments of :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA`.
+        preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.config.PRESETS`.
+        fused: for scoring only: BatchNorm is fused into the convolutions, which gives the same scores in less time;
+            needs weights. See :func:`~lifeiqa_plugin.network.fusing.fuse_batch_norm`.
+        **options: those of :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA`.
 
     Raises:
         TypeError: an unknown option, or ``pretrained`` neither True, False nor a name.
-        ValueError: an unknown preset or name, options that contradict the checkpoint, or ``folded`` random weights.
+        ValueError: an unknown preset or name, options that contradict the checkpoint, or ``fused`` random weights.
         OSError, ValueError: as :func:`read_checkpoint`.
     """
     given = {"pretrained": pretrained, "pretrained_model_path": pretrained_model_path}
     network = build_network(given | {"preset": preset} | options)
     is_random = pretrained is False and pretrained_model_path is None
-    if folded and is_random:
+    if fused and is_random:
         raise ValueError(
-            "folded=True is for scoring with weights that are there, not for random ones"
+            "fused=True is for scoring with weights that are there, not for random ones"
         )
     if is_random:
         return network
-    return fold_batch_norm(network) if folded else network.set_trainable(False)
+    return fuse_batch_norm(network) if fused else network.set_trainable(False)
 
 
-def load(model: str | Path | Model = DEFAULT, folded: bool = False) -> LifeIQA:
+def load(model: str | Path | Model = DEFAULT, fused: bool = False) -> LifeIQA:
     """Build the network of a checkpoint for scoring.
 
     Args:
         model: as for :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
-        folded: as for :func:`build_lifeiqa`.
+        fused: as for :func:`build_lifeiqa`.
 
     Raises:
         OSError, ValueError: as ``resolve`` and :func:`read_checkpoint`.
     """
     model = resolve(model)
     if model.name in BUNDLED:
-        return build_lifeiqa(pretrained=model.name, folded=folded)
-    return build_lifeiqa(pretrained_model_path=model.path, folded=folded)
+        return build_lifeiqa(pretrained=model.name, fused=fused)
+    return build_lifeiqa(pretrained_model_path=model.path, fused=fused)
 
 
 def build_network(options: Mapping[str, Any]) -> LifeIQA:

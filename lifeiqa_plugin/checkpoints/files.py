@@ -1,7 +1,7 @@
 """Checkpoint files: one format of our own, and the other formats that people have.
 
 Our format is safetensors whose metadata holds one JSON text under ``lifeiqa``: the constructor arguments of the
-network, its preprocessing, score range and direction, training data and licence. A path is therefore all that
+network, its preprocessing, score range and direction, training data and license. A path is therefore all that
 ``pyiqa.create_metric('lifeiqa', pretrained_model_path='mine.safetensors')`` needs.
 """
 
@@ -11,40 +11,34 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlparse
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from lifeiqa_plugin.checkpoints.downloads import fetch
 from lifeiqa_plugin.checkpoints.rebuilding import check_rebuildable, network_type
-from lifeiqa_plugin.checkpoints.released import (
-    StateDict,
-    convert_released_state_dict,
-    released_config,
-)
+from lifeiqa_plugin.checkpoints.released import convert_released_state_dict, released_config
 from lifeiqa_plugin.journal import write_whole
-from lifeiqa_plugin.network.lifeiqa import LifeIQA, check_option_names
+from lifeiqa_plugin.network.config import RENAMED, check_option_names
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.tensor_files import StateDict, read_tensors
 
 FORMAT = 1
 
-RENAMED = {"std_line": "std_calibration"}
-"""Arguments that checkpoints of earlier versions know by another name."""
+FROM_CARD, TO_CARD = {"licence": "license"}, {"license": "licence"}
+"""What a field of a card is called in a file, and here."""
 
 MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a checkpoint says of itself beside its architecture."""
 
     training_data: str
-    licence: str
+    license: str
     lower_better: bool = False
     std: str = ""
     """What ``return_std`` is worth, as validation found it."""
@@ -56,7 +50,7 @@ class Checkpoint:
 
     state_dict: StateDict
     config: dict[str, Any] | None
-    card: Card | None
+    card: ModelCard | None
     type: str | None = None
 
 
@@ -95,75 +89,41 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
 
 
 def _read_file(path: Path) -> Checkpoint:
-    with open(path, "rb") as file:
-        head = file.read(9)
-    is_torch = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
-    # safetensors: a length of 8 bytes, which may look like those, then JSON
-    return _read_torch(path) if is_torch and head[8:] != b"{" else _read_safetensors(path)
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iterator
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{path}: neither a safetensors nor a torch file, or truncated ({error})"
-        ) from error
-    state_dict = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in state_dict.items()
-    }
+    state_dict, metadata = read_tensors(path)
     if "lifeiqa" not in metadata:
         return _from_state_dict(state_dict, path)
     try:
-        about = json.loads(metadata["lifeiqa"])
-        if about["format"] != FORMAT:
-            raise ValueError(
-                f"format {about['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
-            )
-        card = Card(**about["card"])
-        kind = str(about.get("type", "LifeIQA"))
-        if card.lower_better:
-            raise ValueError(
-                "scores are lower-better, expected higher-better; train on labels turned round"
-            )
-        config = {RENAMED.get(name, name): value for name, value in about["config"].items()}
-        config = {name: value for name, value in config.items() if name not in MACHINE_OPTIONS}
-        if kind == "LifeIQA":  # a subclass may not have been imported by those who only look
-            check_option_names(config)
+        return _from_metadata(state_dict, json.loads(metadata["lifeiqa"]))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: the metadata do not describe a LifeIQA that can be used ({error})"
         ) from error
+
+
+def _from_metadata(state_dict: StateDict, described: dict[str, Any]) -> Checkpoint:
+    """Believe what a file says of itself, if it is of a kind that we know."""
+    if described["format"] != FORMAT:
+        raise ValueError(
+            f"format {described['format']!r}, expected {FORMAT}; update lifeiqa_plugin"
+        )
+    card = ModelCard(**_renamed(described["card"], FROM_CARD))
+    if card.lower_better:
+        raise ValueError(
+            "scores are lower-better, expected higher-better; train on labels turned round"
+        )
+    kind = str(described.get("type", "LifeIQA"))
+    config = _of_model(_renamed(described["config"], RENAMED))
+    if kind == "LifeIQA":  # a subclass may not have been imported by those who only look
+        check_option_names(config)
     return Checkpoint(state_dict, config, card, kind)
 
 
-def _read_torch(path: Path) -> Checkpoint:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # whose text advises to load the file unsafely
-        raise ValueError(
-            f"{path}: holds more than plain tensors, which could run code when read; nothing was read. Expected a "
-            "state dict, as written by torch.save(network.state_dict(), path)"
-        ) from error
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise ValueError(
-            f"{path}: damaged or truncated torch file ({str(error).split('. ')[0]})"
-        ) from error
-    for key in ("params", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
-    if others := {
-        key: type(value).__name__ for key, value in content.items() if not isinstance(value, Tensor)
-    }:
-        raise ValueError(
-            f"{path}: expected a state dict of tensors, but some entries are none: {others}"
-        )
-    return _from_state_dict(content, path)
+def _renamed(entries: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in entries.items()}
+
+
+def _of_model(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in MACHINE_OPTIONS}
 
 
 def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
@@ -184,7 +144,9 @@ def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
     return Checkpoint(state_dict, None, None)
 
 
-def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool = False) -> None:
+def save_checkpoint(
+    network: LifeIQA, path: str | Path, card: ModelCard, half: bool = False
+) -> None:
     """Write our format, whole or not at all.
 
     Args:
@@ -202,10 +164,10 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
     for key, value in network.state_dict().items():
         is_halved = half and value.is_floating_point() and value.dim() > 1
         tensors[key] = (value.half() if is_halved else value).cpu().contiguous()
-    about = {
+    description = {
         "format": FORMAT,
         "type": network_type(network),
-        "config": {key: value for key, value in network.config.items() if key not in MACHINE_OPTIONS},
+        "config": _of_model(network.config),
         "preprocessing": {
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),
@@ -213,8 +175,8 @@ def save_checkpoint(network: LifeIQA, path: str | Path, card: Card, half: bool =
             "working_size": network.working_size,
         },
         "score_range": network.score_range,
-        "card": asdict(card),
+        "card": _renamed(asdict(card), TO_CARD),
     }  # fmt: skip
-    content = save(tensors, {"lifeiqa": json.dumps(about)})
+    content = save(tensors, {"lifeiqa": json.dumps(description)})
     with write_whole(path) as file:  # save_file of safetensors would make it private (0600)
         file.write(content)

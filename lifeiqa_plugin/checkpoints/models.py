@@ -12,7 +12,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.nearest import did_you_mean
 
 
 class PretrainedWeights(NamedTuple):
@@ -132,11 +132,10 @@ def resolve(model: str | Path | Model = DEFAULT) -> Model:
     if path.is_dir():
         path = _only_model(path)
     if not path.is_file():
-        near = nearest(name, BUNDLED)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise FileNotFoundError(
-            f"{name!r} is neither a file nor a bundled model{hint} Bundled: {', '.join(BUNDLED)}"
-        )
+        bundled = f"Bundled: {', '.join(BUNDLED)}"
+        near = did_you_mean(name, BUNDLED, otherwise="")
+        hint = f"; {near} {bundled}" if near else f". {bundled}"
+        raise FileNotFoundError(f"{name!r} is neither a file nor a bundled model{hint}")
     return Model(name, path, KINDS.get(path.suffix, "checkpoint"))
 
 

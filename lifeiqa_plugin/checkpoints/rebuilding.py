@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from lifeiqa_plugin.nearest import nearest
-from lifeiqa_plugin.network.lifeiqa import LifeIQA, option_names
+from lifeiqa_plugin.nearest import did_you_mean
+from lifeiqa_plugin.network.config import option_names
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 RANDOM_FUNCTIONS = {
     nn.init.kaiming_normal_,
@@ -85,8 +86,7 @@ def network_class(name: str) -> type[LifeIQA]:
     same = known.get(str(name).rpartition(".")[2])
     if same is not None:
         return same
-    near = nearest(name, known)
-    hint = f"did you mean {near[0]!r}?" if near else "import the module that defines it first"
+    hint = did_you_mean(name, known, "import the module that defines it first")
     raise ValueError(
         f"network type must be LifeIQA or a subclass of it that has been imported, got {name!r}; {hint}"
     )
@@ -132,31 +132,28 @@ def check_rebuildable(network: LifeIQA) -> None:
     Raises:
         ValueError: they do not; says what differs.
     """
-    wanted = (
-        f"a {type(network).__name__} built from its own options; give what was changed as options"
-    )
     again = rebuild(type(network), network.config)
-    there, expected = shapes_of(network), shapes_of(again)
-    changed = sorted(
-        key for key in there.keys() | expected.keys() if there.get(key) != expected.get(key)
-    )
-    if changed:
+    if difference := _difference(network, again):
         raise ValueError(
-            f"not saved, as it could not be read again: {len(changed)} tensors ({', '.join(changed[:3])}) "
-            f"are not those of {wanted}"
+            f"not saved, as it could not be read again: {difference} a {type(network).__name__} built from its own "
+            "options; give what was changed as options"
         )
+
+
+def _difference(network: LifeIQA, again: LifeIQA) -> str:
+    """Compare all but the values of weights: shapes, constants, settings; empty if there is no difference."""
+    there, expected = shapes_of(network), shapes_of(again)
+    keys = sorted(there.keys() | expected.keys())
+    if changed := [key for key in keys if there.get(key) != expected.get(key)]:
+        return f"{len(changed)} tensors ({', '.join(changed[:3])}) are not those of"
     buffers = dict(again.named_buffers())
     for name, value in network.named_buffers():
-        fixed = name not in there
-        if fixed and not (
-            name in buffers and torch.equal(value.cpu().float(), buffers[name].float())
-        ):
-            raise ValueError(
-                f"not saved, as it could not be read again: {name} is not that of {wanted}"
-            )
+        if name in there:  # a weight as others
+            continue
+        if name not in buffers or not torch.equal(value.cpu().float(), buffers[name].float()):
+            return f"{name} is not that of"
     for name in SETTINGS:
         got, rebuilt = getattr(network, name), getattr(again, name)
         if got != rebuilt:
-            raise ValueError(
-                f"not saved, as it could not be read again: {name} is {got!r}, but {rebuilt!r} in {wanted}"
-            )
+            return f"{name} is {got!r}, but {rebuilt!r} in"
+    return ""

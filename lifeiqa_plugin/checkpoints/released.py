@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
 
-StateDict = dict[str, Tensor]
+from lifeiqa_plugin.network.tensor_files import StateDict
 
 _RELEASED_NAMES = [
     (r"^bunch_embedding$", "decoder.query_tokens"),
@@ -53,7 +52,7 @@ def convert_released_state_dict(state_dict: StateDict) -> StateDict:
         else:
             raise ValueError(f"{key!r} is not a name of the released Life-IQA code")
     num_experts = released_config(state_dict)["num_experts"]
-    if num_experts > 1:
+    if num_experts > 1:  # one layer of all experts -> one tensor (E, in, out) or (E, out)
         for ours, theirs in (("1", "0"), ("2", "3")):
             for kind in ("weight", "bias"):
                 names = [f"MOE.experts.{e}.net.{theirs}.{kind}" for e in range(num_experts)]

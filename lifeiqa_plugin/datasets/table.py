@@ -30,7 +30,7 @@ def read_meta(path: str | Path, columns: Columns = USUAL) -> pd.DataFrame:
         raise OSError(f"{path}: cannot be read as a csv of name, mos, ... ({error})") from error
     name, mos = find_name_and_mos(path, table, columns)
     if table.empty:
-        raise ValueError(f"{path}: expected rows of {name}, {mos}, ...; got none")
+        raise ValueError(f"{path}: expected rows of {name}, {mos}, ...; got 0 rows")
     numbers = pd.to_numeric(table[mos], errors="coerce")
     bad = ~np.isfinite(numbers)
     if bad.any():

@@ -1,4 +1,4 @@
-"""Synthetic distortions of growing severity: what ``measurements/ladders.py`` tests; ``kinds`` has what training draws.
+"""Synthetic distortions of growing severity: what ``lifeiqa benchmark`` tests; ``kinds`` has what training draws.
 
 A distortion is a function of an image (3, H, W) in [0, 1], a severity in 0 .. 1 and a generator; it returns an image
 of the same shape and range. With the same generator state, a higher severity is the same flaw, only worse.

@@ -71,7 +71,7 @@ def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
     if view.scale != 1:
         enlarged = [round(view.scale * length) for length in shape]
         x = F.interpolate(x, enlarged, mode="bicubic", antialias=True).clamp(0, 1)
-    stages = network.stages_of(network.normalised(x))
+    stages = network.stages_of(network.normalize(x))
     rows, columns = stages[-1].shape[-2:]
     height, width = min(view.window, rows), min(view.window, columns)
     tops = list(range(rows - height + 1))
@@ -116,7 +116,7 @@ def _score_crops(network: LifeIQA, x: Tensor) -> Windows:
     for top in tops:
         row = torch.cat([x[..., top : top + side, left : left + side] for left in lefts])
         for chunk in row.split(network.chunk_size):
-            judged.append(_decode(network, network.stages_of(network.normalised(chunk))))
+            judged.append(_decode(network, network.stages_of(network.normalize(chunk))))
     scores, distortions, gates = (np.concatenate(parts) for parts in zip(*judged, strict=True))
     grid = (len(tops), len(lefts))
     return Windows(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lifeiqa_plugin.explanation.dense import VIEWS, attention_to_pixels, by_ninth, spread
-from lifeiqa_plugin.explanation.explain import evaluating, look
+from lifeiqa_plugin.explanation.explain import look
 from lifeiqa_plugin.network.crops import to_working_size
+from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 Doubles = NDArray[np.float64]

@@ -8,8 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.models import DEFAULT
@@ -38,6 +37,7 @@ from lifeiqa_plugin.explanation.words import LocalFlaw, describe, find_local_fla
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.crops import to_working_size
+from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 
 ARRAYS = (
@@ -149,6 +149,12 @@ def explain(
 ) -> Explanation:
     """Explain the score of one image; the network, its flags and its gradients are left as found.
 
+    >>> explanation = explain("examples/photos/chelsea_2_blur.jpg", attribution_steps=0)
+    >>> explanation.sentence
+    'out of focus; the rest is fine; worst in the upper right'
+    >>> max(explanation.distortions, key=explanation.distortions.get)
+    'blur'
+
     Args:
         image: what :func:`~lifeiqa_plugin.images.reading.read_image` takes: a file, a picture, an array, a tensor.
         model: ``lifeiqa``, ``lifeiqa-biq2021``, a checkpoint or a network that is there.
@@ -202,18 +208,6 @@ def look(
 ) -> tuple[LifeIQAOutput, list[Windows]]:
     """Score an image (1, 3, H, W) of working size, as a whole and window by window: what maps and attention cost."""
     return network(x, return_details=True), look_closely(network, x, views)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def claim_folder(folder: str | Path, overwrite: bool) -> Path:

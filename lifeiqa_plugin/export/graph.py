@@ -19,9 +19,8 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 from lifeiqa_plugin.network.backbone import run_backbone
-from lifeiqa_plugin.network.crops import cut_crops
+from lifeiqa_plugin.network.crops import crop_offsets, cut_crops
 from lifeiqa_plugin.network.decoder import pool_to_grid
-from lifeiqa_plugin.network.geometry import crop_offsets
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 

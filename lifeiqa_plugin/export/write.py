@@ -18,7 +18,7 @@ from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model, resolve
 from lifeiqa_plugin.export.graph import ScoringGraph
 from lifeiqa_plugin.images.reading import find_images
-from lifeiqa_plugin.network.folding import fold_batch_norm
+from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import Floats
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
@@ -162,7 +162,7 @@ def describe(network: LifeIQA, checkpoint: Model, outputs: tuple[str, ...] = OUT
     card = read_checkpoint(checkpoint.path).card
     if card is None:
         return about
-    return dataclasses.replace(about, training_data=card.training_data, licence=card.licence)
+    return dataclasses.replace(about, training_data=card.training_data, licence=card.license)
 
 
 def _write_any_size(
@@ -183,9 +183,9 @@ def _write_any_size(
     else:
         from lifeiqa_plugin.export import int8  # needs ONNX Runtime
 
-        folded = fold_batch_norm(network)
-        model = onnx_file.build_onnx(folded, outputs, about)
-        int8.quantise(model, folded, int8.load_crops(photos[::2], about.working_size))
+        fused = fuse_batch_norm(network)
+        model = onnx_file.build_onnx(fused, outputs, about)
+        int8.quantise(model, fused, int8.load_crops(photos[::2], about.working_size))
     onnx_file.halve_where_exact(model)
     if linked is not None:
         onnx_file.link_weights(model, linked)

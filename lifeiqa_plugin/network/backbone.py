@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lifeiqa_plugin.nearest import nearest
-
-StateDict = dict[str, Tensor]
+from lifeiqa_plugin.nearest import did_you_mean
+from lifeiqa_plugin.network.evaluating import evaluating
+from lifeiqa_plugin.network.tensor_files import StateDict, read_tensors
 
 NEEDED_SHARE = 0.9
 """Of a backbone's weights that must stand in a file as they are; timm resizes tables of positions."""
@@ -48,8 +45,8 @@ def preprocessing_of(name: str) -> Preprocessing:
         config = None
     if config is None and name not in timm.list_models():
         names = timm.list_models() + timm.list_pretrained()
-        near = ", ".join(nearest(name, names, 3)) or "none, see timm.list_models()"
-        raise ValueError(f"backbone must be a timm model, got {name!r}; nearest names: {near}")
+        hint = did_you_mean(name, names, "see timm.list_models()", count=3)
+        raise ValueError(f"backbone must be a timm model, got {name!r}; {hint}")
     if config is None or not config.input_size:
         raise ValueError(f"backbone {name!r}: timm does not know its input size; choose another")
     return Preprocessing(
@@ -83,17 +80,31 @@ def create_backbone(
     if expected.is_fixed and size != expected.size:
         options["img_size"] = size
     if pretrained is False:
-        return _create(name, options)
-    if pretrained is True:
-        return _create_fetched(name, options)
-    weights = read_weights(Path(pretrained))
-    options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
+        backbone = _create(name, options)
+    elif pretrained is True:
+        backbone = _create_fetched(name, options)
+    else:
+        backbone = _create_from_file(name, Path(pretrained), options)
+    smallest = backbone.feature_info.reduction()[-1]
+    if size < smallest:
+        raise ValueError(f"crop_size must be at least {smallest} for {name!r}, got {size}")
+    return backbone
+
+
+def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> Any:
+    """Build with the weights in a file."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
+        )
+    weights, _ = read_tensors(path)
+    options = options | {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights}}
     try:
         backbone = timm.create_model(name, **options)
     except (RuntimeError, KeyError, AttributeError) as error:  # timm's own words for other shapes
         first = str(error).strip().split("\n")[0]
-        raise ValueError(f"{pretrained}: no weights of the backbone {name!r} ({first})") from error
-    _check_weights(backbone, weights, name, pretrained)
+        raise ValueError(f"{path}: no weights of the backbone {name!r} ({first})") from error
+    _check_weights(backbone, weights, name, path)
     return backbone
 
 
@@ -115,9 +126,8 @@ def _create(name: str, options: dict[str, Any]) -> Any:
 def _try(backbone: nn.Module, size: int) -> None:
     """Let a backbone of another size than timm foresaw fail now rather than at its first image."""
     device = next(backbone.parameters()).device
-    was_training = backbone.training
-    backbone.eval()(torch.zeros(1, 3, size, size, device=device))
-    backbone.train(was_training)
+    with evaluating(backbone):
+        backbone(torch.zeros(1, 3, size, size, device=device))
 
 
 def _create_fetched(name: str, options: dict[str, Any]) -> Any:
@@ -149,35 +159,9 @@ def run_backbone(backbone: nn.Module, x: Tensor) -> list[Tensor]:
     return stages
 
 
-def read_weights(path: Path) -> StateDict:
-    """Read the weights of a timm model, ``.safetensors`` or a state dict of torch, without running code from it.
-
-    Raises:
-        OSError: no such file.
-        ValueError: not such a file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path}: damaged, or not the weights of a timm model ({type(error).__name__})"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path}: expected a state dict of tensors, got {type(content).__name__}")
-    return content
-
-
-def _check_weights(backbone: nn.Module, weights: StateDict, name: str, path: str | Path) -> None:
+def _check_weights(backbone: nn.Module, weights: StateDict, name: str, path: Path) -> None:
     """See that the weights have arrived, since timm passes over those that it does not find."""
+    # timm may have renamed them, so a tensor is looked for by its shape and values
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for value in weights.values():
         by_shape.setdefault(value.shape, []).append(value)

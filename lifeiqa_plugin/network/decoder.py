@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lifeiqa_plugin.network.checks import check_choice, check_count
 from lifeiqa_plugin.network.graph import GCN, Graph, ScatterBackend, edges_of
 from lifeiqa_plugin.network.moe import Routing, SparseMoE
 
@@ -79,12 +80,8 @@ class DecoderConfig:
                 f"embed_dim must be a multiple of 4 and of num_heads={self.num_heads}, "
                 f"got {self.embed_dim}"
             )
-        if self.moe_scaled not in ("experts", "bypass"):
-            raise ValueError(f"moe_scaled must be 'experts' or 'bypass', got {self.moe_scaled!r}")
-        if self.distortions_from not in ("queries", "stages"):
-            raise ValueError(
-                f"distortions_from must be 'queries' or 'stages', got {self.distortions_from!r}"
-            )
+        check_choice("moe_scaled", self.moe_scaled, "experts", "bypass")
+        check_choice("distortions_from", self.distortions_from, "queries", "stages")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         object.__setattr__(self, "distortions", _checked_names(self.distortions))
@@ -215,16 +212,6 @@ def pool_to_grid(x: Tensor, grid: int) -> Tensor:
     if height % grid == 0 and width % grid == 0:
         return F.avg_pool2d(x, (height // grid, width // grid))
     return F.adaptive_avg_pool2d(x, grid)
-
-
-def check_count(name: str, value: int, limit: int) -> None:
-    """See that an argument is a whole number from 1 to ``limit``."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    if value > limit:
-        raise ValueError(f"{name} must be at most {limit}, got {value}")
 
 
 def _checked_names(names: Sequence[str]) -> tuple[str, ...]:

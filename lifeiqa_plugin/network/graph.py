@@ -1,6 +1,6 @@
 """Graph convolution by scatter over an edge list.
 
-One graph convolution (Kipf & Welling 2017, equation 2) is ``X' = A X W + b`` with the normalised adjacency
+One graph convolution (Kipf & Welling 2017, equation 2) is ``X' = A X W + b`` with the normalized adjacency
 ``A = D^-1/2 (G + I) D^-1/2``. Here ``A`` is kept as edges: ``edge_index (2, E)`` holds (source, target) pairs sorted
 by target, ``edge_weight (E,)`` the entries of ``A``; every edge carries a message, and a scatter sums them per target.
 """
@@ -44,7 +44,7 @@ def load_torch_scatter() -> ModuleType | None:
 
 
 def resolve_scatter_backend(backend: ScatterBackend) -> Literal["torch", "torch_scatter"]:
-    """Turn ``auto`` into the backend that measures fastest (plain torch, see ``measurements/scatter.py``).
+    """Turn ``auto`` into the backend that measures fastest (plain torch, see docs/design.md).
 
     Raises:
         ValueError: unknown name.
@@ -99,7 +99,7 @@ def edges_of(graph: Graph, num_nodes: int) -> Tensor:
     """Return ``edge_index (2, E)`` of a graph, on the CPU; edges run from source to target.
 
     Args:
-        graph: ``complete`` joins every node with every node, itself included; ``ring`` each with its two neighbours;
+        graph: ``complete`` joins every node with every node, itself included; ``ring`` each with its two neighbors;
             ``star`` node 0 with all others; ``none`` has no edges; anything else is a list of [source, target].
         num_nodes: number of nodes N.
 
@@ -136,7 +136,7 @@ def _checked_edges(graph: object, num_nodes: int) -> list[list[int]]:
 
 
 def normalize_edges(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Add the identity to a graph and normalise: ``A = D^-1/2 (G + I) D^-1/2`` with ``D`` the row sums of ``G + I``.
+    """Add the identity to a graph and normalize: ``A = D^-1/2 (G + I) D^-1/2`` with ``D`` the row sums of ``G + I``.
 
     On the complete graph ``G`` is all ones, so ``A = (J + I) / (N + 1)``.
 
@@ -161,9 +161,9 @@ def normalize_edges(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]
     adjacency[target, source] = 1.0
     adjacency += torch.eye(num_nodes, device="cpu")
     scale = adjacency.sum(1).rsqrt()
-    normalised = scale[:, None] * adjacency * scale
+    normalized = scale[:, None] * adjacency * scale
     target, source = adjacency.nonzero(as_tuple=True)
-    return torch.stack([source, target]), normalised[target, source]
+    return torch.stack([source, target]), normalized[target, source]
 
 
 class GCNConv(nn.Module):
@@ -198,7 +198,7 @@ class GCN(nn.Module):
         dim: C, channels of a node.
         num_nodes: N, nodes of the graph.
         edge_index: (2, E) the graph, see :func:`edges_of`.
-        adjacency: ``fixed`` keeps the normalised adjacency constant, as in the released code; ``learnable`` makes its
+        adjacency: ``fixed`` keeps the normalized adjacency constant, as in the released code; ``learnable`` makes its
             entries parameters of this layer that start there, as in the paper.
         final_activation: ReLU after the last convolution too, as in the paper.
         scatter_backend: see :func:`resolve_scatter_backend`.

@@ -78,11 +78,11 @@ class Experts(nn.Module):
         self.bias1 = nn.Parameter(torch.empty(num_experts, 4 * dim))
         self.weight2 = nn.Parameter(torch.empty(num_experts, 4 * dim, dim))
         self.bias2 = nn.Parameter(torch.empty(num_experts, dim))
-        self._initialise(dim, self.weight1, self.bias1)
-        self._initialise(4 * dim, self.weight2, self.bias2)
+        self._initialize(dim, self.weight1, self.bias1)
+        self._initialize(4 * dim, self.weight2, self.bias2)
 
     @staticmethod
-    def _initialise(fan_in: int, *parameters: nn.Parameter) -> None:
+    def _initialize(fan_in: int, *parameters: nn.Parameter) -> None:
         """As nn.Linear does."""
         bound = 1 / math.sqrt(fan_in)
         for parameter in parameters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.network.crops import working_shape
 
 KEY = "lifeiqa"
 """Name of the entry in the file's metadata."""

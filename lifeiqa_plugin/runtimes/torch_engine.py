@@ -12,7 +12,7 @@ import torch
 from lifeiqa_plugin.arguments import choose_device
 from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.models import Model
-from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.network.crops import working_shape
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import SHRINK_TO, EngineOutput, Floats
 
@@ -22,7 +22,7 @@ def create(model: Model, device: str = "auto") -> TorchEngine:
     if model.kind != "checkpoint":
         raise ValueError(f"{model.path}: a {model.kind} file, but torch reads checkpoints")
     chosen = choose_device(device)
-    network = load(model, folded=True)
+    network = load(model, fused=True)
     return TorchEngine(network.to(chosen))
 
 

@@ -80,19 +80,12 @@ def run(args: argparse.Namespace) -> None:
     columns = Columns(args.mos_column, args.name_column)
     dataset = read_labelled(args.meta, args.root, columns=columns, only=only)
     networks = {name: load(model) for name, model in models.items()}
-    rows = [(image.path, image.mos) for image in dataset.images]
+    mos = [image.mos for image in dataset.images]
     for network in networks.values():
-        check_mos_range([mos for _, mos in rows], network.score_range, str(args.meta))
+        check_mos_range(mos, network.score_range, str(args.meta))
     check_images(dataset)
     for name, network in networks.items():
-        result = evaluate(
-            network.to(device),
-            rows,
-            args.root,
-            args.out,
-            args.workers,
-            progress=True,
-            with_intervals=True,
-        )
+        network.to(device)
+        result = evaluate(network, dataset, args.out, args.workers, True, with_intervals=True)
         about = {} if len(networks) == 1 else {"model": name}
         print(json.dumps(about | result), flush=True)

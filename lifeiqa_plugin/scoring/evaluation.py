@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,46 +14,55 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.correlation import correlations, interval, resamples
 from lifeiqa_plugin.journal import write_whole
+from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 from lifeiqa_plugin.scoring.rows import ScoredImage
 from lifeiqa_plugin.scoring.score import score
 
+if TYPE_CHECKING:  # which would bring pandas
+    from lifeiqa_plugin.datasets.labelled import LabelledImage
+
 SAMPLES = 1000
 """Of the bootstrap."""
 
 
+class Labelled(Protocol):
+    """What has images with MOS: a :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset`, or a set to train on."""
+
+    @property
+    def images(self) -> list[LabelledImage]:
+        """Its rows."""
+
+
 def score_dataset(
-    network: LifeIQA, paths: Sequence[str], workers: int = 0, progress: bool = False
+    network: LifeIQA, dataset: Labelled, workers: int = 0, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score images, whole, one at a time, in float32.
+    """Score every image of a dataset, whole, one at a time, in float32.
 
     The mode and the random numbers of the network's process are left as found. In a distributed run every process
     scores its share and all of them return all scores.
 
     Args:
         network: on the device that shall do the work.
-        paths: of the images.
+        dataset: of which only the paths are used.
         workers: processes that decode.
         progress: show a bar.
 
     Returns:
-        Scores and their standard deviations, (N,) float32 each, in the order of the paths.
+        Scores and their standard deviations, (N,) float32 each, in the order of the dataset.
 
     Raises:
         FloatingPointError: a score that is not finite, with the name of the image.
         OSError: an image that cannot be read.
     """
     rank, world_size = _rank_and_world_size()
-    modes = {module: module.training for module in network.modules()}
-    try:
+    paths = [image.path for image in dataset.images]
+    with evaluating(network):
         engine = TorchEngine(network, with_distortions=False)
         rows = score(paths[rank::world_size], engine=engine, workers=workers)
         bar = tqdm(rows, total=len(paths[rank::world_size]), unit="image", disable=not progress)
         own = [_check(row) for row in bar]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     pairs = _gather([(row.score, row.std) for row in own], len(paths))
     scores, stds = np.array(pairs, dtype=np.float32).T
     return scores, stds
@@ -110,8 +117,7 @@ def rank_of_spread(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, bool
 
 def evaluate(
     network: LifeIQA,
-    rows: Sequence[Sequence[Any]],
-    root: str | Path,
+    dataset: Labelled,
     out: Path | None = None,
     workers: int = 0,
     progress: bool = False,
@@ -121,9 +127,8 @@ def evaluate(
 
     Args:
         network: on the device that shall do the work.
-        rows: each begins with a path and a MOS.
-        root: folder of the images.
-        out: csv ``name,mos,score,std`` to write, with names below ``root``.
+        dataset: the images and their MOS.
+        out: csv ``name,mos,score,std`` to write.
         workers: processes that decode.
         progress: show a bar.
         with_intervals: add ``intervals``, see :func:`intervals`.
@@ -131,29 +136,21 @@ def evaluate(
     Returns:
         ``images``, their number, and :func:`~lifeiqa_plugin.correlation.correlations`.
     """
-    scores, stds = score_dataset(network, [str(row[0]) for row in rows], workers, progress)
+    scores, stds = score_dataset(network, dataset, workers, progress)
     if out is not None and _rank_and_world_size()[0] == 0:
-        write_scores(out, rows, root, scores, stds)
-    mos = np.array([row[1] for row in rows], dtype=np.float32)
+        write_scores(out, dataset, scores, stds)
+    mos = np.array([image.mos for image in dataset.images], dtype=np.float32)
     result = {"images": float(len(mos)), **correlations(scores, mos)}
     return result | {"intervals": intervals(scores, mos)} if with_intervals else result
 
 
-def write_scores(
-    out: Path,
-    rows: Sequence[Sequence[Any]],
-    root: str | Path,
-    scores: np.ndarray,
-    stds: np.ndarray,
-) -> None:
+def write_scores(out: Path, dataset: Labelled, scores: np.ndarray, stds: np.ndarray) -> None:
     """Write ``name,mos,score,std``, whole or not at all."""
-    folder = Path(root).expanduser()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "mos", "score", "std"])
-    for (path, mos, *_), value, std in zip(rows, scores, stds, strict=True):
-        name = Path(os.path.relpath(path, folder)).as_posix()
-        writer.writerow([name, mos, f"{value:.6f}", f"{std:.6f}"])
+    for image, value, std in zip(dataset.images, scores, stds, strict=True):
+        writer.writerow([image.name, image.mos, f"{value:.6f}", f"{std:.6f}"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         file.write(text.getvalue().encode())

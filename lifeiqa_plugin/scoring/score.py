@@ -35,8 +35,10 @@ def score(
 ) -> Iterator[ScoredImage]:
     """Score images; ``docs/decoding.md`` says how each is read.
 
-    >>> for row in lifeiqa_plugin.score("photos"):
-    ...     print(row.name, row.score, row.error)
+    >>> for row in score(["examples/photos/chelsea_2_blur.jpg", "none.jpg"], device="cpu"):
+    ...     print(row.name, round(row.score, 1), row.error)
+    examples/photos/chelsea_2_blur.jpg 0.3 None
+    none.jpg nan no such file
 
     Args:
         images: an image, a folder, or any iterable of images, which is read as results are asked for. An image is a

@@ -6,15 +6,12 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from lifeiqa_plugin.nearest import nearest
 from lifeiqa_plugin.training.sections import DatasetOptions, Options, TrainingSetOptions
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 CHANGED = {
     "ladder_weight": "it is now 'rank_weight'",
@@ -88,7 +85,7 @@ def _without_nulls(section: Any, given: Any) -> Any:
     }
 
 
-def _explain(section: type, errors: Sequence[ErrorDetails], where: str) -> str:
+def _explain(section: type, errors: Sequence[Mapping[str, Any]], where: str) -> str:
     """Put pydantic's first error into words; an unknown key first, which is often why another one is missing."""
     first = min(errors, key=lambda error: error["type"] != "unexpected_keyword_argument")
     if first["type"] == "unexpected_keyword_argument":
@@ -107,7 +104,7 @@ def _explain(section: type, errors: Sequence[ErrorDetails], where: str) -> str:
     return f"{key} must be {' or '.join(dict.fromkeys(wanted))}, got {short(first['input'])}"
 
 
-def _place(error: ErrorDetails) -> list[int | str]:
+def _place(error: Mapping[str, Any]) -> list[int | str]:
     """Return keys and numbers in lists that lead to a value, without which part of a union was tried."""
     return [part for part in error["loc"] if part not in UNION]
 

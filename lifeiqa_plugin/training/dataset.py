@@ -15,6 +15,7 @@ import torch
 from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Generator, Tensor
 
+from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
 from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
 from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.reading import check_image, find_images, read_image
@@ -133,6 +134,12 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     def get_transforms(self, opt: dict[str, Any]) -> None:
         """Replace pyiqa's transforms, which draw from NumPy and ``random``."""
+
+    @property
+    def images(self) -> list[LabelledImage]:
+        """All rows, as :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset` has them."""
+        root = self.opt["dataroot_target"]
+        return [LabelledImage(name_below(row[0], root), row[0], row[1]) for row in self.paths_mos]
 
     @property
     def mos(self) -> list[float]:

@@ -182,13 +182,7 @@ def run_test(opt: Options, datasets: dict[str, LifeIQADataset]) -> dict[str, Any
     result: dict[str, Any] = {}
     for phase, dataset in datasets.items():
         out = folder / f"{phase.replace('test', 'test_scores', 1)}.csv"
-        of_set = evaluate(
-            network,
-            dataset.paths_mos,
-            dataset.opt["dataroot_target"],
-            out,
-            dataset.opt["num_worker_per_gpu"],
-        )
+        of_set = evaluate(network, dataset, out, dataset.opt["num_worker_per_gpu"])
         if result:
             result[dataset.opt["name"]] = of_set
         else:

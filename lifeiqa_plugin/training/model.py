@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from lifeiqa_plugin.checkpoints.factory import build_network
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
@@ -362,9 +362,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self._broadcast_buffers()
         self.network.chunk_size = self.scored_network.chunk_size = self.chunk_size
         workers = dataset.opt.get("num_worker_per_gpu", 0)
-        scores, spreads = score_dataset(
-            self.scored_network, [row[0] for row in dataset.paths_mos], workers
-        )
+        scores, spreads = score_dataset(self.scored_network, dataset, workers)
         mos = np.array(dataset.mos, dtype=np.float32)
         self.metric_results = correlations(scores, mos)
         self._write_validation(name, dataset, scores, spreads)
@@ -471,7 +469,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             for source in self.sources
         ]
         training_data = about.training_data or ", ".join(origins)
-        card = Card(training_data=training_data, licence=about.licence, std=std)
+        card = ModelCard(training_data=training_data, license=about.licence, std=std)
         self.scored_network.config["std_calibration"] = std_calibration
         path = Path(self.opt["path"]["models"]) / f"{label}.safetensors"
         save_checkpoint(self.scored_network, path, card)

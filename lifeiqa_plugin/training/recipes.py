@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -29,17 +30,16 @@ def find_options(given: str) -> Path:
         FileNotFoundError: no file at that path.
         UsageError: no recipe of that name; lists them, and names the nearest.
     """
-    path = Path(given)
-    if path.is_file() or path.suffix or len(path.parts) > 1:
+    path, known = Path(given), recipes()
+    if given in known and not path.is_file():
+        return known[given]
+    if path.suffix or os.sep in given or path.exists():
         check_file(path, "an option file")
         return path
-    known = recipes()
-    if given not in known:
-        near = "".join(f"did you mean {name!r}? " for name in nearest(given, known))
-        raise UsageError(
-            f"no recipe is called {given!r}; {near}There are {', '.join(known)}; or give the path of an option file"
-        )
-    return known[given]
+    near = "".join(f"did you mean {name!r}? " for name in nearest(given, known))
+    raise UsageError(
+        f"no recipe is called {given!r}; {near}There are {', '.join(known)}; or give the path of an option file"
+    )
 
 
 def write_start(path: Path, start: Path) -> None:

@@ -87,7 +87,7 @@ def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     metrics["right"].options["gain"] = 3.0
     message = r"scores/right were computed with gain none, now 3\.0; delete the folder .*/right or give another -o"
     with pytest.raises(ValueError, match=message):
-        score(world, "right")
+        store.check([metrics["right"]], world[2])
     del metrics["right"].options["gain"]
     store.path("right", "scores").write_text("name,score,error\n")
     store.describe(metrics["right"], weights="of another network")
@@ -103,7 +103,10 @@ def test_scores_of_a_changed_checkpoint_are_not_taken(world, tmp_path):
     store.describe(metrics["right"], weights="1234")
     store.path("right", "scores").write_text("name,score,error\n00.png,0.5,\n")
     store.check([metrics["right"]], sets)
-    weights.write_bytes(b"22")
+    weights.rename(tmp_path / "moved.pth")
+    metrics["right"].options["pretrained_model_path"] = str(tmp_path / "moved.pth")
+    store.check([metrics["right"]], sets)
+    (tmp_path / "moved.pth").write_bytes(b"22")
     with pytest.raises(
         ValueError, match=r"computed with weights sha256 6b86b273ff34\.\.\., now 785f"
     ):

@@ -108,6 +108,8 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
         protocol = Protocol(((64, 48),), 2, batch, memory=False)
         measure_speed(Builder(), [first, *specs[1:3]], protocol, ["cpu"], path)
     assert len(sizes) == 6
+    assert set(read_speed(path, [other])["metric"]) == {"right"}
+    assert read_speed(path, [specs[0]])["size"].tolist() == ["32x24"]  # at the other, of a new gain
     pd.read_csv(path).drop(columns="metric_sha256").to_csv(path, index=False)  # of earlier versions
     measure_speed(Builder(), [other, *specs[1:3]], protocol, ["cpu"], path)
     assert len(sizes) == 7

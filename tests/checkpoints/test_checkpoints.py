@@ -17,14 +17,15 @@ from safetensors.torch import load_file, save_file
 
 from lifeiqa_plugin.checkpoints import factory, files, models
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
-from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
+from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.network.config import PRESETS
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 OPTIONS = {
     "backbone": "test_efficientnet", "embed_dim": 24, "num_heads": 2, "depth": 1, "num_experts": 4,
     "adjacency": "learnable", "score_range": (0.0, 1.0), "crop_size": 64, "working_size": 100,
 }  # fmt: skip
-CARD = Card(training_data="noise, seed 0", licence="CC0-1.0")
+CARD = ModelCard(training_data="noise, seed 0", license="CC0-1.0")
 
 
 @pytest.fixture
@@ -368,6 +369,16 @@ def test_wrong_metadata(saved, changes, message):
         build_lifeiqa(pretrained_model_path=with_metadata(saved, **changes))
 
 
+def test_options_of_earlier_versions_are_read(saved):
+    config = json.loads(metadata(saved)["lifeiqa"])["config"]
+    del config["std_calibration"]
+    loaded = build_lifeiqa(
+        pretrained_model_path=with_metadata(saved, config=config | {"std_line": [1, 2]})
+    )
+    assert loaded.std_calibration == (1.0, 2.0)
+    assert "std_line" not in loaded.config
+
+
 @pytest.mark.parametrize("text", ["{", "null", "[]", "[" * 100_000])
 def test_metadata_that_describe_nothing(saved, text):
     save_file(load_file(saved), saved, {"lifeiqa": text})
@@ -440,7 +451,7 @@ def test_unknown_preset():
     ("name", "hint"),
     [
         ("num_expert", "did you mean 'num_experts'?"), ("pretrained_path", "did you mean 'pretrained_model_path'?"),
-        ("test_samples", "did you mean 'test_sample'?"), ("xyzzy", "known options: backbone, backbone_pretrained, bal"),
+        ("test_samples", "did you mean 'test_sample'?"), ("xyzzy", "known: backbone, backbone_pretrained, bal"),
     ],
 )  # fmt: skip
 def test_unknown_options_name_the_nearest(name, hint):

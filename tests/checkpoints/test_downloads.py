@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 URL = "https://example.org/models/mine.safetensors?download=true"
@@ -22,7 +22,7 @@ def content(tmp_path_factory):
     """A checkpoint, as bytes."""
     path = tmp_path_factory.mktemp("net") / "net.safetensors"
     network = LifeIQA("test_efficientnet", embed_dim=24, num_heads=2, depth=1)
-    save_checkpoint(network, path, Card("noise", "CC0-1.0"))
+    save_checkpoint(network, path, ModelCard("noise", "CC0-1.0"))
     return path.read_bytes()
 
 

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa, build_network
-from lifeiqa_plugin.checkpoints.files import Card, read_checkpoint, save_checkpoint
-from lifeiqa_plugin.network.lifeiqa import LifeIQA, option_names
+from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.network.config import option_names
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 SMALL = {
     "backbone": "test_efficientnet",
@@ -22,7 +23,7 @@ SMALL = {
     "depth": 1,
     "num_experts": 2,
 }
-CARD = Card("noise", "CC0-1.0")
+CARD = ModelCard("noise", "CC0-1.0")
 
 
 class Upturned(LifeIQA):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lifeiqa_plugin import cli
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata, parse_metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
@@ -60,7 +60,7 @@ def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     network = make_network(whole_image=request.param == "whole")
     checkpoint = folder / "small.safetensors"
-    save_checkpoint(network, checkpoint, Card("random numbers", "none"), half=True)
+    save_checkpoint(network, checkpoint, ModelCard("random numbers", "none"), half=True)
     write.export_checkpoint(folder / "own.onnx", "onnx", checkpoint)
     linked = onnx.load(folder / "own.onnx")
     link_weights(linked, checkpoint)
@@ -150,7 +150,7 @@ def test_nothing_of_this_machine_in_the_file(exported):
 
 def test_chosen_outputs(tmp_path):
     path, checkpoint = tmp_path / "score.onnx", tmp_path / "small.safetensors"
-    save_checkpoint(make_network(whole_image=True), checkpoint, Card("random numbers", "none"))
+    save_checkpoint(make_network(whole_image=True), checkpoint, ModelCard("random numbers", "none"))
     write.export_checkpoint(path, "onnx", checkpoint, outputs=("score",))
     engine = OnnxRuntimeEngine(path)
     assert engine.names == ()
@@ -172,7 +172,7 @@ def test_command(traced, reference, capsys):
 def refuse(tmp_path, capsys):
     """Run ``lifeiqa export`` on a small network that names no distortions, and return its one line and status."""
     checkpoint = tmp_path / "plain.safetensors"
-    save_checkpoint(make_network(distortions=()), checkpoint, Card("random numbers", "none"))
+    save_checkpoint(make_network(distortions=()), checkpoint, ModelCard("random numbers", "none"))
 
     def run(*arguments):
         status = cli.main(["export", "--model", str(checkpoint), *map(str, arguments)])
@@ -222,7 +222,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(traced, tmp_path, monkeypatc
 def test_weights_of_another_network_cannot_be_linked(exported, tmp_path):
     other = tmp_path / "other.safetensors"
     torch.manual_seed(1)
-    save_checkpoint(LifeIQA(**SMALL | {"embed_dim": 32}), other, Card("", ""))
+    save_checkpoint(LifeIQA(**SMALL | {"embed_dim": 32}), other, ModelCard("", ""))
     model = onnx.load(exported / "own.onnx")
     for tensor in model.graph.initializer:
         tensor.name = f"renamed.{tensor.name}"

@@ -9,8 +9,7 @@ from PIL import Image
 
 from lifeiqa_plugin.images import resizing
 from lifeiqa_plugin.images.resizing import resize
-from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.network.crops import to_working_size, working_shape
 
 RNG = np.random.default_rng(0)
 

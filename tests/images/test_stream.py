@@ -13,7 +13,7 @@ from PIL import Image
 
 from lifeiqa_plugin.images.reading import ImageError
 from lifeiqa_plugin.images.stream import Named, Recipe, prepare_images
-from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.network.crops import working_shape
 
 RECIPE = Recipe(functools.partial(working_shape, crop_size=8, working_size=16))
 

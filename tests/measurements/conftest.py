@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def checkpoint(tmp_path_factory) -> Path:
         working_size=48,
     )
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save_checkpoint(network, path, Card(training_data="nothing", licence="none"))
+    save_checkpoint(network, path, ModelCard(training_data="nothing", license="none"))
     return path
 
 

@@ -1,4 +1,4 @@
-"""Weights of a backbone from a file or from a hub that is not there, and other input sizes than timm's."""
+"""Backbones of all kinds, their weights from a file or from a hub that is not there, other input sizes than timm's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,113 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from lifeiqa_plugin.network.config import SWIN_B
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 1, "num_experts": 2}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        ("resnet18", (256, 512)), ("tf_efficientnet_lite0", (112, 320)), ("mobilenetv3_small_100", (48, 576)),
+        ("pvt_v2_b0", (160, 256)), ("convnext_atto", (160, 320)), ("test_vit", (64, 64)),
+    ],
+)  # fmt: skip
+def test_backbones_run(backbone, channels):
+    network = LifeIQA(backbone, embed_dim=24, num_heads=2, depth=1, num_experts=2).eval()
+    assert tuple(network.backbone.feature_info.channels()) == channels
+    with torch.no_grad():
+        score = network(torch.rand(2, 3, network.crop_size, network.crop_size))
+    assert score.shape == (2, 1)
+    assert score.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        ("swin_tiny_patch4_window7_224", (384, 768)), ("swin_small_patch4_window7_224", (384, 768)),
+        (SWIN_B, (512, 1024)), ("convnext_tiny", (384, 768)), ("resnet50", (1024, 2048)),
+        ("tf_efficientnet_lite2", (120, 352)), ("efficientnet_b0", (112, 320)), ("mobilenetv3_large_100", (112, 960)),
+        ("pvt_v2_b2", (320, 512)), ("vgg11", (512, 512)), ("vit_tiny_patch16_224", (192, 192)),
+    ],
+)  # fmt: skip
+def test_backbones_build(no_memory, backbone, channels):
+    network = LifeIQA(backbone, embed_dim=24, num_heads=2, depth=1, num_experts=2)
+    assert tuple(network.backbone.feature_info.channels()) == channels
+
+
+def test_channels_last_backbone():
+    """Swin gives (B, H, W, C); its decoder must see what it would see of the same stages channels-first."""
+    network = LifeIQA(
+        "swin_tiny_patch4_window7_224", embed_dim=24, num_heads=2, depth=1, num_experts=2
+    ).eval()
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        stage3, stage4 = network.backbone((x - network.mean) / network.std)
+        assert (stage3.shape, stage4.shape) == ((1, 14, 14, 384), (1, 7, 7, 768))
+        expected = network.decoder(
+            stage3.permute(0, 3, 1, 2), stage4.permute(0, 3, 1, 2), need_weights=True
+        )
+        details = network(x, return_details=True)
+    torch.testing.assert_close(details.query_scores[:, 0], expected.query_scores)
+    torch.testing.assert_close(
+        details.attention[:, 0], expected.attention
+    )  # rows and columns in their places
+    assert details.attention.std() > 1e-5, "even attention would prove nothing"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "crop_size", "mean"),
+    [
+        ("test_efficientnet", 160, (0.485, 0.456, 0.406)), ("resnet18", 224, (0.485, 0.456, 0.406)),
+        ("tf_efficientnet_lite2", 260, (0.5, 0.5, 0.5)),
+    ],
+)  # fmt: skip
+def test_input_comes_from_timm(no_memory, backbone, crop_size, mean):
+    config = timm.get_pretrained_cfg(backbone)
+    network = LifeIQA(backbone, embed_dim=24, num_heads=2)
+    assert network.crop_size == config.input_size[-1] == crop_size
+    assert network.working_size == round(crop_size * 12 / 7)
+    assert config.mean == mean
+    torch.testing.assert_close(network.mean.flatten(), torch.tensor(config.mean))
+    torch.testing.assert_close(network.std.flatten(), torch.tensor(config.std))
+
+
+def test_backbone_sees_normalised_images(network, monkeypatch):
+    seen, stages = [], [torch.zeros(1, 48, 4, 4), torch.zeros(1, 64, 2, 2)]
+    monkeypatch.setattr(network.backbone, "forward", lambda x: seen.append(x) or stages)
+    network(
+        torch.tensor([0.485 + 0.229, 0.456, 0.406 - 0.225]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    )
+    torch.testing.assert_close(
+        seen[0], torch.tensor([1.0, 0.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("swin_tiny_patch4_window7", "did you mean 'swin_tiny_patch4_window7_224', "),
+     ("resnet_50", "did you mean 'resnet50"),
+     ("resnet50.a1_in1", "did you mean 'resnet50.a1_in1k', "), ("qqqqqq", "see timm.list_models()")],
+)  # fmt: skip
+def test_unknown_backbone_names_the_nearest(name, hint):
+    message = f"backbone must be a timm model, got '{name}'; {hint}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LifeIQA(name)
+
+
+def test_backbone_with_one_stage_is_refused(monkeypatch):
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, out_indices, **options: create(name, out_indices=(-9, -1), **options),
+    )
+    with pytest.raises(
+        ValueError, match="backbone 'resnet18' cannot give its last 2 feature stages: "
+    ):
+        LifeIQA("resnet18")
 
 
 @pytest.fixture
@@ -52,8 +156,8 @@ def test_weights_of_another_backbone(weights, tmp_path):
     ("name", "content", "message"),
     [
         ("none.pth", None, "no such file; backbone_pretrained takes True, False, or a timm .safetensors or .pth"),
-        ("page.pth", b"<html>", "damaged, or not the weights of a timm model"),
-        ("page.safetensors", b"<html>", "damaged, or not the weights of a timm model"),
+        ("page.pth", b"<html>", "neither a safetensors nor a torch file, or truncated ("),
+        ("half.pth", b"PK\x03\x04", "damaged or truncated torch file ("),
     ],
 )  # fmt: skip
 def test_files_that_are_no_weights(tmp_path, name, content, message):

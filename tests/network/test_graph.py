@@ -137,20 +137,6 @@ def test_scatter_is_a_slow_loop():
     torch.testing.assert_close(scatter_sum(messages, index, 4), expected)
 
 
-def test_convolution_is_a_slow_loop(any_graph):
-    edge_index, num_nodes = any_graph
-    conv = GCNConv(5, 3)
-    torch.nn.init.normal_(conv.bias)
-    x, a = torch.randn(2, num_nodes, 5), dense_adjacency(edge_index, num_nodes)
-    expected = torch.zeros(2, num_nodes, 3)
-    for b in range(2):
-        for i in range(num_nodes):
-            for j in range(num_nodes):
-                expected[b, i] += a[i, j] * (conv.weight.T @ x[b, j])
-            expected[b, i] += conv.bias
-    torch.testing.assert_close(conv(x, *normalize_edges(edge_index, num_nodes)), expected)
-
-
 @pytest.mark.parametrize("backend", ["auto", "torch"])
 def test_edge_list_is_dense_in_value_and_gradient(any_graph, backend):
     edge_index, num_nodes = any_graph
@@ -199,15 +185,9 @@ def test_gcn_is_three_dense_layers(any_graph, final_activation):
 
 
 @pytest.mark.parametrize("adjacency", ["fixed", "learnable"])
-def test_default_graph_is_complete_and_does_not_know_the_order_of_its_nodes(adjacency):
-    gcn, x, order = (
-        GCN(8, 6, COMPLETE, adjacency=adjacency),
-        torch.randn(2, 6, 8),
-        torch.randperm(6),
-    )
-    torch.testing.assert_close(
-        gcn(x), three_dense_layers(gcn, dense_adjacency(edges_of("complete", 6), 6), x)
-    )
+def test_the_complete_graph_does_not_know_the_order_of_its_nodes(adjacency):
+    gcn = GCN(8, 6, COMPLETE, adjacency=adjacency)
+    x, order = torch.randn(2, 6, 8), torch.randperm(6)
     torch.testing.assert_close(gcn(x[:, order]), gcn(x)[:, order])
 
 
@@ -345,9 +325,3 @@ def test_unknown_backend_is_refused():
         ValueError, match="scatter_backend must be 'auto', 'torch' or 'torch_scatter', got 'numpy'"
     ):
         GCNConv(8, 4, "numpy")
-
-
-def test_auto_gives_the_same_bits_each_time():
-    gcn, x = GCN(96, 6, COMPLETE), torch.randn(20, 6, 96)
-    first = gcn(x)
-    assert all(torch.equal(gcn(x), first) for _ in range(5))

@@ -71,15 +71,6 @@ def test_gates(num_experts, top_k):
     assert (routing.gates.gather(-1, routing.expert_index) > 0).all()
 
 
-def test_all_experts_is_one_softmax():
-    moe = SparseMoE(DIM, 4, 4).eval()
-    x = torch.randn(3, 6, DIM)
-    out, routing = moe(x)
-    torch.testing.assert_close(routing.gates, moe.router.linear(x).softmax(-1))
-    answers = moe.experts(x.flatten(0, 1)).unflatten(1, (3, 6))
-    torch.testing.assert_close(out, torch.einsum("bqe,ebqc->bqc", routing.gates, answers))
-
-
 def test_one_expert_is_a_plain_network():
     moe = SparseMoE(DIM, 1).eval()
     x = torch.randn(3, 6, DIM)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lifeiqa_plugin import cli
-from lifeiqa_plugin.network.geometry import working_shape
+from lifeiqa_plugin.network.crops import working_shape
 from lifeiqa_plugin.runtimes import EngineOutput
 from lifeiqa_plugin.scoring import command as score_command
 

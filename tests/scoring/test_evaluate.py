@@ -13,7 +13,7 @@ import torch
 
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import correlations
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.scoring.evaluation import intervals
@@ -38,7 +38,7 @@ def folder(photos, tmp_path, monkeypatch) -> Path:
             depth=1,
             crop_size=32,
         )
-        save_checkpoint(network, tmp_path / f"{seed}.safetensors", Card("none", "none"))
+        save_checkpoint(network, tmp_path / f"{seed}.safetensors", ModelCard("none", "none"))
     return tmp_path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, _utils
 
 from lifeiqa_plugin.distortions.kinds import KINDS, Ladder
 from lifeiqa_plugin.images.reading import read_image
@@ -259,7 +260,7 @@ def test_seeds_of_different_parts_differ():
         ),
         ("name,mos\na.png,\nb.png,inf\n", r"2 scores are not numbers; the first is '' of 'a\.png'"),
         ("name,mos\na.png,1\na.png,2\n", r"1 names come more than once, the first is 'a\.png'"),
-        ("name\na.png\n", r"expected rows of name, mos, \.\.\.; got 1 rows of \['name'\]"),
+        ("name\na.png\n", "expected a column mos, got"),
         ("name,mos\n", "got 0 rows"),
     ],
 )
@@ -331,14 +332,17 @@ def test_files_are_checked_before_training(make_dataset, damaged):
         dataset.check_files()
 
 
-def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged):
+def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged, monkeypatch):
+    monkeypatch.setattr(
+        _utils, "MP_STATUS_CHECK_INTERVAL", 0.2
+    )  # else 5 s, whenever the loader is collected
     dataset = make_dataset(dataroot_target=str(damaged), split_index=None)
     row = [path.rsplit("/")[-1] for path, *_ in dataset.paths_mos].index("002.png")
     with pytest.raises(OSError, match=r"002\.png: damaged image"):
         list(DataLoader(dataset, sampler=[row], num_workers=1))
+    gc.collect()
 
 
-@pytest.mark.slow
 def test_bits_of_the_order_are_those_of_earlier_versions(make_mixture):
     """Rows and crops of a seed are what version 0.1 drew, so that its runs can be repeated."""
     sampler = ResumableSampler(make_mixture(), 1, 0, seed=1)

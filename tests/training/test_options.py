@@ -13,7 +13,8 @@ import yaml
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.datasets.readers import DATASETS
 from lifeiqa_plugin.network import lifeiqa as arch
-from lifeiqa_plugin.network.lifeiqa import PRESETS, LifeIQA
+from lifeiqa_plugin.network.config import PRESETS
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.training import sections
 from lifeiqa_plugin.training.checking import schema, view
 from lifeiqa_plugin.training.optim import schedule_of

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -62,7 +64,7 @@ def test_overfits(write_options, images):
     meta.to_csv("meta.csv", index=False)
     result = launch.train(
         write_options(
-            "train:total_epoch=25", "train:optim:lr=3e-3", "val:val_freq=25", "logger:use_tb_logger=true",
+            "train:total_epoch=15", "train:optim:lr=6e-3", "val:val_freq=45", "logger:use_tb_logger=true",
             "datasets:train:crops_per_image=3", "datasets:train:num_worker_per_gpu=2",
             *(f"datasets:{phase}:meta_info_file=meta.csv" for phase in ("train", "val", "test")),
         )
@@ -79,7 +81,7 @@ def test_overfits(write_options, images):
     assert agreed["srcc"] > 0.95
     assert result == json.loads((FOLDER / "test_results.json").read_text())
     log = read_log()
-    assert len(log) == 150
+    assert len(log) == 90
     assert np.mean([line["l_mos"] for line in log[-10:]]) < 0.1 * np.mean(
         [line["l_mos"] for line in log[:10]]
     )
@@ -95,7 +97,7 @@ def test_overfits(write_options, images):
         events.Tags()["scalars"]
     )
     card = read_checkpoint(FOLDER / "models/net_best.safetensors").card
-    assert (card.training_data, card.licence, card.lower_better) == (
+    assert (card.training_data, card.license, card.lower_better) == (
         "noise-train (meta.csv)",
         "not stated",
         False,
@@ -332,3 +334,32 @@ def test_no_permission_is_known_before_training(write_options, monkeypatch):
     with pytest.raises(ValueError, match="no permission to write here"):
         launch.train(option_file)
     assert not Path("experiments").exists()
+
+
+def test_ctrl_c_ends_a_run_at_once(write_options, monkeypatch):
+    """By the signal itself, since Python's handler would wait for the end of a step."""
+    seen, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(launch, "run", lambda *_: seen.append(signal.getsignal(signal.SIGINT)))
+    assert cli.main(["train", "-opt", str(write_options())]) == 0
+    assert seen == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "train:mos_loss_opt:type=L3Loss",
+            "No object named 'L3Loss' found in 'loss' registry! Did",
+        ),
+        ("datasets:train:type=Foo", "No object named 'Foo' found in 'dataset' registry"),
+        ("model_type=Foo", "No object named 'Foo' found in 'model' registry"),
+        ("train:optim:type=Adamx", "train.optim.type: torch.optim has no 'Adamx'"),
+        ("train:warmup_epochs=3", "must be shorter than the run, got 15 of 15 iterations"),
+    ],
+)
+def test_names_that_nobody_knows_leave_an_older_run_where_it_is(write_options, change, message):
+    (FOLDER / "models").mkdir(parents=True)
+    with pytest.raises(ValueError, match=message):
+        launch.train(write_options(change))
+    assert [path.name for path in FOLDER.parent.iterdir()] == ["tiny"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.network.folding import fold_batch_norm
+from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 SMALL = {"embed_dim": 16, "num_heads": 2, "depth": 1, "num_experts": 2, "crop_size": 64}
@@ -34,25 +34,25 @@ def test_scores_stay_and_norms_go(backbone, left):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     before = count_norms(network)
-    folded = fold_batch_norm(network)
+    fused = fuse_batch_norm(network)
     assert count_norms(network) == before
-    assert count_norms(folded) == left
+    assert count_norms(fused) == left
     image = torch.rand(2, 3, 90, 120)
     with torch.no_grad():
         expected = network(image, return_details=True)
-        found = folded(image, return_details=True)
+        found = fused(image, return_details=True)
     torch.testing.assert_close(found.query_scores, expected.query_scores, atol=1e-5, rtol=1e-5)
     assert not found.score.requires_grad
-    assert not any(p.requires_grad for p in folded.parameters())
+    assert not any(p.requires_grad for p in fused.parameters())
 
 
-def test_the_bundled_network_folded():
-    plain, folded = build_lifeiqa(), build_lifeiqa(folded=True)
-    assert (count_norms(plain), count_norms(folded)) == (63, 0)
+def test_the_bundled_network_fused():
+    plain, fused = build_lifeiqa(), build_lifeiqa(fused=True)
+    assert (count_norms(plain), count_norms(fused)) == (63, 0)
     image = torch.rand(1, 3, 224, 240, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(folded(image), plain(image), atol=1e-5, rtol=0)
+    torch.testing.assert_close(fused(image), plain(image), atol=1e-5, rtol=0)
 
 
-def test_random_weights_are_not_folded():
-    with pytest.raises(ValueError, match="folded=True is for scoring with weights that are there"):
-        build_lifeiqa(pretrained=False, folded=True, backbone="test_convnext", **SMALL)
+def test_random_weights_are_not_fused():
+    with pytest.raises(ValueError, match="fused=True is for scoring with weights that are there"):
+        build_lifeiqa(pretrained=False, fused=True, backbone="test_convnext", **SMALL)

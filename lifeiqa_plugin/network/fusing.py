@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions before it: a network for scoring only, with the same scores in less time."""
+"""BatchNorm fused into the convolutions before it: a network for scoring only, with the same scores in less time."""
 
 from __future__ import annotations
 
@@ -8,43 +8,35 @@ from typing import Any, TypeVar
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 Network = TypeVar("Network", bound=LifeIQA)
 
 
-def fold_batch_norm(network: Network) -> Network:
+def fuse_batch_norm(network: Network) -> Network:
     """Return a copy in evaluation mode whose backbone has no BatchNorm where one follows a convolution.
 
     In evaluation mode BatchNorm multiplies and adds constants, which the convolution can do itself. The copy holds
     other weights than a checkpoint, so it cannot be saved as one, and does not move.
     """
-    folded = copy.deepcopy(network).set_trainable(False)
-    names = {module: name for name, module in folded.backbone.named_modules()}
-    for conv, norm in _find_pairs(folded):
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight,
-            conv.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.weight,
-            norm.bias,
-        )
+    fused = copy.deepcopy(network).set_trainable(False)
+    names = {module: name for name, module in fused.backbone.named_modules()}
+    for conv, norm in _find_pairs(fused):
+        both = fuse_conv_bn_eval(conv, norm)
+        conv.weight, conv.bias = both.weight, both.bias
         is_more = isinstance(norm, BatchNormAct2d)
         rest = nn.Sequential(norm.drop, norm.act) if is_more else nn.Identity()
-        folded.backbone.set_submodule(names[norm], rest)
-    return folded
+        fused.backbone.set_submodule(names[norm], rest)
+    return fused
 
 
 @torch.no_grad()
 def _find_pairs(network: LifeIQA) -> list[tuple[Any, Any]]:
     """Run one image and see which BatchNorm is given just what a convolution has returned."""
-    made: dict[
-        int, tuple[nn.Module, Tensor]
-    ] = {}  # the tensors are kept, so that no id comes twice
+    # the tensors are kept, so that no id comes twice
+    made: dict[int, tuple[nn.Module, Tensor]] = {}
     pairs = []
 
     def note(conv: nn.Module, _: Any, out: Tensor) -> None:

@@ -1,0 +1,95 @@
+"""What the network refuses: images and scores that are none, and options of another kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_OVERSHOOT = 0.5
+"""How far outside [0, 1] a pixel may lie, as those of images that are being optimized do."""
+
+
+def check_images(x: Tensor) -> Tensor:
+    """Refuse what is not (B, 1 or 3, H, W) floating point near [0, 1], and bring the rest into it.
+
+    Raises:
+        RuntimeError: inside ``torch.jit.trace``.
+        TypeError: not a floating-point tensor.
+        ValueError: another shape, a pixel that is not finite or further outside [0, 1] than 0.5.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch forgot to annotate it
+        raise RuntimeError(
+            "LifeIQA cannot be traced, as its crops depend on the size of the image; use torch.compile "
+            "or torch.export, or trace network.forward_crops"
+        )
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"images must be a floating-point tensor in [0, 1], got {kind}; divide 8-bit images by 255"
+        )
+    if x.dim() != 4 or x.shape[1] not in (1, 3) or x.numel() == 0:
+        raise ValueError(
+            f"images must be (B, 1 or 3, H, W) with no empty side, got {tuple(x.shape)}"
+        )
+    low, high = x.detach().aminmax()
+    if torch.compiler.is_compiling():  # no Python number may depend on a pixel
+        is_near = (low >= -MAX_OVERSHOOT) & (high <= 1 + MAX_OVERSHOOT)
+        torch._assert_async(is_near, "images must be finite and lie in [0, 1]; rescale them")
+        return x.clamp(0, 1)
+    lowest, highest = low.item(), high.item()
+    _check_values(lowest, highest)
+    return x if lowest >= 0 and highest <= 1 else x.clamp(0, 1)
+
+
+def _check_values(low: float, high: float) -> None:
+    """A NaN fails every comparison."""
+    if not (-float("inf") < low <= high < float("inf")):
+        raise ValueError(f"images must be finite, got minimum {low} and maximum {high}")
+    if low < -MAX_OVERSHOOT or high > 1 + MAX_OVERSHOOT:
+        raise ValueError(
+            f"images must lie in [0, 1], got minimum {low:.4g} and maximum {high:.4g}; rescale them"
+        )
+
+
+def check_score(score: Tensor) -> None:
+    """Refuse to give NaN or infinity as a score; the images have been checked.
+
+    Raises:
+        FloatingPointError: one is not finite.
+    """
+    if not torch.compiler.is_compiling() and not score.isfinite().all():
+        raise FloatingPointError(
+            "the score is not finite: the weights are damaged, or too large for their data type"
+        )
+
+
+def check_choice(name: str, value: str, one: str, other: str) -> None:
+    """See that an option is one of two words."""
+    if value not in (one, other):
+        raise ValueError(f"{name} must be {one!r} or {other!r}, got {value!r}")
+
+
+def check_count(name: str, value: int, limit: int) -> None:
+    """See that an option is a whole number from 1 to ``limit``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value > limit:
+        raise ValueError(f"{name} must be at most {limit}, got {value}")
+
+
+def to_pair(name: str, value: Sequence[float] | None) -> tuple[float, float] | None:
+    """Return an option of two finite numbers as such, and None as None."""
+    if value is None:
+        return None
+    try:
+        first, second = map(float, value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be two numbers, got {value!r}") from error
+    if not (math.isfinite(first) and math.isfinite(second)):
+        raise ValueError(f"{name} must be two finite numbers, got {value!r}")
+    return first, second
