@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import WITHIN, Results
+from lifeiqa_plugin.benchmark.contamination import COLUMN, is_trained_on
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.benchmark.tidy import number, spread, with_interval
 from lifeiqa_plugin.correlation import Interval
@@ -206,7 +207,7 @@ SUMMARY = {
 def summary_table(results: Results, intervals: bool) -> Table:
     """Return one row for each metric and columns for each dataset; the best of a column is marked, and the second.
 
-    A metric that has not scored all images that others have is not marked.
+    A metric that has not scored all images that others have, or was trained on some, is not marked.
 
     Args:
         results: what to show.
@@ -220,25 +221,35 @@ def summary_table(results: Results, intervals: bool) -> Table:
             columns.append(SummaryColumn(WITHIN, "SRCC within"))
         spans.append((dataset.name, len(columns)))
         complete = results.complete(dataset.name)
+        groups = [image.groups.get(COLUMN, "") for image in dataset.images]
+        learnt = [name for name in results.metrics if is_trained_on(groups, name).any()]
         for column in columns:
             found = [
                 results.value(dataset.name, name, column.statistic) for name in results.metrics
             ]
             ranked = [
                 column.sign * round(column.factor * one.value, column.digits)
-                if metric in complete
+                if metric in complete and metric not in learnt
                 else float("nan")
                 for metric, one in zip(results.metrics, found, strict=True)
             ]
             marks |= {(i, len(cells)): mark for i, mark in _rank(ranked).items()}
             shown = found if intervals else [Interval(one.value, np.nan, np.nan) for one in found]
-            cells.append([with_interval(one, column.factor, column.digits) for one in shown])
+            texts = [with_interval(one, column.factor, column.digits) for one in shown]
+            cells.append(
+                [
+                    f"{text}*" if metric in learnt else text
+                    for metric, text in zip(results.metrics, texts, strict=True)
+                ]
+            )
             header.append(column.title)
     described = "; ".join(f"{one.name}: {one.rows}" for one in results.datasets)
     caption = (
         "Metrics on all datasets. Best in bold, second underlined; within: mean of the SRCC within the dataset's own "
         f"groups. Rows: {described}"
     )
+    if any("*" in cell for column in cells[1:] for cell in column):
+        caption += ". * was trained on some of these images, and is not ranked"
     rows = [list(row) for row in zip(*cells, strict=True)]
     return Table(caption, header, rows, "summary", marks, spans)
 

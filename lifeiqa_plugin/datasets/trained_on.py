@@ -179,9 +179,9 @@ def _from_line(line: str) -> _Part:
     return _Part(int(images), (high << LOW_BITS) + low)
 
 
-def count_in_words(hits: NDArray[np.bool_]) -> str:
+def count_in_words(count: int, images: int) -> str:
     """Say how many images of a test were trained on."""
-    return f"{hits.sum():,} of {len(hits):,} images were trained on: {(~hits).sum():,} left"
+    return f"{count:,} of {images:,} images were trained on: {images - count:,} left"
 
 
 def trained_on(model: Model) -> TrainedOn | None:

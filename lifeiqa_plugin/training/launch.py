@@ -18,11 +18,14 @@ from pyiqa.models import build_model
 from pyiqa.utils import get_root_logger
 from pyiqa.utils.dist_util import get_dist_info
 
-from lifeiqa_plugin.checkpoints.factory import build_network
+from lifeiqa_plugin.checkpoints.factory import build_network, weights_of
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.models import resolve
+from lifeiqa_plugin.datasets.trained_on import trained_on
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
+from lifeiqa_plugin.training.contamination import learn_digests, warn_of_trained_on
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.model import STATE_FILE
 from lifeiqa_plugin.training.optim import bfloat16_slowdown
@@ -93,6 +96,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     opt["train"]["total_iter"] = iterations * opt["train"]["total_epoch"]  # as pyiqa counts
     with quiet(), known_names():
         model = build_model(opt)  # before an older run of the name is moved aside
+    model.trained_on = learn_digests(datasets["train"].sources, weights_of(opt["network"]))
     done = 0 if state is None else state["iter"]
     sampler = functools.partial(
         ResumableSampler,
@@ -105,7 +109,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         "load_resume_state": lambda _: state,
         "EnlargedSampler": sampler,
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
-        "build_model": lambda _: hand_over(model),
+        "build_model": lambda _: hand_over(model, datasets),
         "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
     }
     with forgetful_logger(), training_loop(replaced):
@@ -114,9 +118,10 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     return run_test(opt, test_sets) if test_sets else {}
 
 
-def hand_over(model: Any) -> Any:
+def hand_over(model: Any, datasets: dict[str, Any]) -> Any:
     """Return the model that pyiqa's loop asks for, and describe it in the log that is open by then."""
     warn_of_bfloat16(model.opt)
+    warn_of_trained_on(model, [one for phase, one in datasets.items() if phase != "train"])
     model.print_network(model.net)
     return model
 
@@ -179,10 +184,12 @@ def run_test(opt: Options, datasets: dict[str, LifeIQADataset]) -> dict[str, Any
     path = str(folder / "models" / f"{label}.safetensors")
     network = build_network({"type": opt["network"]["type"], "pretrained_model_path": path})
     network.to("cuda" if opt["num_gpu"] else "cpu")
+    learnt = trained_on(resolve(path))
     result: dict[str, Any] = {}
     for phase, dataset in datasets.items():
         out = folder / f"{phase.replace('test', 'test_scores', 1)}.csv"
-        of_set = evaluate(network, dataset, out, dataset.opt["num_worker_per_gpu"])
+        workers = dataset.opt["num_worker_per_gpu"]
+        of_set = evaluate(network, dataset, out, workers, learnt=learnt)
         if result:
             result[dataset.opt["name"]] = of_set
         else:
