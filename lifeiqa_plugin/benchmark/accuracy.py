@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.contamination import COLUMN, is_trained_on
+from lifeiqa_plugin.benchmark.contamination import COLUMN, NOBODY, is_marked, is_trained_on
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
 from lifeiqa_plugin.benchmark.photos import LEVELS, measure_levels, measure_stability
 from lifeiqa_plugin.benchmark.scores import NOT_SCORED
@@ -54,7 +54,8 @@ class Results:
         numbers: tidy, see :class:`~lifeiqa_plugin.benchmark.tidy.Number`.
         status: of each dataset and metric: images with a score, those on which it failed and those not scored yet (NaN
             if it was not run), and what a reader has to know.
-        pairs: SRCC of metric a minus that of b on the images that both have scored, Holm-corrected p.
+        pairs: SRCC of metric a minus that of b on the images that both have scored and no metric was trained on,
+            Holm-corrected p.
         failures: images on which a metric failed.
     """
 
@@ -128,6 +129,7 @@ def evaluate(
     for dataset in datasets:
         if dataset.kind == "mos":
             mine = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
+            mine = mine[mine[COLUMN] == NOBODY] if is_marked(dataset) else mine
             pairs.append(_pairs(dataset.name, mine, directions, samples))
     return Results(
         datasets,

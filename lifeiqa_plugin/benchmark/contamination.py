@@ -48,6 +48,11 @@ def _mark(dataset: LabelledDataset, known: dict[str, TrainedOn]) -> LabelledData
     return replace(dataset, images=images, rows="; ".join([dataset.rows, *counts]))
 
 
+def is_marked(dataset: LabelledDataset) -> bool:
+    """Tell whether a metric was trained on images of a dataset."""
+    return any(COLUMN in image.groups for image in dataset.images)
+
+
 def is_trained_on(groups: Sequence[str], metric: str) -> np.ndarray:
     """Tell by the column which images a metric was trained on, (N,)."""
     return np.array([metric in str(group).split(AND) for group in groups], dtype=bool)

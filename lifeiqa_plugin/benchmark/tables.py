@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import WITHIN, Results
-from lifeiqa_plugin.benchmark.contamination import COLUMN, is_trained_on
+from lifeiqa_plugin.benchmark.contamination import COLUMN, is_marked, is_trained_on
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.benchmark.tidy import number, spread, with_interval
 from lifeiqa_plugin.correlation import Interval
@@ -109,9 +109,13 @@ def pair_table(results: Results, dataset: LabelledDataset) -> Table:
         difference = with_interval(Interval(pair.difference, pair.low, pair.high))
         verdict = "yes" if pair.significant else "no"
         rows.append([pair.a, pair.b, difference, p, verdict, str(pair.n)])
-    caption = f"Differences on {dataset.name} ({dataset.rows})"
+    caption = f"Differences on {dataset.name} ({dataset.rows})" + _left_out(dataset)
     header = ["metric", "other", "difference in SRCC", "p", "significant", "n"]
     return Table(caption, header, rows, f"pairs-{dataset.name}")
+
+
+def _left_out(dataset: LabelledDataset) -> str:
+    return ", without those that a metric was trained on" if is_marked(dataset) else ""
 
 
 def significance_table(results: Results, dataset: LabelledDataset) -> Table:
@@ -120,19 +124,21 @@ def significance_table(results: Results, dataset: LabelledDataset) -> Table:
     All of it is of the same images: a metric that has not scored all that others have is left out.
     """
     metrics = results.complete(dataset.name)
-    counts = results.status_of(dataset.name)["n"]
+    counts, pairs = results.status_of(dataset.name)["n"], results.pairs
+    pairs = pairs[pairs["dataset"] == dataset.name]
     left_out = [f"{name} ({n})" for name, n in counts.items() if n and name not in metrics]
     signs = {}
-    for pair in results.pairs[results.pairs["dataset"] == dataset.name].itertuples():
+    for pair in pairs.itertuples():
         sign = "=" if not pair.significant else "+" if pair.difference > 0 else "-"
-        if pair.n == counts.max():
+        if pair.n == pairs["n"].max():
             signs[pair.a, pair.b] = sign
             signs[pair.b, pair.a] = {"+": "-", "-": "+"}.get(sign, "=")
     rows = [[metric, *(signs.get((metric, other), "") for other in metrics)] for metric in metrics]
     caption = (
         f"Significance on {dataset.name} ({dataset.rows}): the metric of the row has a higher (+) or lower (-) "
-        f"SRCC than that of the column, or is not told apart from it (=), all on the same {counts.max():.0f} images"
+        f"SRCC than that of the column, or is not told apart from it (=), all on the same {pairs['n'].max():.0f} images"
     )
+    caption += _left_out(dataset)
     if left_out:
         caption += f"; left out, as they have scores of fewer: {', '.join(left_out)}"
     return Table(caption, ["", *metrics], rows if signs else [], f"significance-{dataset.name}")
