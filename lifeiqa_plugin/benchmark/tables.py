@@ -244,7 +244,7 @@ def summary_table(results: Results, intervals: bool) -> Table:
             texts = [with_interval(one, column.factor, column.digits) for one in shown]
             cells.append(
                 [
-                    f"{text}*" if metric in learnt else text
+                    f"{text}*" if text and metric in learnt else text
                     for metric, text in zip(results.metrics, texts, strict=True)
                 ]
             )

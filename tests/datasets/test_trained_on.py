@@ -135,6 +135,4 @@ def test_others_do_not_say(tmp_path):
 
 
 def test_words():
-    assert (
-        count_in_words(464, 1162) == "464 of 1,162 images were trained on: 698 left"
-    )
+    assert count_in_words(464, 1162) == "464 of 1,162 images were trained on: 698 left"
