@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
