@@ -26,7 +26,6 @@ COMMANDS = {
     "evaluate": ("scoring.evaluate_command", "correlation of checkpoints with opinion scores"),
     "explain": ("explanation.command", "why images got their scores: maps, words, figures"),
     "report": ("report.command", "one page for a folder of photos: sort, cull, compare"),
-    "experts": ("explanation.experts_command", "do the experts specialise in distortions?"),
     "export": ("export.command", "one file for ONNX Runtime, OpenVINO or torch.export"),
     "benchmark": ("benchmark.command", "accuracy and cost of metrics of pyiqa, side by side"),
 }

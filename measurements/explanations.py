@@ -36,14 +36,9 @@ from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.distortions.synthetic import Distortion, blur, darken, jpeg, noise
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
-from lifeiqa_plugin.explanation.dense import (
-    by_ninth,
-    distortion_maps,
-    look_closely,
-    quality_map,
-)
+from lifeiqa_plugin.explanation.dense import distortion_maps, quality_map, score_all_windows
 from lifeiqa_plugin.explanation.explain import explain
-from lifeiqa_plugin.explanation.words import find_local_flaw
+from lifeiqa_plugin.explanation.words import by_ninth, find_local_flaw
 from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -103,9 +98,9 @@ class Maps(NamedTuple):
 
 def maps_of(network: LifeIQA, x: Tensor) -> Maps:
     """Return the maps of an image (1, 3, H, W), and nothing else of its explanation."""
-    views, shape = look_closely(network, x), x.shape[-2:]
-    flaws = distortion_maps(views, *shape)
-    quality = quality_map(views, flaws, *shape)
+    passes, shape = score_all_windows(network, x), x.shape[-2:]
+    flaws = distortion_maps(passes, *shape)
+    quality = quality_map(passes, flaws, *shape)
     return Maps(quality, dict(zip(network.distortion_names, flaws, strict=True)))
 
 
@@ -224,7 +219,7 @@ def map_mean_correlation(network: LifeIQA, photos: list[Path]) -> float:
     return float(spearmanr(scores, means).statistic)
 
 
-def randomised(network: LifeIQA, everywhere: bool) -> LifeIQA:
+def randomized(network: LifeIQA, everywhere: bool) -> LifeIQA:
     """Return a copy with random weights in the decoder, or everywhere."""
     torch.manual_seed(0)
     fresh = LifeIQA(**(network.config | {"backbone_pretrained": False})).eval()
@@ -236,8 +231,8 @@ def randomised(network: LifeIQA, everywhere: bool) -> LifeIQA:
 def sanity_check(network: LifeIQA, photos: list[Path]) -> dict[str, list[float]]:
     """Return for each photo how much the attribution resembles that of random weights."""
     others = {
-        "random decoder": randomised(network, everywhere=False),
-        "random weights everywhere": randomised(network, everywhere=True),
+        "random decoder": randomized(network, everywhere=False),
+        "random weights everywhere": randomized(network, everywhere=True),
     }
     found: dict[str, list[float]] = {name: [] for name in others}
     for path in tqdm(photos, desc="sanity"):

@@ -31,14 +31,14 @@ from train_models import (
     Part,
     Recipe,
     add_routing_losses,
-    build_optimiser,
+    build_optimizer,
     choose_parameters,
     draw,
     draw_file,
     level_losses,
     lower_half,
     open_part,
-    optimise,
+    optimize,
     upper_half,
 )
 from training_images import SHAPES, fit_shape, read_pixels, read_rows, to_image
@@ -140,13 +140,13 @@ def train(network: LifeIQA, pairs: Part, biq: Part, levels: Part) -> None:
     dice = np.random.default_rng(RECIPE.seed)
     teacher = copy.deepcopy(network).eval().requires_grad_(False)
     choose_parameters(network, with_backbone=True)
-    optimiser = build_optimiser(network, [torch.tensor([1.0, 0.0])], RECIPE)
+    optimizer = build_optimizer(network, [torch.tensor([1.0, 0.0])], RECIPE)
     network.eval()
     network.decoder.moe.train()
     known = {file["lower"].shape[2:] for file in pairs.files}
     shapes = [shape for shape in (file["lower"].shape[2:] for file in biq.files) if shape in known]
     parts = [biq, levels, pairs]
-    optimise(network, optimiser, RECIPE, lambda: step_loss(network, teacher, parts, shapes, dice))
+    optimize(network, optimizer, RECIPE, lambda: step_loss(network, teacher, parts, shapes, dice))
 
 
 def step_loss(

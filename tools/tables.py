@@ -9,7 +9,8 @@ A page says where a table goes, and nothing else:
     <!-- [[[end]]] -->
 
 The table itself is in ``tables.md`` beside this file, below a heading of that name. A cell there says ``{niqe_times}``
-for the value of the row ``niqe_times`` of docs/results.csv.
+for the value of the row ``niqe_times`` of docs/results.csv, and ``{niqe_times:short}`` for its first word, which leaves
+an interval out.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ def render(name: str) -> str:
     def value(found: re.Match[str]) -> str:
         if found[1] not in results:
             raise ValueError(f"table {name!r} shows {found[1]!r}, which {RESULTS.name} lacks")
-        return results[found[1]]["value"]
+        whole = results[found[1]]["value"]
+        return whole.split()[0] if found[2] else whole
 
-    return re.sub(r"\{(\w+)\}", value, templates[name])
+    return re.sub(r"\{(\w+)(:short)?\}", value, templates[name])
 
 
 def show(name: str) -> None:

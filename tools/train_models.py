@@ -213,17 +213,17 @@ def train(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
     dice = np.random.default_rng(recipe.seed)
     choose_parameters(network, with_backbone=recipe.backbone_rate > 0)
     calibrations = [torch.tensor([1.0, 0.0], requires_grad=i > 0) for i in range(len(parts) - 1)]
-    optimiser = build_optimiser(network, calibrations, recipe)
+    optimizer = build_optimizer(network, calibrations, recipe)
     network.eval()
     network.decoder.moe.train()  # dropout in the experts; BatchNorm keeps ImageNet's statistics
-    optimise(
-        network, optimiser, recipe, lambda: total_loss(network, parts, calibrations, dice, recipe)
+    optimize(
+        network, optimizer, recipe, lambda: total_loss(network, parts, calibrations, dice, recipe)
     )
 
 
-def optimise(
+def optimize(
     module: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     compute_loss: Callable[[], Tensor],
     largest_gradient: float = 3.0,
@@ -231,18 +231,18 @@ def optimise(
     """Take the recipe's steps; the module leaves with the average of its weights."""
     average = {name: value.clone() for name, value in module.state_dict().items()}
     for step in range(1, recipe.steps + 1):
-        set_rates(optimiser, step, recipe.steps)
+        set_rates(optimizer, step, recipe.steps)
         loss = compute_loss()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, largest_gradient)
-        optimiser.step()
+        optimizer.step()
         update_average(average, module, min(recipe.decay, (1 + step) / (10 + step)))
     module.load_state_dict(average)
 
 
-def build_optimiser(
+def build_optimizer(
     network: LifeIQA, calibrations: list[Tensor], recipe: Recipe
 ) -> torch.optim.AdamW:
     """AdamW with decay of the decoder's matrices only."""
@@ -328,10 +328,10 @@ def name_kinds(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
         {"params": head, "initial_lr": 5e-3},
         {"params": rest, "initial_lr": recipe.decoder_rate},
     ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
-    optimise(
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    optimize(
         network.decoder,
-        optimiser,
+        optimizer,
         recipe,
         lambda: kinds_loss(network, teacher, parts, dice, recipe),
         largest_gradient=5.0,
@@ -362,10 +362,10 @@ def kinds_loss(
     return loss + KEEP_WEIGHT * F.mse_loss(after.sigmoid(), before.sigmoid())
 
 
-def set_rates(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:
+def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
     """Warm up over 20 steps, then fall along a cosine to a fiftieth."""
     schedule = Schedule(steps, min(20, steps - 1), type="cosine", min_factor=0.02)
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * schedule.factor(step)
 
 

@@ -122,8 +122,8 @@ def fit(head: nn.Sequential, seen: Seen, seed: int, steps: int) -> None:
     torch.manual_seed(seed)
     mean, deviation = seen.statistics.mean(0), seen.statistics.std(0) + 1e-4
     inputs = (seen.statistics - mean) / deviation
-    optimiser = torch.optim.AdamW(head.parameters(), 3e-3, weight_decay=0.3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.AdamW(head.parameters(), 3e-3, weight_decay=0.3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     is_clean = seen.targets.sum(1) == 0
     chances = torch.ones(len(inputs)) + (CLEAN_WEIGHT - 1) * is_clean
     for _ in range(steps):
@@ -131,9 +131,9 @@ def fit(head: nn.Sequential, seen: Seen, seed: int, steps: int) -> None:
         noisy = inputs[rows] + NOISE * torch.randn_like(inputs[rows])
         hidden = F.dropout(head[:-1](noisy), DROPOUT)
         loss = F.binary_cross_entropy_with_logits(head[-1](hidden), seen.targets[rows])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     first = head[0]
     first.weight.data = (first.weight.data / deviation).half().float()  # as it is kept

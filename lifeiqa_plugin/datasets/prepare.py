@@ -89,6 +89,8 @@ def prepare(
     }  # fmt: skip
     _check_options(name, source, given)
     _check_out(out, splits, given)
+    if splits == 0 and (group or group_near_duplicates):
+        raise ValueError("--group and --group-near-duplicates change nothing with --splits 0")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected that of the dataset")
     paths = {

@@ -6,7 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_device, add_model, choose_device, find_model
+from lifeiqa_plugin.arguments import (
+    add_device,
+    add_model,
+    check_file,
+    choose_device,
+    find_model,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +41,21 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         FileExistsError: the folder exists.
+        FileNotFoundError: one of the images is not there, which is found before any is explained.
+        ImportError: matplotlib is missing.
         ValueError: no image could be explained.
     """
+    for path in args.images:
+        check_file(path, "an image")
     model = find_model(args.model)
     from lifeiqa_plugin.checkpoints.factory import load
     from lifeiqa_plugin.explanation.attribution import STEPS
-    from lifeiqa_plugin.explanation.explain import claim_folder, explain, write_json
+    from lifeiqa_plugin.explanation.explain import explain
+    from lifeiqa_plugin.explanation.explanation import claim_folder
+    from lifeiqa_plugin.explanation.figure import load_matplotlib
+    from lifeiqa_plugin.journal import write_json
 
+    load_matplotlib()
     out = claim_folder(args.out, args.overwrite)
     network = load(model).to(choose_device(args.device))
     steps = 0 if args.no_attribution else STEPS

@@ -25,17 +25,17 @@ from lifeiqa_plugin.network.lifeiqa import LifeIQA
 Floats = NDArray[np.float32]
 
 
-class View(NamedTuple):
-    """How closely to look."""
+class WindowSize(NamedTuple):
+    """How large the windows of one pass are."""
 
     scale: float  # of the image, 1 is its working size
-    window: int  # side in cells of the last stage
+    cells: int  # side in cells of the last stage
     weight: float = 1.0  # in the maps
 
 
-VIEWS = (View(1.0, 5, 3.0), View(1.5, 3, 1.0))
+WINDOW_SIZES = (WindowSize(1.0, 5, 3.0), WindowSize(1.5, 3, 1.0))
 """Windows of 160 and of 64 pixels of the working size, where a cell is 32. The large ones follow the score, but alone
-miss what is spoilt in the middle of a photo; the small ones find it, but alone take calm places for bad ones."""
+miss what is distorted in the middle of a photo; the small ones find it, but alone take calm places for bad ones."""
 
 FLAW_WEIGHT = 0.2
 """What a distortion named with certainty in one place only takes off the map there."""
@@ -44,7 +44,7 @@ OVERLAP = 4
 """Crops of a backbone of fixed size begin a quarter of their side apart."""
 
 
-class Windows(NamedTuple):
+class WindowOutputs(NamedTuple):
     """What the decoder says of each window of one image."""
 
     scores: Floats  # (R, S)
@@ -57,23 +57,26 @@ class Windows(NamedTuple):
 
 
 @torch.no_grad()
-def look_closely(network: LifeIQA, x: Tensor, views: Sequence[View] = VIEWS) -> list[Windows]:
-    """Judge an image (1, 3, H, W) of working size in windows; ``network`` is in evaluation mode."""
+def score_all_windows(
+    network: LifeIQA, x: Tensor, sizes: Sequence[WindowSize] = WINDOW_SIZES
+) -> list[WindowOutputs]:
+    """Score an image (1, 3, H, W) of working size in windows; ``network`` is in evaluation mode."""
     if preprocessing_of(network.config["backbone"]).is_fixed:
         return [_score_crops(network, x)]
-    return [score_windows(network, x, view) for view in views]
+    return [score_windows(network, x, size) for size in sizes]
 
 
 @torch.no_grad()
-def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
-    """Judge overlapping windows of the features of an image (1, 3, H, W), looked at in one way."""
+def score_windows(network: LifeIQA, x: Tensor, size: WindowSize) -> WindowOutputs:
+    """Score overlapping windows of one size of the features of an image (1, 3, H, W)."""
     shape = x.shape[-2:]
-    if view.scale != 1:
-        enlarged = [round(view.scale * length) for length in shape]
+    if size.scale != 1:
+        enlarged = [round(size.scale * length) for length in shape]
         x = F.interpolate(x, enlarged, mode="bicubic", antialias=True).clamp(0, 1)
     stages = network.stages_of(network.normalize(x))
+    # A window begins at every cell of the last stage: R x S of them, in pixels by the size of a cell.
     rows, columns = stages[-1].shape[-2:]
-    height, width = min(view.window, rows), min(view.window, columns)
+    height, width = min(size.cells, rows), min(size.cells, columns)
     tops = list(range(rows - height + 1))
     lefts = list(range(columns - width + 1))
     scores, distortions, gates = _decode(
@@ -81,14 +84,14 @@ def score_windows(network: LifeIQA, x: Tensor, view: View) -> Windows:
     )
     cell_height, cell_width = shape[0] / rows, shape[1] / columns
     grid = (len(tops), len(lefts))
-    return Windows(
+    return WindowOutputs(
         scores.reshape(grid),
         distortions.reshape(*grid, distortions.shape[-1]),
         gates.reshape(*grid, gates.shape[-1]),
         [round(top * cell_height) for top in tops],
         [round(left * cell_width) for left in lefts],
         (round(height * cell_height), round(width * cell_width)),
-        view.weight,
+        size.weight,
     )
 
 
@@ -108,18 +111,18 @@ def _cut_windows(
     return torch.stack(windows)
 
 
-def _score_crops(network: LifeIQA, x: Tensor) -> Windows:
+def _score_crops(network: LifeIQA, x: Tensor) -> WindowOutputs:
     side = network.crop_size
     tops = _even_steps(x.shape[-2] - side, side // OVERLAP)
     lefts = _even_steps(x.shape[-1] - side, side // OVERLAP)
-    judged = []
+    outputs = []
     for top in tops:
         row = torch.cat([x[..., top : top + side, left : left + side] for left in lefts])
         for chunk in row.split(network.chunk_size):
-            judged.append(_decode(network, network.stages_of(network.normalize(chunk))))
-    scores, distortions, gates = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+            outputs.append(_decode(network, network.stages_of(network.normalize(chunk))))
+    scores, distortions, gates = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     grid = (len(tops), len(lefts))
-    return Windows(
+    return WindowOutputs(
         scores.reshape(grid),
         distortions.reshape(*grid, distortions.shape[-1]),
         gates.reshape(*grid, gates.shape[-1]),
@@ -144,12 +147,14 @@ def _decode(network: LifeIQA, stages: Sequence[Tensor]) -> tuple[Floats, Floats,
     return scores.numpy(force=True), distortions.numpy(force=True), gates.numpy(force=True)
 
 
-def distortion_maps(views: Sequence[Windows], height: int, width: int) -> Floats:
+def distortion_maps(passes: Sequence[WindowOutputs], height: int, width: int) -> Floats:
     """Return how firmly each distortion is named at each place, (D, H, W) in 0 .. 1."""
-    return _mean(views, [spread(view, view.distortions, height, width) for view in views])
+    return _mean(passes, [to_map(each, each.distortions, height, width) for each in passes])
 
 
-def quality_map(views: Sequence[Windows], distortions: Floats, height: int, width: int) -> Floats:
+def quality_map(
+    passes: Sequence[WindowOutputs], distortions: Floats, height: int, width: int
+) -> Floats:
     """Return the quality (H, W) of each place, in units of the score.
 
     It is the mean score of the windows, lower by up to ``FLAW_WEIGHT`` where a distortion is named more firmly than on
@@ -157,24 +162,24 @@ def quality_map(views: Sequence[Windows], distortions: Floats, height: int, widt
     of the scores.
 
     Args:
-        views: of the image.
+        passes: what :func:`score_all_windows` gives of the image.
         distortions: what :func:`distortion_maps` gives of them, (D, H, W).
         height: of the image.
         width: of the image.
     """
-    quality = _mean(views, [spread(view, view.scores, height, width) for view in views])
+    quality = _mean(passes, [to_map(each, each.scores, height, width) for each in passes])
     if len(distortions):
         flaw = distortions.max(0)
         quality -= np.float32(FLAW_WEIGHT) * (flaw - flaw.mean())
     return quality
 
 
-def _mean(views: Sequence[Windows], maps: list[Floats]) -> Floats:
-    mean: Floats = np.average(maps, axis=0, weights=[view.weight for view in views])
+def _mean(passes: Sequence[WindowOutputs], maps: list[Floats]) -> Floats:
+    mean: Floats = np.average(maps, axis=0, weights=[each.weight for each in passes])
     return mean.astype(np.float32)
 
 
-def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:
+def to_map(windows: WindowOutputs, values: Floats, height: int, width: int) -> Floats:
     """Lay values (R, S, ...) of windows over the image: at each pixel the mean over the windows that cover it.
 
     Windows count most in their middle (a Hann window), so that the map has no steps.
@@ -182,6 +187,7 @@ def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:
     Returns:
         (..., H, W), within the range of the values.
     """
+    # Weighted sum of what covers a pixel over the sum of the weights there.
     weight = _hann(windows.shape[0])[:, None] * _hann(windows.shape[1])
     total = np.zeros((*values.shape[2:], height, width), dtype=np.float32)
     weights = np.zeros((height, width), dtype=np.float32)
@@ -192,13 +198,6 @@ def spread(windows: Windows, values: Floats, height: int, width: int) -> Floats:
             total[place] += values[i, j][..., None, None] * fitting
             weights[place] += fitting
     return (total / weights).astype(np.float32, copy=False)
-
-
-def by_ninth(maps: Floats) -> NDArray[np.float64]:
-    """Average maps (..., H, W) over a grid of 3 x 3 places, (..., 9) row by row."""
-    rows = np.array_split(maps, 3, axis=-2)
-    parts = [part for row in rows for part in np.array_split(row, 3, axis=-1)]
-    return np.stack([part.mean((-2, -1), dtype=np.float64) for part in parts], axis=-1)
 
 
 def _hann(length: int) -> Floats:
@@ -221,6 +220,7 @@ def attention_to_pixels(
     """
     crops, layers, queries, tokens = attention.shape
     grid = math.isqrt(tokens)
+    # Attention sums to 1 over the tokens, so times their number an even one is 1.
     even = attention.reshape(crops, layers * queries, grid, grid) * tokens
     enlarged = F.interpolate(even, crop_shape, mode="bilinear").numpy(force=True)
     total = np.zeros((layers * queries, *shape), dtype=np.float32)

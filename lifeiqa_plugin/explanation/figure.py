@@ -1,4 +1,4 @@
-"""One explanation as one figure for a paper: PNG or SVG, colours that the colour-blind can tell apart."""
+"""One explanation as one figure for a paper: PNG or SVG, colors that the color-blind can tell apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-    from lifeiqa_plugin.explanation.explain import Explanation
+    from lifeiqa_plugin.explanation.explanation import Explanation
 
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr"
@@ -117,7 +117,7 @@ def main_flaw(explanation: Explanation) -> tuple[str, NDArray[np.float32]]:
 
 
 def quality_limits(explanation: Explanation) -> tuple[float, float]:
-    """Return the scores that the darkest and the lightest colour of a quality map stand for.
+    """Return the scores that the darkest and the lightest color of a quality map stand for.
 
     At least four standard deviations apart, so that differences within the uncertainty look as small as they are.
     """
@@ -157,9 +157,9 @@ def _draw_experts(figure: SubFigure, explanation: Explanation) -> None:
 
     first = explanation.expert_map[:, ::4, ::4].argmax(0) + 1
     edges = np.arange(experts + 1) + 0.5
-    colours = colormaps["viridis"].resampled(experts)
+    colors = colormaps["viridis"].resampled(experts)
     shown = _show(
-        lower, "main expert by region", first, cmap=colours,
+        lower, "main expert by region", first, cmap=colors,
         norm=BoundaryNorm(edges, experts), interpolation="nearest",
     )  # fmt: skip
     figure.colorbar(shown, ax=lower, ticks=range(1, experts + 1))

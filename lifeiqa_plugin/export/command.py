@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     from lifeiqa_plugin.export.write import export_checkpoint
 
-    about = export_checkpoint(
+    metadata = export_checkpoint(
         args.out,
         args.format,
         find_model(args.model),
@@ -62,7 +62,6 @@ def run(args: argparse.Namespace) -> None:
         photos=args.int8,
         overwrite=args.overwrite,
     )
-    kind = "whole images" if about.whole_image else f"crops of {about.crop_size}"
-    print(
-        f"{args.out}: {args.out.stat().st_size:,} bytes, {kind}, {about.precision}, weights {about.weights_sha256}"
-    )
+    kind = "whole images" if metadata.whole_image else f"crops of {metadata.crop_size}"
+    size = f"{args.out.stat().st_size:,} bytes"
+    print(f"{args.out}: {size}, {kind}, {metadata.precision}, weights {metadata.weights_sha256}")

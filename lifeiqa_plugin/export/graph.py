@@ -65,6 +65,15 @@ class ScoringGraph(nn.Module):
         return values
 
 
+def export_program(graph: ScoringGraph, images: Tensor) -> torch.export.ExportedProgram:
+    """Trace a graph with two images or more (B, 3, H, W); the program takes any B."""
+    batch = torch.export.Dim("batch")
+    with torch.no_grad():
+        return torch.export.export(
+            graph, (images,), dynamic_shapes={"images": {0: batch}}, strict=False
+        )
+
+
 class AnySizeGraph(ScoringGraph):
     """The same for any H and W, by means of our operators; holds a copy of the network."""
 

@@ -1,6 +1,6 @@
 """Convolutions in 8 bits: less than half of the time, for scores that differ by some .00x.
 
-Static quantisation in ONNX's own notation: ``QuantizeLinear`` and ``DequantizeLinear`` around a convolution, which
+Static quantization in ONNX's own notation: ``QuantizeLinear`` and ``DequantizeLinear`` around a convolution, which
 runtimes turn into integer arithmetic. Weights have a scale for each channel, activations one for each tensor, from
 the least to the largest value that the calibration images bring about. What stays float32: the first convolutions,
 which see the pixels, and the decoder.
@@ -70,12 +70,12 @@ class Range(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A convolution that is quantised, and its tensors by their names in the graph."""
+    """A convolution that is quantized, and its tensors by their names in the graph."""
 
     name: str  # in the backbone
     made: str  # what the convolution returns
     input: str
-    output: str  # what is quantised: ``made``, or what a clip makes of it
+    output: str  # what is quantized: ``made``, or what a clip makes of it
 
 
 @dataclass
@@ -86,8 +86,8 @@ class Calibration:
     biases: dict[str, NDArray[np.float32]]
 
 
-def quantise(model: onnx.ModelProto, network: LifeIQA, images: Tensor) -> None:
-    """Quantise the convolutions of a graph in place.
+def quantize(model: onnx.ModelProto, network: LifeIQA, images: Tensor) -> None:
+    """Quantize the convolutions of a graph in place.
 
     Args:
         model: what :func:`~lifeiqa_plugin.export.onnx_file.build_onnx` made of ``network``.
@@ -99,7 +99,7 @@ def quantise(model: onnx.ModelProto, network: LifeIQA, images: Tensor) -> None:
     """
     layers = _find_layers(model.graph)[FLOAT_CONVOLUTIONS:]
     if not layers:
-        raise ValueError("int8 is for backbones of convolutions, and this one has none to quantise")
+        raise ValueError("int8 is for backbones of convolutions, and this one has none to quantize")
     _rewrite(model.graph, layers, calibrate(layers, network, images))
 
 
@@ -177,7 +177,7 @@ def find_differences(network: LifeIQA, path: Path, photos: list[str]) -> Differe
     srcc = correlations(rounded, exact)["srcc"]
     differences = Differences(len(photos), float(np.median(error)), float(error.max()), srcc)
     if not differences.median <= MAX_MEDIAN:
-        raise ValueError(f"this network cannot be quantised so: {differences}")
+        raise ValueError(f"this network cannot be quantized so: {differences}")
     return differences
 
 
@@ -207,6 +207,7 @@ def calibrate(layers: list[Layer], network: LifeIQA, images: Tensor) -> Calibrat
     network = copy.deepcopy(network)
     convs: dict[str, Any] = dict(network.backbone.named_modules())
     watching = [convs[layer.name].register_forward_hook(partial(watch, layer)) for layer in layers]
+    # Once in float32, to see ranges and means; then once rounded, each layer corrected before the next one runs.
     network.forward_crops(images)
     for handle in watching:
         handle.remove()
@@ -251,6 +252,7 @@ def _rewrite(graph: onnx.GraphProto, layers: list[Layer], found: Calibration) ->
             nodes += inputs
             del node.input[1:]
             node.input.extend(made.output[0] for made in inputs)
+        # What reads a rounded tensor reads it after its rounding.
         for i, name in enumerate(node.input):
             if name in found.ranges:
                 node.input[i] = f"{name}.rounded"
@@ -260,6 +262,7 @@ def _rewrite(graph: onnx.GraphProto, layers: list[Layer], found: Calibration) ->
             graph.initializer.extend(_constants_of(first, found.ranges[first]))
             source = node.input[0] if first in clips else first
             nodes += _round_nodes(first, source)
+    # Copied, since protobuf frees what is deleted from a graph.
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -289,6 +292,7 @@ def _round_layer(
     """Return a layer's weights as constants, and the nodes that make a weight and a bias of them."""
     bias, step = found.biases[layer.name], found.ranges[layer.input].step
     steps = _weight_steps(torch.tensor(weight)).numpy()[:, 0, 0, 0]
+    # A bias has the step of input times weight; where that is too small for int32, the weight's is widened.
     steps = np.maximum(steps, np.abs(bias) / (LARGEST_BIAS * step)).astype(np.float32)
     rounded = np.round(weight / steps[:, None, None, None]).astype(np.int8)
     bias_steps = (steps * np.float32(step)).astype(np.float32)

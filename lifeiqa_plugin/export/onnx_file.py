@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18, optimizer
 
-from lifeiqa_plugin.export.graph import AnySizeGraph
+from lifeiqa_plugin.export.graph import AnySizeGraph, export_program
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes.metadata import KEY, Metadata
 
@@ -31,17 +31,9 @@ PREFIXES = ("network.backbone.inner.", "backbone."), ("network.", "")
 """What the names of weights begin with in the graph, and in a checkpoint."""
 
 
-def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: Metadata) -> onnx.ModelProto:
+def build_onnx(network: LifeIQA, outputs: tuple[str, ...], metadata: Metadata) -> onnx.ModelProto:
     """Return the graph with all weights inside, as float32: (B, 3, H, W) images -> ``outputs``, every B, H and W."""
-    graph = AnySizeGraph(network, outputs)
-    batch = torch.export.Dim("batch")
-    with torch.no_grad():
-        program = torch.export.export(
-            graph,
-            (torch.rand(2, 3, *EXAMPLE),),
-            dynamic_shapes={"images": {0: batch}},
-            strict=False,
-        )
+    program = export_program(AnySizeGraph(network, outputs), torch.rand(2, 3, *EXAMPLE))
     exported = torch.onnx.export(
         program,
         input_names=["images"],
@@ -56,15 +48,15 @@ def build_onnx(network: LifeIQA, outputs: tuple[str, ...], about: Metadata) -> o
     _resolve_types(model.graph)
     _forget_the_example(model)
     model = _simplify(model)
-    describe(model, about)
-    model.producer_name, model.producer_version = "lifeiqa", about.version
+    set_metadata(model, metadata)
+    model.producer_name, model.producer_version = "lifeiqa", metadata.version
     return model
 
 
-def describe(model: onnx.ModelProto, about: Metadata) -> None:
+def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
     """Put the description into the file, in place of one that is there."""
     del model.metadata_props[:]
-    helper.set_model_props(model, {KEY: about.to_json()})
+    helper.set_model_props(model, {KEY: metadata.to_json()})
 
 
 def _resolve_types(graph: onnx.GraphProto) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +15,15 @@ from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model, resolve
-from lifeiqa_plugin.export.graph import ScoringGraph
+from lifeiqa_plugin.export.graph import ScoringGraph, export_program
 from lifeiqa_plugin.images.reading import find_images
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.runtimes import Floats
+from lifeiqa_plugin.runtimes import Floats, create_engine
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
+
+if TYPE_CHECKING:
+    import onnx
 
 TOLERANCE = 1e-4
 """How far an exported file may be from torch, in every output."""
@@ -29,23 +31,20 @@ TOLERANCE = 1e-4
 PROOFS = ((2, 0, 0), (1, 5, 93), (3, 131, 20))
 """Batch size, and by how much height and width exceed the crop size, of the random images that are compared."""
 
-
 MIN_PHOTOS, MAX_PHOTOS = 16, 96
 """Images that int8 needs, and those it takes at most; each that calibrates takes some 50 MB meanwhile."""
 
 
-@dataclass(frozen=True)
-class Format:
-    """Ending of the file, and what has to be installed: package and extra."""
+class Format(NamedTuple):
+    """Ending of the file, and what has to be installed: packages, which are those of the extra of the same name."""
 
     suffix: str
     packages: tuple[str, ...] = ()
-    extra: str = ""
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), "onnx"),
-    "openvino": Format(".xml", ("onnx", "onnxscript", "openvino"), "openvino"),
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": Format(".xml", ("onnx", "onnxscript", "openvino")),
     "torch-export": Format(".pt2"),
 }
 
@@ -80,56 +79,62 @@ def export_checkpoint(
         ImportError: a package that the format needs is not installed.
     """
     model = resolve(model)
-    _check_arguments(path, format, size, overwrite)
+    _check_format(format, size, link_weights, photos)
+    _check_target(path, format, overwrite)
     if model.kind != "checkpoint":
         raise UsageError(f"{model.path}: a {model.kind} file; expected the checkpoint to export")
     source = model.path
-    if link_weights and (format != "onnx" or source.resolve().parent != path.resolve().parent):
-        raise UsageError(f"{path}: only an ONNX file beside {source} can refer to its weights")
+    if link_weights and source.resolve().parent != path.resolve().parent:
+        raise UsageError(f"{path}: only a file beside {source} can refer to its weights")
+    chosen = [] if photos is None else _choose_photos(photos)
     network = load(model).eval()
     outputs = _choose_outputs(network, outputs)
-    about = describe(network, model, outputs)
-    chosen = [] if photos is None else _choose_photos(photos, format)
+    metadata = build_metadata(network, model, outputs)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         if format == "torch-export":
-            _write_torch(network, outputs, about, part, size)
+            _write_torch(network, outputs, metadata, part, size)
         else:
             linked = source if link_weights else None
-            about = _write_any_size(network, outputs, about, part, linked, chosen)
+            metadata = _write_any_size(network, outputs, metadata, part, linked, chosen)
         for file in _files(part):
             file.replace(path.with_suffix(file.suffix))
     finally:
         for file in _files(part):
             file.unlink(missing_ok=True)
-    return about
+    return metadata
 
 
-def _check_arguments(
-    path: Path, format: str, size: tuple[int, int] | None, overwrite: bool
+def _check_format(
+    format: str, size: tuple[int, int] | None, link_weights: bool, photos: Path | None
 ) -> None:
+    """Refuse a format that is none or lacks a package, and options that it does not have."""
     if format not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    wanted = FORMATS[format]
-    if path.suffix != wanted.suffix:
-        raise UsageError(f"{path}: a file of the format {format} ends in {wanted.suffix}")
     if size is not None and format != "torch-export":
         raise UsageError(f"a size is for torch-export only; {format} takes images of any size")
+    for is_given, what in ((link_weights, "link-weights"), (photos is not None, "int8")):
+        if is_given and format != "onnx":
+            raise UsageError(f"{what} is for the format onnx, not for {format}")
+    for package in FORMATS[format].packages:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f"{format} needs {package}: pip install 'lifeiqa_plugin[{format}]'")
+
+
+def _check_target(path: Path, format: str, overwrite: bool) -> None:
+    suffix = FORMATS[format].suffix
+    if path.suffix != suffix:
+        raise UsageError(f"{path}: a file of the format {format} ends in {suffix}")
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder; expected the name of a file to write")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+        raise UsageError(f"{path}: there is no folder {path.parent}")
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: exists; choose another name, or --overwrite")
-    for package in wanted.packages:
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(
-                f"{format} needs {package}: pip install 'lifeiqa_plugin[{wanted.extra}]'"
-            )
 
 
-def _choose_photos(folder: Path, format: str) -> list[str]:
+def _choose_photos(folder: Path) -> list[str]:
     """Return images for int8, evenly chosen: each second one calibrates, the others say what it costs."""
-    if format != "onnx":
-        raise UsageError(f"int8 is for the format onnx, not for {format}")
     found = find_images(folder)
     if len(found) < MIN_PHOTOS:
         raise UsageError(
@@ -140,18 +145,22 @@ def _choose_photos(folder: Path, format: str) -> list[str]:
 
 
 def _choose_outputs(network: LifeIQA, outputs: tuple[str, ...] | None) -> tuple[str, ...]:
-    there = OUTPUTS if network.distortion_names else OUTPUTS[:2]
+    known = OUTPUTS if network.distortion_names else OUTPUTS[:2]
     if outputs is None:
-        return there
+        return known
     for name in outputs:
-        if name not in there:
-            raise UsageError(f"this model has no output {name!r}; it has {', '.join(there)}")
+        if name not in known:
+            raise UsageError(f"this model has no output {name!r}; it has {', '.join(known)}")
+        if outputs.count(name) > 1:
+            raise UsageError(f"output {name!r} is named twice")
     return outputs
 
 
-def describe(network: LifeIQA, checkpoint: Model, outputs: tuple[str, ...] = OUTPUTS) -> Metadata:
+def build_metadata(
+    network: LifeIQA, checkpoint: Model, outputs: tuple[str, ...] = OUTPUTS
+) -> Metadata:
     """Return the description of a network that was read from a checkpoint."""
-    about = Metadata(
+    metadata = Metadata(
         crop_size=network.crop_size,
         working_size=network.working_size,
         whole_image=network.whole_image,
@@ -161,14 +170,14 @@ def describe(network: LifeIQA, checkpoint: Model, outputs: tuple[str, ...] = OUT
     )
     card = read_checkpoint(checkpoint.path).card
     if card is None:
-        return about
-    return dataclasses.replace(about, training_data=card.training_data, licence=card.license)
+        return metadata
+    return dataclasses.replace(metadata, training_data=card.training_data, licence=card.license)
 
 
 def _write_any_size(
     network: LifeIQA,
     outputs: tuple[str, ...],
-    about: Metadata,
+    metadata: Metadata,
     path: Path,
     linked: Path | None,
     photos: list[str],
@@ -179,46 +188,36 @@ def _write_any_size(
     from lifeiqa_plugin.export import onnx_file
 
     if not photos:
-        model = onnx_file.build_onnx(network, outputs, about)
+        model = onnx_file.build_onnx(network, outputs, metadata)
     else:
         from lifeiqa_plugin.export import int8  # needs ONNX Runtime
 
         fused = fuse_batch_norm(network)
-        model = onnx_file.build_onnx(fused, outputs, about)
-        int8.quantise(model, fused, int8.load_crops(photos[::2], about.working_size))
+        model = onnx_file.build_onnx(fused, outputs, metadata)
+        int8.quantize(model, fused, int8.load_crops(photos[::2], metadata.working_size))
     onnx_file.halve_where_exact(model)
     if linked is not None:
         onnx_file.link_weights(model, linked)
-    onnx_path = path.with_suffix(".onnx")
-    onnx.save(model, onnx_path)
-    try:
-        if path.suffix == ".xml":
-            _convert_to_openvino(onnx_path, about, path)
-        if not photos:
-            _prove(network, outputs, path)
-        else:
-            differences = int8.find_differences(network, path, photos[1::2])
-            about = dataclasses.replace(about, precision=f"int8; {differences}")
-            onnx_file.describe(model, about)
-            onnx.save(model, path)
-    finally:
-        if path != onnx_path:
-            onnx_path.unlink()
-    return about
+    if path.suffix == ".xml":
+        _write_openvino(model, metadata, path)
+    else:
+        onnx.save(model, path)
+    if not photos:
+        _prove(network, outputs, path)
+        return metadata
+    differences = int8.find_differences(network, path, photos[1::2])
+    metadata = dataclasses.replace(metadata, precision=f"int8; {differences}")
+    onnx_file.set_metadata(model, metadata)
+    onnx.save(model, path)
+    return metadata
 
 
-def _largest_difference(found: Floats, wanted: Floats) -> float:
-    """NaN where only one of them is NaN, as the std of a network without calibration is in both."""
-    both_nan = np.isnan(found) & np.isnan(wanted)
-    return float(np.where(both_nan, 0, np.abs(found - wanted)).max())
-
-
-def _convert_to_openvino(onnx_path: Path, about: Metadata, path: Path) -> None:
+def _write_openvino(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
     import openvino
 
-    model = openvino.convert_model(onnx_path)
-    model.set_rt_info(about.to_json(), [KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    converted = openvino.Core().read_model(model.SerializeToString())
+    converted.set_rt_info(metadata.to_json(), [KEY])
+    openvino.save_model(converted, path, compress_to_fp16=False)
 
 
 def _prove(network: LifeIQA, outputs: tuple[str, ...], path: Path) -> None:
@@ -227,14 +226,14 @@ def _prove(network: LifeIQA, outputs: tuple[str, ...], path: Path) -> None:
     Raises:
         ValueError: they differ by more than ``TOLERANCE``.
     """
-    run = _runner(path)
+    engine: Any = create_engine(model=path, device="cpu")
     graph = ScoringGraph(network, outputs)
     for batch, more_height, more_width in PROOFS:
         shape = (batch, 3, network.crop_size + more_height, network.crop_size + more_width)
         images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             expected = graph(images)
-        found = run(images.numpy())
+        found = engine.run(images.numpy())
         for name, wanted in zip(outputs, expected, strict=True):
             error = _largest_difference(found[name], wanted.numpy())
             if not error <= TOLERANCE:
@@ -244,34 +243,32 @@ def _prove(network: LifeIQA, outputs: tuple[str, ...], path: Path) -> None:
                 )
 
 
+def _largest_difference(found: Floats, wanted: Floats) -> float:
+    """NaN where only one of them is NaN, as the std of a network without calibration is in both."""
+    both_nan = np.isnan(found) & np.isnan(wanted)
+    return float(np.where(both_nan, 0, np.abs(found - wanted)).max())
+
+
 def _write_torch(
     network: LifeIQA,
     outputs: tuple[str, ...],
-    about: Metadata,
+    metadata: Metadata,
     path: Path,
     size: tuple[int, int] | None,
 ) -> None:
-    """Write what ``torch.export.load`` reads: any batch, one size."""
+    """Write what ``torch.export.load`` reads: any batch, one size.
+
+    Raises:
+        UsageError: the size is below that of a crop.
+    """
     height, width = size or (network.working_size, network.working_size)
-    batch = torch.export.Dim("batch")
-    with torch.no_grad():
-        program = torch.export.export(
-            ScoringGraph(network, outputs),
-            (torch.rand(2, 3, height, width),),
-            dynamic_shapes={"images": {0: batch}},
-            strict=False,
+    if min(height, width) < network.crop_size:
+        raise UsageError(
+            f"size must be at least {network.crop_size} in both directions, got {height} x {width}"
         )
-    torch.export.save(program, path, extra_files={KEY: about.to_json()})
-
-
-def _runner(path: Path) -> Callable[[Floats], dict[str, Floats]]:
-    if path.suffix == ".xml":
-        from lifeiqa_plugin.runtimes.openvino_engine import OpenVinoEngine
-
-        return OpenVinoEngine(path).run
-    from lifeiqa_plugin.runtimes.onnxruntime_engine import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(path, "cpu").run
+    images = torch.rand(2, 3, height, width)
+    program = export_program(ScoringGraph(network, outputs), images)
+    torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
 
 
 def _files(path: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 
 ROOM = Path(__file__).parent
@@ -58,12 +59,9 @@ def to_json(data: Any) -> str:
 def small_copy(source: str | Path | Image.Image, side: int, quality: int = 50) -> str:
     """Return an image reduced to ``side`` pixels as a data URL; empty if it cannot be read."""
     try:
-        pixels = decode(source, at_least=side).pixels
+        small = Image.fromarray(as_bytes(decode(source, at_least=side).pixels))
     except OSError:
         return ""
-    if pixels.dtype != np.uint8:
-        pixels = (pixels * 255).round().astype(np.uint8)
-    small = Image.fromarray(pixels)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=quality, optimize=True)

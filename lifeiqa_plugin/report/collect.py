@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from lifeiqa_plugin.explanation.explain import Explanation, explain
+from lifeiqa_plugin.explanation.explain import explain
+from lifeiqa_plugin.explanation.explanation import Explanation
 from lifeiqa_plugin.explanation.figure import main_flaw, quality_limits
+from lifeiqa_plugin.explanation.words import write_sentence
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
@@ -67,6 +69,9 @@ def write_report(
     images, prints = [], []
     for row in tqdm(scored, desc="small copies", unit="image"):
         image, mark = _entry(row, root, out, side)
+        image["sentence"] = write_sentence(
+            row.score, row.std, row.distortions, score_range=network.score_range
+        )
         images.append(image)
         prints.append(mark)
     for image, group in zip(images, group_near_duplicates(np.stack(prints)), strict=True):
@@ -169,6 +174,7 @@ def _add_views(
         except (OSError, ValueError):
             continue  # gone since it was scored; its card is there without an image
         images[i]["view"] = view(explanation)
+        images[i]["sentence"] = explanation.sentence
 
 
 def view(explanation: Explanation) -> dict[str, Any]:
@@ -181,7 +187,6 @@ def view(explanation: Explanation) -> dict[str, Any]:
     most = max(2.0, float(np.quantile(attention, 0.999)))
     shown: dict[str, Any] = {
         "photo": small_copy(Image.fromarray(explanation.image), VIEW, 75),
-        "sentence": explanation.sentence,
         "rows": rows,
         "columns": columns,
         "low": low,

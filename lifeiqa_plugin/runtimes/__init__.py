@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -99,6 +100,13 @@ def choose_engine(
     if importlib.util.find_spec(name) is None:
         raise ImportError(f"engine {name} is not installed: pip install {INSTALL[name]}")
     return Choice(name, model if name == "torch" else model.exported())
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def create_engine(

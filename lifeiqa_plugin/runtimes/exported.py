@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lifeiqa_plugin.checkpoints.models import Model
-from lifeiqa_plugin.runtimes import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats
+from lifeiqa_plugin.runtimes import ROUNDED_SHRINK_TO, SHRINK_TO, EngineOutput, Floats, count_cores
 from lifeiqa_plugin.runtimes.metadata import Metadata
 
 
@@ -29,19 +29,15 @@ def check_kind(model: Model, kinds: tuple[str, ...]) -> Path:
 def count_threads() -> int:
     """Return how many threads shall work on a batch: ``OMP_NUM_THREADS`` as for torch, else one per usable core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else count_cores()
 
 
-def find_shrink_to(about: Metadata) -> float:
+def find_shrink_to(metadata: Metadata) -> float:
     """Return an engine's ``shrink_to`` for a file of that description."""
-    return SHRINK_TO if about.precision == "float32" else ROUNDED_SHRINK_TO
+    return SHRINK_TO if metadata.precision == "float32" else ROUNDED_SHRINK_TO
 
 
-def to_output(values: dict[str, Floats], about: Metadata, path: Path) -> EngineOutput:
+def to_output(values: dict[str, Floats], metadata: Metadata, path: Path) -> EngineOutput:
     """Name the outputs of a file.
 
     Raises:
@@ -51,5 +47,5 @@ def to_output(values: dict[str, Floats], about: Metadata, path: Path) -> EngineO
         if name not in values:
             raise ValueError(f"{path}: has no output {name!r}; export it again with all outputs")
     nothing = np.zeros((len(values["score"]), 0), np.float32)
-    distortions = values["distortions"] if about.distortions else nothing
+    distortions = values["distortions"] if metadata.distortions else nothing
     return EngineOutput(values["score"], values["std"], distortions)

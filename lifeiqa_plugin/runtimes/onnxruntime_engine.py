@@ -19,7 +19,7 @@ from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 
 
 def create(model: Model, device: str = "auto") -> OnnxRuntimeEngine:
-    """Load an ``.onnx`` file on a device."""
+    """Load an ``.onnx`` file, on a device."""
     return OnnxRuntimeEngine(check_kind(model, ("onnx",)), device)
 
 
@@ -42,10 +42,12 @@ class OnnxRuntimeEngine:
         except _LOAD_ERRORS as error:
             raise ValueError(f"{path}: ONNX Runtime cannot read it ({error})") from error
         self.path = path
-        self.about = parse_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
-        self.names = self.about.distortions
-        self.working_shape = self.about.working_shape
-        self.shrink_to = find_shrink_to(self.about)
+        self.metadata = parse_metadata(
+            self.session.get_modelmeta().custom_metadata_map.get(KEY), path
+        )
+        self.names = self.metadata.distortions
+        self.working_shape = self.metadata.working_shape
+        self.shrink_to = find_shrink_to(self.metadata)
         self._outputs = [output.name for output in self.session.get_outputs()]
 
     def run(self, batch: Floats) -> dict[str, Floats]:
@@ -54,7 +56,7 @@ class OnnxRuntimeEngine:
 
     def score(self, batch: Floats) -> EngineOutput:
         """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
-        return to_output(self.run(batch), self.about, self.path)
+        return to_output(self.run(batch), self.metadata, self.path)
 
 
 _LOAD_ERRORS = (

@@ -42,10 +42,10 @@ class OpenVinoEngine:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(f"{path}: OpenVINO cannot read it ({reason})") from error
         self.path = path
-        self.about = parse_metadata(_read_about(model), path)
-        self.names = self.about.distortions
-        self.working_shape = self.about.working_shape
-        self.shrink_to = find_shrink_to(self.about)
+        self.metadata = parse_metadata(_read_metadata(model), path)
+        self.names = self.metadata.distortions
+        self.working_shape = self.metadata.working_shape
+        self.shrink_to = find_shrink_to(self.metadata)
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": count_threads()}
         self._compiled = core.compile_model(model, "CPU", options)
         self._outputs = [output.any_name for output in self._compiled.outputs]
@@ -57,10 +57,10 @@ class OpenVinoEngine:
 
     def score(self, batch: Floats) -> EngineOutput:
         """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
-        return to_output(self.run(batch), self.about, self.path)
+        return to_output(self.run(batch), self.metadata, self.path)
 
 
-def _read_about(model: openvino.Model) -> str | None:
+def _read_metadata(model: openvino.Model) -> str | None:
     """From our own ``.xml``; from ONNX, whose metadata OpenVINO keeps under ``framework``."""
     for place in ([KEY], ["framework", KEY]):
         if model.has_rt_info(place):

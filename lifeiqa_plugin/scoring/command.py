@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,14 @@ from lifeiqa_plugin.arguments import UsageError, add_device, add_model, check_ta
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS, ImageError
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.journal import read_json
-from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, create_engine
+from lifeiqa_plugin.runtimes import (
+    ENGINES,
+    Choice,
+    Engine,
+    choose_engine,
+    count_cores,
+    create_engine,
+)
 from lifeiqa_plugin.scoring.inputs import (
     Shard,
     check_inputs,
@@ -247,13 +253,6 @@ def _workers(args: argparse.Namespace, total: int | None) -> int:
     if args.workers is not None:
         return int(args.workers)
     return 0 if total is not None and total < FEW else count_cores()
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _print_scores(args: argparse.Namespace, engine: Engine) -> int:

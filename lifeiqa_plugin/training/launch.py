@@ -13,10 +13,8 @@ from typing import Any, cast
 
 import pyiqa.train
 import torch
-import yaml
 from pyiqa.models import build_model
 from pyiqa.utils import get_root_logger
-from pyiqa.utils.dist_util import get_dist_info
 
 from lifeiqa_plugin.checkpoints.factory import build_network, weights_of
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
@@ -25,6 +23,7 @@ from lifeiqa_plugin.datasets.trained_on import trained_on
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
+from lifeiqa_plugin.training import kept
 from lifeiqa_plugin.training.contamination import learn_digests, warn_of_trained_on
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.model import STATE_FILE
@@ -43,9 +42,6 @@ from lifeiqa_plugin.training.sampler import ResumableSampler
 TEST_RESULTS = "test_results.json"
 """Written last, below the run's folder: a run that has it is finished."""
 
-RESOLVED_OPTIONS = "options.yml"
-"""The options of the run with all defaults and changes, below the run's folder."""
-
 
 def train(
     option_file: str | Path, force_yml: list[str] | None = None, auto_resume: bool = False
@@ -55,7 +51,8 @@ def train(
     Args:
         option_file: see ``docs/training.md``.
         force_yml: changes to it, ``section:key=value``.
-        auto_resume: go on from the run's last state, if it has one; a run that has been tested is left as it is.
+        auto_resume: go on from the run's last state, if it has one; a run that has been tested is left as it is, if it
+            was made of the same options and files.
 
     Returns:
         Correlations on the option file's first ``test`` set, of the weights that its first validation set chose, and
@@ -74,48 +71,57 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     network = take_sizes_from_network(opt)
     datasets = check_data(opt)
     check_labels(datasets, network.score_range)
-    iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
-    opt["logger"].setdefault("save_latest_freq", iterations)  # once per epoch
-    if opt["val"]:
-        opt["val"].setdefault("val_freq", iterations)
-    test_sets = {
-        phase: datasets[phase] for phase in list(opt["datasets"]) if phase.startswith("test")
-    }
-    for phase in test_sets:  # pyiqa does not know them
-        del opt["datasets"][phase]
+    del network
+    test_sets = _plan(opt, datasets)
     state = load_state(opt, auto_resume)
     folder = Path(opt["path"]["experiments_root"])
+    done = 0 if state is None else state["iter"]
     tested = folder / TEST_RESULTS
-    if test_sets and auto_resume and state and tested.is_file():
-        if state["iter"] >= iterations * opt["train"]["total_epoch"]:
-            return cast(dict[str, Any], json.loads(tested.read_text(encoding="utf-8")))
+    is_tested = bool(test_sets and auto_resume and state and tested.is_file())
+    if is_tested and done >= opt["train"]["total_iter"]:
+        kept.check_same(options, folder)
+        return cast(dict[str, Any], json.loads(tested.read_text(encoding="utf-8")))
+    with quiet(), known_names():
+        model = build_model(opt)  # before an older run of the name is moved aside
+    if is_tested:
         tested.unlink(missing_ok=True)  # it is of a shorter run, which goes on
     if state is not None:  # pyiqa makes these folders for new runs only
         for name in ("models", "training_states"):
             os.makedirs(opt["path"][name], exist_ok=True)
-    opt["train"]["total_iter"] = iterations * opt["train"]["total_epoch"]  # as pyiqa counts
-    with quiet(), known_names():
-        model = build_model(opt)  # before an older run of the name is moved aside
     model.trained_on = learn_digests(datasets["train"].sources, weights_of(opt["network"]))
-    done = 0 if state is None else state["iter"]
-    sampler = functools.partial(
-        ResumableSampler,
-        seed=opt["manual_seed"],
-        start_iter=done,
-        epochs=opt["train"]["total_epoch"],
-    )
     built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
     replaced = {
         "load_resume_state": lambda _: state,
-        "EnlargedSampler": sampler,
+        "EnlargedSampler": functools.partial(
+            ResumableSampler,
+            seed=opt["manual_seed"],
+            start_iter=done,
+            epochs=opt["train"]["total_epoch"],
+        ),
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
         "build_model": lambda _: hand_over(model, datasets),
-        "copy_opt_file": lambda *_: save_options(options, folder / RESOLVED_OPTIONS),
+        "copy_opt_file": lambda *_: kept.note(options, folder) if not opt["rank"] else None,
     }
     with forgetful_logger(), training_loop(replaced):
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
         tell_of_std(folder / "models" / "net_best.safetensors")
     return run_test(opt, test_sets) if test_sets else {}
+
+
+def _plan(opt: Options, datasets: dict[str, Any]) -> dict[str, LifeIQADataset]:
+    """Count the iterations of the run, save and validate once per epoch by default; take out and return the test sets.
+
+    pyiqa does not know test sets in an option file of training.
+    """
+    iterations = ResumableSampler.iterations_per_epoch(datasets["train"], opt["world_size"])
+    opt["train"]["total_iter"] = iterations * opt["train"]["total_epoch"]  # as pyiqa counts
+    opt["logger"].setdefault("save_latest_freq", iterations)
+    if opt["val"]:
+        opt["val"].setdefault("val_freq", iterations)
+    phases = [phase for phase in opt["datasets"] if phase.startswith("test")]
+    for phase in phases:
+        del opt["datasets"][phase]
+    return {phase: datasets[phase] for phase in phases}
 
 
 def hand_over(model: Any, datasets: dict[str, Any]) -> Any:
@@ -134,14 +140,6 @@ def warn_of_bfloat16(opt: Options) -> None:
             get_root_logger().warning(
                 f"this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force_yml train:amp=fp32"
             )
-
-
-def save_options(options: Options, path: Path) -> None:
-    """Write the options that run, which pyiqa's copy of the file need not be; they can be read as an option file."""
-    if get_dist_info()[0] == 0:
-        plain = json.loads(json.dumps(options))  # without YAML's aliases for what occurs twice
-        with write_whole(path) as file:
-            file.write(yaml.safe_dump(plain, sort_keys=False).encode())
 
 
 def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from pyiqa.utils.dist_util import get_dist_info
 
 from lifeiqa_plugin.correlation import METRICS
 from lifeiqa_plugin.pyiqa_compat import quiet
-from lifeiqa_plugin.training.launch import TEST_RESULTS, run
+from lifeiqa_plugin.training.launch import run
 
 
 def train_splits(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
@@ -24,7 +23,8 @@ def train_splits(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
     ``.md``: each split's test results, their median, mean and deviation, and the rows of each dataset.
 
     Raises:
-        ValueError: no ``test`` set, no numbered dataset, or fewer than one split; else as ``launch.train``.
+        ValueError: no ``test`` set, no numbered dataset, fewer than one split, or a finished split of other options or
+            files; else as ``launch.train``.
     """
     if count < 1 or "test" not in options["datasets"]:
         raise ValueError(
@@ -44,11 +44,7 @@ def train_splits(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
             if isinstance(dataset.get("split_index"), int):
                 dataset["split_index"] = split
         rows[split] = count_rows(one)
-        done = Path("experiments") / one["name"] / TEST_RESULTS
-        if done.is_file():
-            results.append(json.loads(done.read_text(encoding="utf-8")))
-        else:
-            results.append(run(one, auto_resume=True))
+        results.append(run(one, auto_resume=True))
     if get_dist_info()[0] == 0:
         write_summary(results, rows, Path("experiments") / f"{options['name']}_splits")
     return results

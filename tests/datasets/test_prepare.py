@@ -565,6 +565,12 @@ def test_options_of_another_dataset(tmp_path, options, message):
     ("root", "out", "options", "message"),
     [
         (".", "m.csv", {"splits": -3}, "--splits takes a number that is not below zero, got -3"),
+        (
+            ".",
+            "m.csv",
+            {"splits": 0, "group": "camera"},
+            "--group .* change nothing with --splits 0",
+        ),
         (".", "m.xlsx", {}, r"--out m\.xlsx: expected the name of a csv to write"),
         (".", "s.csv", {"scores": "s.csv"}, r"--out s\.csv: this is what --scores reads; give ano"),
         ("far", "m.csv", {}, "far: no such folder; expected that of the dataset"),

@@ -122,3 +122,29 @@ def test_the_climb_moves_no_pixel_further_than_its_steps(folder):
     assert climbed.result.max() <= 1
     assert len(climbed.scores) == len(climbed.scores_as_jpeg) == 4
     assert climbed.scores[-1] > climbed.scores[0]
+
+
+def test_expert_specialization_answers_five_questions(folder, capsys):
+    pytest.importorskip("matplotlib")
+    example = load("expert_specialization")
+    out = folder / "experts.png"
+    example.main([str(folder), "-o", str(out), "--limit", "2", "--rounds", "9"])
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 5
+    assert printed[0].startswith("Do the experts specialize in distortions? ")
+    with Image.open(out) as plot:
+        assert plot.size == (1200, 2400)
+
+
+@pytest.mark.parametrize(
+    ("preference", "answer"), [(0.0, "No: no more"), (0.3, "Hardly: more than"), (3.0, "Yes (")]
+)
+def test_experts_that_specialize_are_told_from_chance(preference, answer):
+    example = load("expert_specialization")
+    shares = np.random.default_rng(0).random((12, 3, 3))  # photos, distortions, experts
+    shares += preference * np.eye(3)  # distortion i prefers expert i
+    shares /= shares.sum(2, keepdims=True)
+    finding = example.compare_rows("Do they?", shares, list("abc"), list("xyz"), rounds=199)
+    assert finding.sentence.startswith(f"Do they? {answer}")
+    np.testing.assert_allclose(finding.table.sum(1), 1)
+    assert example.mutual_information(np.eye(4) / 4) == pytest.approx(2)

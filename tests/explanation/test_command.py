@@ -60,9 +60,30 @@ def test_an_existing_folder_is_refused_unless_asked(photos, capsys):
 
 def test_nothing_that_can_be_read_is_an_error_without_a_manifest(photos, capsys):
     out = photos / "out"
-    assert run(photos / "broken.jpg", photos / "missing.jpg", "-o", out) == 1
-    assert "none of the 2 images could be explained" in capsys.readouterr().err
+    assert run(photos / "broken.jpg", "-o", out) == 1
+    assert "none of the 1 images could be explained" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.png", "missing.jpg", "-o", "out"], "missing.jpg: no such file; expected an image"),
+        (["a.png", "folder", "-o", "out"], "folder: a folder; expected an image"),
+        (["a.png", "-o", "b.png"], "b.png is a file; expected the name of a folder"),
+        (["a.png", "-o", "b.png", "--overwrite"], "b.png is a file; expected the name of a folder"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_anything_is_computed(
+    arguments, words, photos, capsys, monkeypatch
+):
+    monkeypatch.chdir(photos)
+    (photos / "folder").mkdir()
+    monkeypatch.setattr("lifeiqa_plugin.explanation.explain.explain", None)
+    assert run(*arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(words)
+    assert not (photos / "out").exists()
 
 
 def test_folders_of_files_of_the_same_name_differ(tmp_path):

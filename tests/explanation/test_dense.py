@@ -7,22 +7,22 @@ import torch
 from lifeiqa_plugin.explanation import dense
 from lifeiqa_plugin.explanation.dense import (
     FLAW_WEIGHT,
-    VIEWS,
-    View,
-    Windows,
+    WINDOW_SIZES,
+    WindowOutputs,
+    WindowSize,
     attention_to_pixels,
-    by_ninth,
     distortion_maps,
-    look_closely,
     quality_map,
+    score_all_windows,
     score_windows,
-    spread,
+    to_map,
 )
+from lifeiqa_plugin.explanation.words import by_ninth
 
 
 def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
     x = torch.rand(1, 3, 128, 192)
-    windows = score_windows(whole, x, View(1, 2))
+    windows = score_windows(whole, x, WindowSize(1, 2))
     stage2, stage3, stage4 = whole.backbone((x - whole.mean) / whole.std)
     assert stage4.shape[-2:] == (4, 6)
     assert stage3.shape[-2:] == (8, 12)
@@ -47,10 +47,10 @@ def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
 
 @pytest.mark.parametrize(("height", "width"), [(110, 110), (64, 64), (65, 200), (96, 81)])
 def test_windows_cover_images_whose_cells_are_odd_or_few(whole, height, width):
-    views = look_closely(whole, torch.rand(1, 3, height, width))
-    assert len(views) == len(VIEWS) == 2
-    for windows in views:
-        values = spread(windows, windows.scores, height, width)
+    passes = score_all_windows(whole, torch.rand(1, 3, height, width))
+    assert len(passes) == len(WINDOW_SIZES) == 2
+    for windows in passes:
+        values = to_map(windows, windows.scores, height, width)
         assert values.shape == (height, width)
         assert np.isfinite(values).all()
         assert windows.scores.min() - 1e-6 <= values.min()
@@ -59,13 +59,13 @@ def test_windows_cover_images_whose_cells_are_odd_or_few(whole, height, width):
 
 def test_an_enlarged_image_has_its_windows_in_pixels_of_the_image(whole):
     x = torch.rand(1, 3, 128, 192)
-    windows = score_windows(whole, x, View(1.5, 3))
+    windows = score_windows(whole, x, WindowSize(1.5, 3))
     assert windows.scores.shape == (4, 7)
     assert windows.tops == [0, 21, 43, 64]
     assert windows.lefts == [0, 21, 43, 64, 85, 107, 128]
     assert windows.shape == (64, 64)
     enlarged = torch.nn.functional.interpolate(x, (192, 288), mode="bicubic", antialias=True)
-    same = score_windows(whole, enlarged.clamp(0, 1), View(1, 3))
+    same = score_windows(whole, enlarged.clamp(0, 1), WindowSize(1, 3))
     np.testing.assert_array_equal(windows.scores, same.scores)
 
 
@@ -73,7 +73,7 @@ def test_a_backbone_of_fixed_size_sees_overlapping_crops(whole, monkeypatch):
     fixed = dense.preprocessing_of("test_efficientnet")._replace(is_fixed=True)
     monkeypatch.setattr(dense, "preprocessing_of", lambda name: fixed)
     x = torch.rand(1, 3, 64, 100)
-    (windows,) = look_closely(whole, x)
+    (windows,) = score_all_windows(whole, x)
     assert windows.tops == [0]
     assert windows.lefts == [0, 12, 24, 36]
     assert windows.shape == (64, 64)
@@ -85,7 +85,7 @@ def test_a_backbone_of_fixed_size_sees_overlapping_crops(whole, monkeypatch):
 def windows_of(scores, tops, lefts, shape, distortions=None, weight=1.0):
     none = np.zeros((*scores.shape, 0), np.float32)
     named = none if distortions is None else distortions
-    return Windows(scores, named, none, tops, lefts, shape, weight)
+    return WindowOutputs(scores, named, none, tops, lefts, shape, weight)
 
 
 def test_the_map_is_the_weighted_mean_of_the_views_where_no_distortions_are_named():
@@ -100,16 +100,16 @@ def test_a_distortion_lowers_the_map_where_it_is_and_leaves_the_mean():
     scores = np.full((2, 2), 0.6, np.float32)
     strengths = np.full((2, 2, 3), 0.1, np.float32)
     strengths[1, 0, 2] = 0.9
-    views = [windows_of(scores, [0, 32], [0, 32], (32, 32), strengths)]
-    maps = distortion_maps(views, 64, 64)
+    passes = [windows_of(scores, [0, 32], [0, 32], (32, 32), strengths)]
+    maps = distortion_maps(passes, 64, 64)
     np.testing.assert_allclose(maps[2, 32:, :32], 0.9, rtol=1e-5)
     np.testing.assert_allclose(maps[2, :32], 0.1, rtol=1e-5)
-    local = quality_map(views, maps, 64, 64)
+    local = quality_map(passes, maps, 64, 64)
     # The strongest kind is .9 in one quarter and .1 in three, .3 on average.
     np.testing.assert_allclose(local[32:, :32], 0.6 - FLAW_WEIGHT * 0.6, rtol=1e-5)
     np.testing.assert_allclose(local[:32], 0.6 + FLAW_WEIGHT * 0.2, rtol=1e-5)
     assert local.mean() == pytest.approx(0.6, abs=1e-6)
-    everywhere = quality_map(views, np.full((3, 64, 64), 0.9, np.float32), 64, 64)
+    everywhere = quality_map(passes, np.full((3, 64, 64), 0.9, np.float32), 64, 64)
     np.testing.assert_allclose(everywhere, 0.6, rtol=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_ninths_are_counted_row_by_row():
 
 def test_spread_of_one_value_is_that_value_everywhere():
     windows = windows_of(np.full((2, 3), 0.25, np.float32), [0, 20], [0, 20, 37], (40, 50))
-    values = spread(windows, windows.scores, 60, 87)
+    values = to_map(windows, windows.scores, 60, 87)
     np.testing.assert_allclose(values, 0.25, rtol=1e-6)
 
 
@@ -131,7 +131,7 @@ def test_spread_puts_a_low_window_where_it_is():
     scores = np.ones((3, 3), np.float32)
     scores[2, 0] = 0
     windows = windows_of(scores, [0, 20, 40], [0, 20, 40], (40, 40))
-    values = spread(windows, scores, 80, 80)
+    values = to_map(windows, scores, 80, 80)
     row, column = divmod(int(values.argmin()), 80)
     assert row >= 60
     assert column < 20
@@ -140,9 +140,9 @@ def test_spread_puts_a_low_window_where_it_is():
 def test_spread_of_several_channels_is_each_of_them():
     gates = np.random.default_rng(0).random((2, 2, 3)).astype(np.float32)
     windows = windows_of(np.zeros((2, 2), np.float32), [0, 8], [0, 8], (16, 16))
-    together = spread(windows, gates, 24, 24)
+    together = to_map(windows, gates, 24, 24)
     for i in range(3):
-        np.testing.assert_allclose(together[i], spread(windows, gates[..., i], 24, 24), rtol=1e-6)
+        np.testing.assert_allclose(together[i], to_map(windows, gates[..., i], 24, 24), rtol=1e-6)
 
 
 def test_even_attention_is_one_everywhere():

@@ -12,7 +12,8 @@ from PIL import Image
 
 import lifeiqa_plugin
 from lifeiqa_plugin.explanation import figure
-from lifeiqa_plugin.explanation.explain import Explanation, explain
+from lifeiqa_plugin.explanation.explain import explain
+from lifeiqa_plugin.explanation.explanation import Explanation
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,7 @@ def test_it_is_public_though_its_room_has_another_name():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 64), (3, 900)])
 def test_an_image_of_one_colour_is_explained_as_such(network, height, width):
     explanation = explain(torch.full((3, height, width), 0.5), network, attribution_steps=1)
-    assert explanation.sentence == "one colour throughout: there is nothing to judge"
+    assert explanation.sentence == "one color throughout: there is nothing to judge"
     assert explanation.size == (width, height)
     assert figure.draw(explanation, "png").startswith(b"\x89PNG")
 
@@ -108,9 +109,11 @@ def test_weights_that_have_diverged_are_an_error_after_which_the_mode_is_as_befo
             whole.decoder.head.bias.copy_(before)
 
 
-def test_a_negative_number_of_steps_is_refused(photo, whole):
-    with pytest.raises(ValueError, match="attribution_steps must be at least 0, got -1"):
-        explain(photo, whole, attribution_steps=-1)
+@pytest.mark.parametrize("steps", [-1, 2.5, "4"])
+def test_a_number_of_steps_that_cannot_be_is_refused(photo, whole, steps):
+    words = f"attribution_steps must be a whole number, at least 0, got {steps!r}"
+    with pytest.raises(ValueError, match=words):
+        explain(photo, whole, attribution_steps=steps)
 
 
 def test_the_bundled_network_is_the_default(tmp_path):
@@ -157,6 +160,19 @@ def test_an_existing_folder_is_refused(explanation, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_in_the_place_of_a_folder_is_refused(explanation, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(FileExistsError, match="file is a file; expected the name of a folder"):
+            explanation.save(folder, overwrite=True)
+
+
+def test_a_folder_that_may_not_be_written_is_refused(explanation, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PermissionError, match=f"new: no permission to write in {tmp_path}"):
+        explanation.save(tmp_path / "new")
+
+
 def test_a_failure_leaves_no_manifest_not_even_an_old_one(explanation, tmp_path, monkeypatch):
     explanation.save(tmp_path / "out")
     monkeypatch.setattr(np, "savez_compressed", _fail)
@@ -186,15 +202,18 @@ def test_colours_of_the_map_span_at_least_four_standard_deviations(explanation):
 def test_the_figure_shows_the_distortion_whose_place_is_said_else_the_strongest(explanation):
     maps = np.zeros_like(explanation.distortion_maps)
     uniform = {"blur": 0.1, "noise": 0.3, "dark": 0.2}
-    even = replace(explanation, distortions=uniform, distortion_maps=maps)
+    even = replace(explanation, distortions=uniform, distortion_maps=maps, score=0.5)
     assert figure.main_flaw(even)[0] == "noise"
+    assert even.sentence.startswith("fair: likely noise")
     maps = maps.copy()
-    maps[2, 60:, 90:] = 0.9
-    local = replace(explanation, distortions=uniform, distortion_maps=maps)
+    maps[1, 60:, 90:] = 0.9
+    quality = np.full_like(explanation.quality_map, 0.5)
+    quality[60:, 90:] = 0.1
+    local = replace(even, distortion_maps=maps, quality_map=quality, std=0.1)
     name, shown = figure.main_flaw(local)
-    assert name == "dark"
-    np.testing.assert_array_equal(shown, maps[2])
-    assert "dark in the lower right" in local.sentence
+    assert name == "noise"
+    np.testing.assert_array_equal(shown, maps[1])
+    assert local.sentence == "fair: strong noise in the lower right"
 
 
 def test_the_figure_needs_matplotlib_and_says_so(explanation, monkeypatch):

@@ -23,7 +23,7 @@ def test_it_is_small_and_refers_to_the_bundled_weights(name):
 @pytest.mark.parametrize("name", BUNDLED)
 def test_it_was_written_from_these_weights(name):
     again = f"lifeiqa export --model {name} --link-weights --overwrite -o {resolve(name).exported().path}"
-    about = create_engine("onnxruntime", name).about
+    about = create_engine("onnxruntime", name).metadata
     assert about.weights_sha256 == BUNDLED[name].sha256, f"run: {again}"
 
 

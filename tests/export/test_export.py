@@ -134,7 +134,7 @@ def test_sizes_of_the_files(exported):
 
 
 def test_what_the_file_says_of_itself(exported):
-    about = OnnxRuntimeEngine(exported / "own.onnx").about
+    about = OnnxRuntimeEngine(exported / "own.onnx").metadata
     assert (about.crop_size, about.working_size) == (48, 96)
     assert about.whole_image == (exported.name.startswith("whole"))
     assert (about.training_data, about.licence) == ("random numbers", "none")
@@ -185,12 +185,24 @@ def refuse(tmp_path, capsys):
 
 def test_bad_arguments(refuse, tmp_path, monkeypatch):
     out = tmp_path / "x.onnx"
+    (tmp_path / "folder.onnx").mkdir()
     for arguments, words in {
         ("-o", tmp_path / "x.bin"): "a file of the format onnx ends in .onnx",
         ("-o", tmp_path / "none" / "x.onnx"): f"there is no folder {tmp_path / 'none'}",
         ("-o", out, "--size", 64, 64): "onnx takes images of any size",
         ("-o", out, "--outputs", "distortions"): "no output 'distortions'; it has score, std",
         ("-o", tmp_path.parent / "x.onnx", "--link-weights"): "beside",
+        ("-o", tmp_path / "x.csv"): "a file of the format onnx ends in .onnx",
+        ("-o", out, "--outputs", "score", "score"): "output 'score' is named twice",
+        ("-o", tmp_path / "x.pt2", "--format", "torch-export", "--link-weights"): (
+            "link-weights is for the format onnx, not for torch-export"
+        ),
+        ("-o", tmp_path / "x.pt2", "--format", "torch-export", "--size", 0, 64): (
+            "size must be at least 48 in both directions, got 0 x 64"
+        ),
+        ("-o", tmp_path / "folder.onnx", "--overwrite"): (
+            "folder.onnx: a folder; expected the name of a file to write"
+        ),
     }.items():
         status, line = refuse(*arguments)
         assert status in (1, 2)
@@ -203,6 +215,17 @@ def test_bad_arguments(refuse, tmp_path, monkeypatch):
     monkeypatch.setattr(write.importlib.util, "find_spec", lambda name: None)
     _, line = refuse("-o", out, "--overwrite")
     assert line == "lifeiqa: ImportError: onnx needs onnx: pip install 'lifeiqa_plugin[onnx]'"
+
+
+def test_what_cannot_be_is_found_before_the_checkpoint_is_read(refuse, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "load", None)
+    photos = tmp_path / "nowhere"
+    _, line = refuse("-o", tmp_path / "x.onnx", "--int8", photos)
+    assert line == (
+        f"lifeiqa: ValueError: {photos}: no images in it; expected files such as .jpg, .png or .webp"
+    )
+    _, line = refuse("-o", tmp_path / "x.xml", "--format", "openvino", "--int8", photos)
+    assert line == "lifeiqa: UsageError: int8 is for the format onnx, not for openvino"
 
 
 def test_unknown_format(tmp_path):

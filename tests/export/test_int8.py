@@ -71,7 +71,7 @@ def test_scores_are_near_and_the_file_says_how_near(folder):
     images = np.random.default_rng(0).random((2, 3, 96, 130), np.float32)
     error = np.abs(rounded.score(images).score - exact.score(images).score)
     assert 0 < error.max() < 0.02
-    says = rounded.about.precision
+    says = rounded.metadata.precision
     assert says.startswith("int8; scores of 8 other photos differ from float32 by a median of 0.0")
     assert (folder / "int8.onnx").stat().st_size < 0.5 * (
         folder / "small.safetensors"
@@ -138,10 +138,10 @@ def test_bad_arguments(options, words, folder, tmp_path, monkeypatch, capsys):
 
 def test_a_network_that_comes_out_wrong_is_not_written(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(int8, "MAX_MEDIAN", -1.0)
-    monkeypatch.setattr(int8, "quantise", lambda *_: None)
+    monkeypatch.setattr(int8, "quantize", lambda *_: None)
     model = onnx.load(folder / "int8.onnx")
     monkeypatch.setattr("lifeiqa_plugin.export.onnx_file.build_onnx", lambda *_: model)
-    with pytest.raises(ValueError, match="this network cannot be quantised so: scores of 8 other"):
+    with pytest.raises(ValueError, match="this network cannot be quantized so: scores of 8 other"):
         write.export_checkpoint(
             tmp_path / "x.onnx", "onnx", folder / "small.safetensors", photos=folder / "photos"
         )
@@ -158,8 +158,8 @@ def test_damaged_photos_are_named(folder, tmp_path):
 def test_the_bundled_one():
     exact, fast = create_engine("torch", device="cpu"), create_engine(fast=True)
     assert fast.names == exact.names
-    assert fast.about.weights_sha256 == create_engine("onnxruntime").about.weights_sha256
-    assert fast.about.precision.startswith("int8; ")
+    assert fast.metadata.weights_sha256 == create_engine("onnxruntime").metadata.weights_sha256
+    assert fast.metadata.precision.startswith("int8; ")
     assert resolve().exported(int8=True).path.stat().st_size < 8_000_000
     images = np.random.default_rng(0).random((1, 3, 250, 300), np.float32)
     assert 0 < abs(fast.score(images).score - exact.score(images).score) < 0.1

@@ -44,7 +44,11 @@ def test_every_script_is_named_by_a_test():
 
 def test_readme_figures(run_main, load, monkeypatch, dataset, tmp_path):
     """With a browser that only takes the photo of a page that is there."""
-    script = load("readme_figures")
+    script, photos, out = load("readme_figures"), tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    out.mkdir()
+    for name in ("30.png", "31.png"):
+        (photos / name).symlink_to(dataset / name)
 
     def photograph(command, **_):
         assert command[-1].startswith("file://")
@@ -54,11 +58,11 @@ def test_readme_figures(run_main, load, monkeypatch, dataset, tmp_path):
 
     monkeypatch.setattr(script.shutil, "which", lambda name: name)
     monkeypatch.setattr(script.subprocess, "run", photograph)
-    run_main("readme_figures", "--photos", dataset, "--photo", "30.png", "--out", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"report.png", "explanation.png"}
+    run_main("readme_figures", "--photos", photos, "--photo", "30.png", "--out", out)
+    assert {path.name for path in out.iterdir()} == {"report.png", "explanation.png"}
     monkeypatch.setattr(script.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="no Chromium on this machine"):
-        run_main("readme_figures", "--out", tmp_path)
+        run_main("readme_figures", "--out", out)
 
 
 def test_draw_model(run_main, tmp_path):

@@ -55,14 +55,14 @@ def test_cells_sum_what_is_in_them(explanations):
 
 
 def test_the_bundled_maps_find_blur_noise_and_jpeg_in_a_quarter(explanations):
-    photos = explanations.find_photos(explanations.ROOT / "examples" / "photos", 2)
-    assert len(photos) == 2
+    photos = explanations.find_photos(explanations.ROOT / "examples" / "photos", 1)
+    assert len(photos) == 1
     network = build_lifeiqa().eval()
-    hits = explanations.find_quarters(network, photos, cases=8, severity=0.6, anywhere=False)
+    hits = explanations.find_quarters(network, photos, cases=4, severity=0.6, anywhere=False)
     for name in (explanations.QUALITY, explanations.OWN):
         assert set(hits[name]) == {"blur", "noise", "jpeg", "darken"}
-        assert all(len(found) == 2 for found in hits[name].values())
-        assert sum(sum(hits[name][kind]) for kind in ("blur", "noise", "jpeg")) >= 5
-    clean = explanations.look_at_clean_photos(network, photos[:1])
+        assert all(len(found) == 1 for found in hits[name].values())
+        assert sum(sum(hits[name][kind]) for kind in ("blur", "noise", "jpeg")) == 3
+    clean = explanations.look_at_clean_photos(network, photos)
     assert len(clean) == 5
     assert all(len(found) == 1 for found in clean.values())

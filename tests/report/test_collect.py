@@ -69,6 +69,8 @@ def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, network,
     assert (first["name"], first["score"], first["distortions"]) == ("a.png", 0.5, [70])
     assert first["link"] == "../a.png"
     assert first["small"].startswith("data:image/jpeg;base64,")
+    assert first["sentence"].startswith(("bad", "poor", "fair", "good", "excellent"))
+    assert second["sentence"] == "good: nothing stands out"
     assert "view" in first
     assert "view" not in second
     view = first["view"]

@@ -14,7 +14,7 @@ import torch
 
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.checkpoints.files import Card, save_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 TINY: dict[str, Any] = {
@@ -74,5 +74,5 @@ def tiny() -> LifeIQA:
 @pytest.fixture(scope="session")
 def checkpoint(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save_checkpoint(tiny, path, Card(training_data="none", licence="none"))
+    save_checkpoint(tiny, path, ModelCard(training_data="none", license="none"))
     return path

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.images.reading import decode_resized, read_image
-from lifeiqa_plugin.network.lifeiqa import option_names
+from lifeiqa_plugin.network.config import option_names
 from lifeiqa_plugin.training.options import read_options
 
 from .conftest import TINY

@@ -8,7 +8,7 @@ import torch
 
 from lifeiqa_plugin import runtimes
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.runtimes import ENGINES, choose_engine, create_engine
+from lifeiqa_plugin.runtimes import ENGINES, choose_engine, create_engine, exported
 from lifeiqa_plugin.runtimes.exported import find_shrink_to
 from lifeiqa_plugin.runtimes.metadata import Metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
@@ -37,6 +37,25 @@ def test_a_network_of_ones_own():
     assert not network.training
     assert engine.working_shape(100, 200) == (55, 110)
     assert np.isfinite(engine.score(np.zeros((1, 3, 55, 110), np.float32)).score).all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"), [("3", 3), ("0", 5), ("", 5), ("many", 5), (None, 5)]
+)
+def test_threads_are_what_is_set_else_the_cores(setting, expected, monkeypatch):
+    monkeypatch.setattr(exported, "count_cores", lambda: 5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    assert exported.count_threads() == expected
+
+
+def test_cores_are_those_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(runtimes.os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
+    assert runtimes.count_cores() == 2
+    monkeypatch.delattr(runtimes.os, "sched_getaffinity")
+    monkeypatch.setattr(runtimes.os, "cpu_count", lambda: None)
+    assert runtimes.count_cores() == 1
 
 
 def test_files_in_8_bits_let_jpegs_shrink_further():

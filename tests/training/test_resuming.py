@@ -160,6 +160,22 @@ def test_a_finished_run_is_left_as_it_is(write_options, monkeypatch):
     assert saved == read_options(write_options("train:total_epoch=2"))
 
 
+def test_results_of_other_options_or_files_are_not_handed_back(write_options, images):
+    launch.train(write_options("train:total_epoch=1"))
+    saved = (FOLDER / "test_results.json").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"tiny: holds the results of other .*: manual_seed 1 -> 2\. Give"
+    ):
+        launch.train(write_options("train:total_epoch=1", "manual_seed=2"), auto_resume=True)
+    meta = images / "meta.csv"
+    meta.write_text(meta.read_text() + "\n")
+    with pytest.raises(
+        ValueError, match=r"meta\.csv has other content\. Give the run another name"
+    ):
+        launch.train(write_options("train:total_epoch=1"), auto_resume=True)
+    assert (FOLDER / "test_results.json").read_bytes() == saved
+
+
 def test_a_run_killed_before_its_test_is_tested_and_not_trained(write_options, monkeypatch):
     option_file = write_options("train:total_epoch=1")
     result = launch.train(option_file)

@@ -292,6 +292,9 @@ def test_splits(write_options):
     assert len(before) == 4
     assert train_splits(read_options(option_file), 2) == results
     assert before == [newest(p) for p in sorted(Path("experiments").rglob("net_*"))]
+    other = read_options(write_options("train:total_epoch=1", "manual_seed=2"))
+    with pytest.raises(ValueError, match="tiny_split01: holds the results of other options"):
+        train_splits(other, 2)
 
 
 @pytest.mark.parametrize(("factor", "is_said"), [(14.0, True), (1.2, False)])
