@@ -35,7 +35,7 @@ def explain(
 
     >>> explanation = explain("examples/photos/chelsea_2_blur.jpg", attribution_steps=0)
     >>> explanation.sentence
-    'out of focus; the rest is fine; worst in the upper right'
+    'poor: out of focus'
     >>> max(explanation.distortions, key=explanation.distortions.get)
     'blur'
 

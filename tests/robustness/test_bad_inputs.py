@@ -46,7 +46,7 @@ def world(tmp_path, monkeypatch) -> Path:
         (["evaluate", "scores.csv", "photos"], "0 to 90"),
         ([*BENCHMARK, "scores.csv", "-m", "piqqe"], "piqe"),
         ([*BENCHMARK, "none.csv", "-m", "piqe"], "none.csv"),
-        ([*BENCHMARK, "scores.csv", "-m", "piqe", "--sizes", "big"], "'big'"),
+        (["benchmark", "-m", "piqe", "--sizes", "big"], "'big'"),
     ],
 )
 def test_a_command_line_that_cannot_be_meant_is_one_line(world, capsys, arguments, names):
