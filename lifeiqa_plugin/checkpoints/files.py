@@ -149,7 +149,11 @@ def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
 
 
 def save_checkpoint(
-    network: LifeIQA, path: str | Path, card: ModelCard, half: bool = False
+    network: LifeIQA,
+    path: str | Path,
+    card: ModelCard,
+    half: bool = False,
+    trained_on: str | None = None,
 ) -> None:
     """Write our format, whole or not at all.
 
@@ -158,6 +162,7 @@ def save_checkpoint(
         path: of the file; replaced if it exists.
         card: what to say about the weights.
         half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
+        trained_on: digests of training images, see :mod:`lifeiqa_plugin.datasets.trained_on`.
 
     Raises:
         ValueError: the network differs from what its options give, and so could not be read again.
@@ -181,6 +186,8 @@ def save_checkpoint(
         "score_range": network.score_range,
         "card": _renamed(asdict(card), TO_CARD),
     }  # fmt: skip
+    if trained_on is not None:
+        description["trained_on"] = trained_on
     content = save(tensors, {"lifeiqa": json.dumps(description)})
     with write_whole(path) as file:  # save_file of safetensors would make it private (0600)
         file.write(content)
