@@ -12,6 +12,9 @@ from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
 
 DEVICES = ("auto", "cpu", "cuda")
 
+PARTIAL = 3
+"""Exit status where all is done and some images have an error."""
+
 
 class UsageError(ValueError):
     """Arguments that cannot be, found before any work is done."""

@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0; 1 for an error that the user can act on, which is one line on stderr; 2 for arguments that cannot be; 130
-        if interrupted by Ctrl-C or SIGTERM. ``lifeiqa score`` returns 3 if some images have no score and all
-        others have been scored.
+        0; 1 for an error that the user can act on, which is one line on stderr; 2 for arguments that cannot be; 3 if
+        all is done and some images have an error (``score``, ``report``, ``explain``); 130 if interrupted by Ctrl-C or
+        SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"

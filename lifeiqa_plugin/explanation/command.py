@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import (
+    PARTIAL,
     add_device,
     add_model,
     check_file,
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Explain each image; a file that cannot be read is a line on stderr, and the others go on.
 
     Returns:
-        0, or 1 if an image could not be explained.
+        0, or 3 if an image could not be explained.
 
     Raises:
         FileExistsError: the folder exists.
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if all("error" in entry for entry in entries):
         raise ValueError(f"none of the {len(entries)} images could be explained")
     write_json(out / "manifest.json", entries)
-    return int(any("error" in entry for entry in entries))
+    return PARTIAL if any("error" in entry for entry in entries) else 0
 
 
 def folder_names(paths: list[Path]) -> list[str]:

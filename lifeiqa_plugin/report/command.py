@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import lifeiqa_plugin
 from lifeiqa_plugin.arguments import (
+    PARTIAL,
     UsageError,
     add_device,
     add_model,
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Score the folder or read the scores, and write the page.
 
     Returns:
-        0, or 1 if some images have no score; the page lists them.
+        0, or 3 if some images have no score; the page lists them.
 
     Raises:
         UsageError: arguments that cannot be.
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     failed = [row for row in rows if not has_score(row)]
     for row in failed:
         print(f"{row.name}: {row.error or 'no score'}", file=sys.stderr)
-    return int(bool(failed))
+    return PARTIAL if failed else 0
 
 
 def is_table(source: Path) -> bool:

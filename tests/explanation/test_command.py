@@ -32,7 +32,7 @@ def run(*arguments):
 
 def test_each_image_has_a_folder_and_the_manifest_names_all(photos, capsys):
     out = photos / "out"
-    assert run(photos / "a.png", photos / "broken.jpg", photos / "b.png", "-o", out) == 1
+    assert run(photos / "a.png", photos / "broken.jpg", photos / "b.png", "-o", out) == 3
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 2
     assert f"{photos / 'a.png'}: 0." in printed.out

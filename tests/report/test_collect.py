@@ -57,7 +57,7 @@ def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, network,
     write(source, ROWS)
     out = photos / "deep" / "report.html"
     command = ["report", source, "-o", out, "--images", photos, "--maps", "1"]
-    assert main(list(map(str, command))) == 1
+    assert main(list(map(str, command))) == 3
     printed = capsys.readouterr()
     assert f"{out}: 2 photos" in printed.out
     assert "c.png: damaged image" in printed.err
@@ -218,7 +218,7 @@ def test_small_copies_shrink_as_they_become_many():
 def test_a_folder_is_scored_and_what_cannot_be_read_is_named(photos, capsys):
     (photos / "broken.jpg").write_bytes(b"nothing")
     out = photos / "report.html"
-    assert main(["report", str(photos), "-o", str(out), "--maps", "0"]) == 1
+    assert main(["report", str(photos), "-o", str(out), "--maps", "0"]) == 3
     assert "broken.jpg" in capsys.readouterr().err
     data = data_of(out)
     assert [image["name"].split("/")[-1] for image in data["images"]] == ["a.png", "b.png"]
