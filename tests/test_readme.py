@@ -73,6 +73,35 @@ def test_pages_that_are_linked_exist():
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
+def test_sections_that_are_linked_exist():
+    """Anchors as GitHub makes them of the headings of a page."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    links = [
+        (page, link, section)
+        for page in pages
+        for link, section in re.findall(
+            r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8")
+        )
+    ]
+    assert len(links) > 15
+    for page, link, section in links:
+        target = page.parent / link if link else page
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+        assert section in anchors, f"{page.name} links to {link}#{section}"
+
+
+def test_readers_questions_are_answered():
+    notes = ROOT / "docs" / "research_notes.md"
+    answers = re.findall(
+        r"^\d+\. .+\? \[.+?\]\(([^)#]+)[^)]*\): \"(.+)\"$", notes.read_text("utf-8"), re.MULTILINE
+    )
+    assert len(answers) == 10
+    for page, sentence in answers:
+        text = (notes.parent / page).read_text(encoding="utf-8")
+        assert sentence in " ".join(text.split()), f"{page} does not say {sentence}"
+
+
 def test_options_are_those_of_the_network():
     text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| (`.+?) \|", text.split("## When")[0], re.MULTILINE)
