@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0; 1 for an error that the user can act on, which is one line on stderr; 2 for arguments that cannot be; 130
-        if interrupted by Ctrl-C or SIGTERM. ``lifeiqa score`` returns 1 also if some images could not be scored.
+        if interrupted by Ctrl-C or SIGTERM. ``lifeiqa score`` returns 3 if some images have no score and all
+        others have been scored.
     """
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         parser, command = _build_parser(name)
     except ModuleNotFoundError as error:  # as in an install for scoring alone
         print(
-            f"lifeiqa: {name} needs {error.name}, which is not installed; "
+            f"lifeiqa {name}: needs {error.name}, which is not installed; "
             "pip install lifeiqa_plugin brings all that the commands need",
             file=sys.stderr,
         )
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         with _sigterm_as_interrupt():
             return command.run(args) or 0
     except FAILURES as error:
-        print(f"lifeiqa: {type(error).__name__}: {_in_one_line(error)}", file=sys.stderr)
+        print(f"lifeiqa {name}: {_in_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130

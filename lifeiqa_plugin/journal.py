@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks between processes there
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -33,69 +40,187 @@ def write_whole(path: str | Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
+class Journal:
+    """Records of JSON, a line each, in a file that one process at a time has; what is in it survives that process.
+
+    The file is known by its descriptor: it is locked as long as it is open, and what else writes to it is noticed.
+
+    Args:
+        path: is made if it is not there; a last line without its end is cut off.
+
+    Raises:
+        OSError: no permission, no space, or another process has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = _open_locked(path)
+        self._size = _cut_broken_line(self._file)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the records from the first on; none may be added meanwhile.
+
+        Raises:
+            OSError: something else has changed the file.
+            ValueError: a line is damaged.
+        """
+        self._check()
+        with open(self._file.fileno(), "rb", closefd=False) as file:
+            file.seek(0)
+            yield from parse_lines(file, self.path)
+
+    def add(self, *records: Any) -> None:
+        """Add records; one whose file was removed writes it again.
+
+        Raises:
+            OSError: no space, or something else has changed the file.
+        """
+        self._check()
+        if not _is_at(self._file, self.path):
+            self.replace(self)
+        self._file.write(_to_lines(records))
+        self._file.flush()
+        self._size = os.fstat(self._file.fileno()).st_size
+
+    def replace(self, records: Iterable[Any]) -> None:
+        """Put other records in place of all, in one go; they may come from this journal."""
+        part = self.path.with_name(f"{self.path.name}.part")
+        part.unlink(missing_ok=True)
+        file = open(part, "ab+")  # noqa: SIM115 -- becomes the journal
+        try:
+            for record in records:
+                file.write(_to_lines([record]))
+            file.flush()
+            os.fsync(file.fileno())
+            _lock(file, part)
+            if fcntl is None:  # where no open file can be moved, there are no locks either
+                file.close()
+                self._file.close()
+            os.replace(part, self.path)
+        except BaseException:
+            file.close()
+            part.unlink(missing_ok=True)
+            raise
+        before, self._file = self._file, _open_locked(self.path) if file.closed else file
+        before.close()
+        self._size = os.fstat(self._file.fileno()).st_size
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        if fcntl is None:
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, which stays."""
+        with contextlib.suppress(OSError):  # a full disk has been reported by add()
+            self._file.close()
+
+    def _check(self) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if size != self._size:
+            raise OSError(
+                f"{self.path}: something else changed it meanwhile: {size} bytes instead of "
+                f"{self._size}; all files are left as they are"
+            )
+
+
+def read_first(path: Path) -> Any:
+    """Return the first record of a journal, whoever has it open; None if there is none.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return next(parse_lines(file, path), None)
+
+
+def parse_lines(file: IO[bytes], path: Path) -> Iterator[Any]:
+    """Yield what each line says, as JSON; a last line without its end is ignored.
+
+    Raises:
+        ValueError: a line in the middle is not JSON.
+    """
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: damaged ({error}); delete it") from error
+
+
+def _to_lines(records: Iterable[Any]) -> bytes:
+    return "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records).encode()
+
+
 def open_journal(path: Path, header: str) -> TextIO:
     """Open a file of lines to add to; a new one begins with ``header``, a last line without its end is cut off.
 
     Raises:
         OSError: no permission, no space, or another process has it open.
     """
-    if not path.is_file() or path.stat().st_size == 0:
-        path.write_text(f"{header}\n", encoding="utf-8")
-    file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 -- the caller closes it
+    file = _open_locked(path)
     try:
-        _lock(file)
-        _cut_broken_line(path)
+        if _cut_broken_line(file) == 0:
+            file.write(f"{header}\n".encode())
+    except BaseException:
+        file.close()
+        raise
+    return io.TextIOWrapper(file, newline="", encoding="utf-8")
+
+
+def _open_locked(path: Path) -> IO[bytes]:
+    """Open a file to read it and to add to its end, and keep other processes from it until it is closed."""
+    file = open(path, "ab+")  # noqa: SIM115 -- the caller closes it
+    try:
+        _lock(file, path)
+        if not _is_at(file, path):  # its owner has just removed or replaced it
+            raise OSError(f"{path}: another process is writing it")
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _lock(file: TextIO) -> None:
-    """Keep other processes from adding to a file, until it is closed; not on systems without such locks.
-
-    Raises:
-        OSError: another process has it.
-    """
-    try:
-        import fcntl
-    except ImportError:
+def _lock(file: IO[bytes], path: Path) -> None:
+    if fcntl is None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OSError(f"{file.name}: another process is writing it") from error
+        raise OSError(f"{path}: another process is writing it") from error
 
 
-def _cut_broken_line(path: Path) -> None:
-    """Cut off what follows the last line feed, whatever the size of the file."""
-    with open(path, "rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65536)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                file.truncate(start + found + 1)
-                return
-            end = start
-        file.truncate(0)
-
-
-def read_records(path: Path) -> Iterator[Any]:
-    """Yield what each line of a journal says, as JSON; a last line without its end is ignored.
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Say whether an open file is still the one of that name.
 
     Raises:
-        ValueError: a line in the middle is not JSON.
+        OSError: another file has the name.
     """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: damaged ({error}); delete it") from error
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    if not os.path.samestat(there, os.fstat(file.fileno())):
+        raise OSError(f"{path}: another process is writing it")
+    return True
+
+
+def _cut_broken_line(file: IO[bytes]) -> int:
+    """Cut off what follows the last line feed, whatever the size of the file; returns the size that is left."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return file.truncate(start + found + 1)
+        end = start
+    return file.truncate(0)
 
 
 def read_json(path: Path) -> Any:

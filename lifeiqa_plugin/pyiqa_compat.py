@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,20 +25,25 @@ if TYPE_CHECKING:
 _pillow_lock = threading.Lock()
 _pillow_users = 0
 _pillow_before: tuple[bool, int | None] = (False, None)
+_pillow_warnings = warnings.catch_warnings()
+_stderr_lock = threading.RLock()
 
 
 @contextmanager
 def own_pillow_rules() -> Iterator[None]:
     """Let Pillow refuse files whose end is missing, and leave the limit on pixels to the caller; for all threads.
 
-    A dataset of pyiqa tells it to fill such files up, for all of Python. Several threads may be inside; what was set
-    before the first came is put back when the last has left.
+    Its warnings name no file, and are silent inside. A dataset of pyiqa tells it to fill such files up, for all of
+    Python. Several threads may be inside; what was set before the first came is put back when the last has left.
     """
-    global _pillow_users, _pillow_before
+    global _pillow_users, _pillow_before, _pillow_warnings
     with _pillow_lock:
         if _pillow_users == 0:
             _pillow_before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
             ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+            _pillow_warnings = warnings.catch_warnings()
+            _pillow_warnings.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\b")
         _pillow_users += 1
     try:
         yield
@@ -45,15 +52,36 @@ def own_pillow_rules() -> Iterator[None]:
             _pillow_users -= 1
             if _pillow_users == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = _pillow_before
+                _pillow_warnings.__exit__(None, None, None)
 
 
-def add_codec(header: bytes) -> str:
+@contextmanager
+def quiet_libtiff(format_: str | None) -> Iterator[None]:
+    """Keep what libtiff prints, which names no file, off the screen while a TIFF is decoded."""
+    if format_ != "TIFF":
+        yield
+        return
+    with _stderr_lock, open(os.devnull, "wb") as nowhere:
+        try:
+            before = os.dup(2)
+        except OSError:  # there is no screen
+            yield
+            return
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def add_codec(header: bytes, is_heif: bool) -> str:
     """Let Pillow read HEIF or JPEG XL, if that is how a file begins and a package for it is installed.
 
     Returns:
         The package that is missing; empty if none is.
     """
-    if header[4:8] == b"ftyp":
+    if is_heif:
         package, module, start = "pillow-heif", "pillow_heif", "register_heif_opener"
     elif header.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
         package, module, start = "pillow-jxl-plugin", "pillow_jxl", ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +50,7 @@ def test_help_is_quick(run_python, tmp_path, argv):
 def test_missing_files_are_seen_before_torch_is_imported(run_python, tmp_path, argv, message):
     done = run_apart(run_python, tmp_path, *argv)
     assert done.returncode in (1, 2)
-    assert re.match(rf"lifeiqa: \w+Error: {re.escape(message)}", done.stderr), done.stderr
+    assert re.match(rf"lifeiqa \w+: {re.escape(message)}", done.stderr), done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == "set()\n"
 
@@ -108,7 +109,7 @@ def test_an_error_is_one_line(as_command, capsys, error, code):
 
     as_command(fail)
     assert cli.main(["train"]) == code
-    assert capsys.readouterr().err == f"lifeiqa: {type(error).__name__}: bad value\n"
+    assert capsys.readouterr().err == "lifeiqa train: bad value\n"
 
 
 def test_a_command_of_which_a_package_is_missing_names_it(monkeypatch, capsys):
@@ -118,7 +119,7 @@ def test_a_command_of_which_a_package_is_missing_names_it(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib, "import_module", fail)
     assert cli.main(["train", "-opt", "some.yml"]) == 1
     assert capsys.readouterr().err == (
-        "lifeiqa: train needs yaml, which is not installed; "
+        "lifeiqa train: needs yaml, which is not installed; "
         "pip install lifeiqa_plugin brings all that the commands need\n"
     )
 

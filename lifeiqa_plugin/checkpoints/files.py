@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 from safetensors.torch import save
 
 from lifeiqa_plugin.checkpoints.downloads import fetch
-from lifeiqa_plugin.checkpoints.rebuilding import check_rebuildable, network_type
+from lifeiqa_plugin.checkpoints.rebuilding import check_rebuildable, names_start, network_type
 from lifeiqa_plugin.checkpoints.released import convert_released_state_dict, released_config
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.config import RENAMED, check_option_names
@@ -29,7 +29,7 @@ FORMAT = 1
 FROM_CARD, TO_CARD = {"licence": "license"}, {"license": "licence"}
 """What a field of a card is called in a file, and here."""
 
-MACHINE_OPTIONS = {"backbone_pretrained", "scatter_backend", "chunk_size"}
+MACHINE_OPTIONS = {"scatter_backend", "chunk_size"}
 """Options that are no part of a model, and so are not written into its checkpoint."""
 
 
@@ -123,7 +123,11 @@ def _renamed(entries: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def _of_model(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in MACHINE_OPTIONS}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in MACHINE_OPTIONS and not names_start(name)
+    }
 
 
 def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
@@ -145,7 +149,11 @@ def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
 
 
 def save_checkpoint(
-    network: LifeIQA, path: str | Path, card: ModelCard, half: bool = False
+    network: LifeIQA,
+    path: str | Path,
+    card: ModelCard,
+    half: bool = False,
+    trained_on: str | None = None,
 ) -> None:
     """Write our format, whole or not at all.
 
@@ -154,6 +162,7 @@ def save_checkpoint(
         path: of the file; replaced if it exists.
         card: what to say about the weights.
         half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
+        trained_on: digests of training images, see :mod:`lifeiqa_plugin.datasets.trained_on`.
 
     Raises:
         ValueError: the network differs from what its options give, and so could not be read again.
@@ -177,6 +186,8 @@ def save_checkpoint(
         "score_range": network.score_range,
         "card": _renamed(asdict(card), TO_CARD),
     }  # fmt: skip
+    if trained_on is not None:
+        description["trained_on"] = trained_on
     content = save(tensors, {"lifeiqa": json.dumps(description)})
     with write_whole(path) as file:  # save_file of safetensors would make it private (0600)
         file.write(content)

@@ -118,7 +118,14 @@ def build(kind: type[LifeIQA], options: Mapping[str, Any]) -> LifeIQA:
 def rebuild(kind: type[LifeIQA], options: Mapping[str, Any]) -> LifeIQA:
     """Build a network whose weights will be overwritten: nobody's random numbers move."""
     with OwnRandomNumbers():
-        return build(kind, {**options, "backbone_pretrained": False})
+        return build(
+            kind, {**options, **dict.fromkeys(filter(names_start, option_names(kind)), False)}
+        )
+
+
+def names_start(option: str) -> bool:
+    """Say whether an argument names weights to start from, which a checkpoint does not need to be read again."""
+    return option.endswith("_pretrained")
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

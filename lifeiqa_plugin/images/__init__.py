@@ -1,1 +1,1 @@
-"""Images: from files to sRGB pixels, and synthetic distortions of them; needs neither pyiqa nor pandas."""
+"""Images: from files to sRGB pixels; needs neither torch, pyiqa nor pandas."""

@@ -8,20 +8,31 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lifeiqa_plugin.images.pairs import note_pair
 from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode, decode_resized
+
+MIN_SIDE = 64
+"""Pixels of the shorter side of an image below which nothing can be said of its quality."""
+
+TOO_SMALL = "too small to judge"
 
 AHEAD = 4
 """Images for each process that may wait for one before them; each takes about 2 MB."""
+
+DIED = "the process that decoded it died"
 
 START_LIMIT = 300
 """Seconds that a process may take to begin."""
@@ -35,13 +46,14 @@ class Named(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """An image at its working size, or the reason why there is none; width and height are the file's."""
+    """An image at its working size, or the reason why there is none; width, height and notes are the file's."""
 
     name: str
     width: int
     height: int
     image: NDArray[np.float32] | None  # (3, h, w) in [0, 1]
     error: str | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,10 @@ class Recipe:
             return Prepared(name, 0, 0, None, "not enough memory to decode it")
         except TypeError as error:
             return Prepared(name, 0, 0, None, str(error))
-        return Prepared(name, ready.width, ready.height, ready.pixels, None)
+        notes = ready.notes + note_pair(source)
+        if min(ready.width, ready.height) < MIN_SIDE:
+            notes += (TOO_SMALL,)
+        return Prepared(name, ready.width, ready.height, ready.pixels, None, notes)
 
     @property
     def at_least(self) -> int | None:
@@ -109,88 +124,133 @@ def _prepare_in_processes(
     images: Iterable[Named], recipe: Recipe, workers: int, time_limit: float
 ) -> Iterator[Prepared]:
     waiting = enumerate(images)
-    pool = [_Worker(recipe, time_limit) for _ in range(workers)]
+    pool = _Pool(recipe, workers, time_limit)
+    died: dict[
+        int, Named
+    ] = {}  # images that cost a process its life, which may have been others' memory
+    again: set[int] = set()
     done: dict[int, Prepared] = {}
     given, taken = 0, 0
     try:
         while True:
-            for worker in pool:
-                if worker.is_idle and given - taken < AHEAD * workers:
-                    for number, named in waiting:
-                        worker.give(number, named)
-                        given = number + 1
-                        break
+            while not died and pool.has_idle() and given - taken < AHEAD * workers:
+                number, named = next(waiting, (-1, None))
+                if named is None:
+                    break
+                pool.give(number, named)
+                given = number + 1
+            if died and not pool.is_busy():  # one more time, alone
+                number, named = died.popitem()
+                pool.give(number, named)
+                again.add(number)
             if taken in done:
                 yield done.pop(taken)
                 taken += 1
             elif taken == given:
                 return
             else:
-                done |= _collect(pool)
+                for number, named, prepared in pool.collect():
+                    if (prepared.error or "").startswith(DIED) and number not in again:
+                        died[number] = named
+                    else:
+                        done[number] = prepared
     finally:
-        for worker in pool:
+        pool.end()
+
+
+class _Task(NamedTuple):
+    """An image by its number."""
+
+    number: int
+    named: Named
+
+
+_BEGUN = Prepared("", 0, 0, None, None)
+"""What a process answers when it has started."""
+
+
+class _Pool:
+    """Processes that prepare one image each, and are replaced if one costs their life."""
+
+    def __init__(self, recipe: Recipe, workers: int, time_limit: float) -> None:
+        self.recipe, self.time_limit = recipe, time_limit
+        self.answers: queue.SimpleQueue[tuple[_Worker, Prepared | None]] = queue.SimpleQueue()
+        self.workers = [_Worker(recipe, self.answers) for _ in range(workers)]
+
+    def has_idle(self) -> bool:
+        return any(worker.task is None for worker in self.workers)
+
+    def is_busy(self) -> bool:
+        return any(worker.task is not None for worker in self.workers)
+
+    def give(self, number: int, named: Named) -> None:
+        worker = next(worker for worker in self.workers if worker.task is None)
+        worker.give(_Task(number, named._replace(source=_portable(named.source))))
+
+    def collect(self) -> list[tuple[int, Named, Prepared]]:
+        """Wait until an image is ready, a process has died, or one has taken too long."""
+        busy = [worker for worker in self.workers if worker.task is not None]
+        left = min(worker.seconds_left(self.time_limit) for worker in busy)
+        try:
+            worker, prepared = self.answers.get(timeout=max(0.0, left))
+        except queue.Empty:
+            late = [worker for worker in busy if worker.seconds_left(self.time_limit) <= 0]
+            reason = f"took longer than {self.time_limit:g} s"
+            return [failed for worker in late for failed in self._give_up(worker, reason)]
+        if worker not in self.workers or prepared is _BEGUN:  # it was given up before, or waits
+            return []
+        if prepared is None:
+            return self._give_up(worker, f"{DIED} ({worker.how_it_ended()})")
+        task, worker.task = worker.task, None
+        return [] if task is None else [(*task, prepared)]
+
+    def _give_up(self, worker: _Worker, reason: str) -> list[tuple[int, Named, Prepared]]:
+        """Fail the image at hand, if there is one, and go on with a new process."""
+        worker.end()
+        self.workers[self.workers.index(worker)] = _Worker(self.recipe, self.answers)
+        if worker.task is None:
+            return []
+        number, named = worker.task
+        return [(number, named, Prepared(named.name, 0, 0, None, reason))]
+
+    def end(self) -> None:
+        for worker in self.workers:
             worker.end()
 
 
-def _collect(pool: list[_Worker]) -> dict[int, Prepared]:
-    """Wait until an image is ready, a process has died, or one has taken too long."""
-    busy = [worker for worker in pool if not worker.is_idle]
-    left = min(worker.seconds_left() for worker in busy)
-    ready = wait([worker.connection for worker in busy], timeout=max(0.0, left))
-    finished: dict[int, Prepared] = {}
-    for worker in busy:
-        if worker.connection in ready:
-            finished |= worker.receive()
-        elif worker.seconds_left() <= 0:
-            finished |= worker.give_up(f"took longer than {worker.time_limit:g} s")
-    return finished
-
-
 class _Worker:
-    """A process that prepares one image at a time, and is replaced if one costs its life."""
+    """A process, and a thread that talks to it, since either end of a pipe may block for ever."""
 
-    def __init__(self, recipe: Recipe, time_limit: float) -> None:
-        self.recipe, self.time_limit = recipe, time_limit
-        self._start()
-
-    def _start(self) -> None:
+    def __init__(
+        self, recipe: Recipe, answers: queue.SimpleQueue[tuple[_Worker, Prepared | None]]
+    ) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self.connection, child = context.Pipe()
-        self.process = context.Process(target=_serve, args=(child, self.recipe), daemon=True)
+        self.process = context.Process(target=_serve, args=(child, recipe), daemon=True)
         with _one_thread():
             self.process.start()
         child.close()
+        self.answers = answers
+        self.tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self.task: _Task | None = None
         self.has_started = False
-        self.number: int | None = None
-        self.name = ""
         self.since = time.monotonic()
+        threading.Thread(target=self._talk, daemon=True).start()
 
-    @property
-    def is_idle(self) -> bool:
-        return self.number is None
+    def give(self, task: _Task) -> None:
+        self.task, self.since = task, time.monotonic()
+        self.tasks.put(task)
 
-    def seconds_left(self) -> float:
+    def seconds_left(self, time_limit: float) -> float:
         """Return how long the image may still take; starting the process does not count."""
-        limit = self.time_limit if self.has_started else START_LIMIT
-        return self.since + limit - time.monotonic()
+        return self.since + (time_limit if self.has_started else START_LIMIT) - time.monotonic()
 
-    def give(self, number: int, named: Named) -> None:
-        self.number, self.name, self.since = number, named.name, time.monotonic()
-        with contextlib.suppress(OSError):  # the process has died, which receive() will notice
-            self.connection.send(Named(named.name, _portable(named.source)))
+    def how_it_ended(self) -> str:
+        """Return how the process ended.
 
-    def receive(self) -> dict[int, Prepared]:
-        try:
-            message = self.connection.recv()
-        except (EOFError, OSError):
-            return self._replace_dead()
-        if message is None:
-            self.has_started, self.since = True, time.monotonic()
-            return {}
-        number, self.number = self.number, None
-        return {} if number is None else {number: message}
-
-    def _replace_dead(self) -> dict[int, Prepared]:
+        Raises:
+            ChildProcessError: before it had begun.
+        """
         self.process.join(5)
         code = self.process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
@@ -199,20 +259,37 @@ class _Worker:
                 f"a process that decodes ended as it began ({how}); in a script, put what starts it "
                 "below if __name__ == '__main__', or use workers=0"
             )
-        return self.give_up(f"the process that decoded it died ({how})")
-
-    def give_up(self, reason: str) -> dict[int, Prepared]:
-        """Fail the image at hand and go on with a new process."""
-        number, name = self.number, self.name
-        self.end()
-        self._start()
-        return {} if number is None else {number: Prepared(name, 0, 0, None, reason)}
+        return how
 
     def end(self) -> None:
-        self.connection.close()
+        """End the process; one that hangs in the system cannot be ended, and nobody waits for it."""
+        self.tasks.put(None)
+        self.process.kill()
+        self.process.join(1)
         if self.process.is_alive():
-            self.process.kill()
-        self.process.join(1)  # one that hangs in the system cannot be ended, and is left alone
+            multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
+
+    def _talk(self) -> None:
+        """Give images to the process, and its answers to all who wait; None when it has died."""
+        with self.connection:
+            try:
+                self.connection.recv()
+                self.since = time.monotonic()
+                self.has_started = True
+                self.answers.put((self, _BEGUN))
+                while (task := self.tasks.get()) is not None:
+                    self.answers.put((self, self._ask(task.named)))
+            except (EOFError, OSError):
+                self.answers.put((self, None))
+
+    def _ask(self, named: Named) -> Prepared:
+        try:
+            message = ForkingPickler.dumps(named)
+        except Exception as error:  # what the caller's own objects raise
+            return Prepared(named.name, 0, 0, None, f"cannot be sent to a process ({error})")
+        self.connection.send_bytes(message)
+        answer: Prepared = self.connection.recv()
+        return answer
 
 
 @contextlib.contextmanager

@@ -138,6 +138,7 @@ def _entry(
         "std": round(row.std, 4),
         "width": row.width,
         "height": row.height,
+        "note": "; ".join(row.notes),
         "distortions": [round(100 * value) for value in row.distortions.values()],
         "link": _link(path, out.parent),
         "small": "",

@@ -147,8 +147,12 @@ def _read(args: argparse.Namespace, network: LifeIQA) -> list[ScoredImage]:
 def _score(args: argparse.Namespace, network: LifeIQA) -> list[ScoredImage]:
     from tqdm import tqdm
 
+    from lifeiqa_plugin.images.reading import count_skipped, describe_skipped
     from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
+    says = describe_skipped(count_skipped(args.source)) if args.source.is_dir() else ""
+    if says:
+        print(says, file=sys.stderr)
     engine = TorchEngine(network)
     scored = lifeiqa_plugin.score(args.source, engine=engine, workers=args.workers or 0)
     return list(tqdm(scored, desc="scores", unit="image"))

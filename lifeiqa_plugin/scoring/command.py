@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import UsageError, add_device, add_model, check_target, find_model
-from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS, ImageError
+from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
 from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.journal import read_json
 from lifeiqa_plugin.runtimes import (
     ENGINES,
     Choice,
@@ -19,22 +19,14 @@ from lifeiqa_plugin.runtimes import (
     count_cores,
     create_engine,
 )
-from lifeiqa_plugin.scoring.inputs import (
-    Shard,
-    check_inputs,
-    count,
-    expand,
-    is_archive,
-    key_of,
-    list_archives,
-    parse_shard,
-    stem_of,
-)
+from lifeiqa_plugin.scoring.inputs import Inputs, parse_shard
 from lifeiqa_plugin.scoring.output import Output
-from lifeiqa_plugin.scoring.placing import place
-from lifeiqa_plugin.scoring.rows import Row, ScoredImage, Thresholds, read_rows, to_row
+from lifeiqa_plugin.scoring.rows import Row, ScoredImage, Thresholds
 from lifeiqa_plugin.scoring.score import score
-from lifeiqa_plugin.scoring.summary import Summary
+from lifeiqa_plugin.scoring.tasks import Task, is_done, report_done, run_task
+
+PARTIAL = 3
+"""Exit status if some images have no score, which is not the 1 of work that stopped."""
 
 TIME_LIMIT = 60.0
 """Seconds for one image."""
@@ -73,7 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="write a folder of Parquet files of N rows each instead of one file",
     )
-    parser.add_argument("--overwrite", action="store_true", help="begin again, whatever -o holds")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--overwrite", action="store_true", help="begin again, whatever -o holds")
+    again.add_argument(
+        "--append", action="store_true", help="score what -o has no row of: new and changed files"
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="score images again whose row has an error"
+    )
     add_model(parser, "a checkpoint, or what 'lifeiqa export' wrote")
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
     add_device(parser)
@@ -112,32 +111,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score; returns 1 if some images have no score, which the output says."""
-    _check(args)
+    """Score; returns 3 if some images have no score, which the output says."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a log's encoding lacks
+    inputs = _check(args)
     choice = _choose_engine(args)
     if args.out is None:
-        return _print_scores(args, _create_engine(args, choice))
-    options = _options(args, choice)
-    begun, failed = [], 0
-    for one in _divide(args):
-        output = _open_output(one, options)
-        if output.is_finished():
-            failed |= _report_finished(output, one)
+        return PARTIAL if _print_scores(args, inputs, _create_engine(args, choice)) else 0
+    failed, left = 0, []
+    for task in _divide(args, inputs, _options(args, choice)):
+        if is_done(task, args):
+            failed += report_done(task, args)
         else:
-            begun.append(one)
-    if begun:
+            left.append(task)
+    if left:
         engine = _create_engine(args, choice)
-    for one in begun:
-        failed |= _score_into(_output(one, options, engine.names), one, engine)
-    return failed
+    for task in left:
+        scoring = functools.partial(_score, args, engine)
+        failed += run_task(task, args, engine.names, scoring)
+    return PARTIAL if failed else 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> Inputs:
     """Refuse what cannot be, before anything is imported or scored."""
     args.shard = parse_shard(args.shard)
     if args.out is None:
         _refuse_without_out(args)
-    check_inputs(args.inputs, args.column)
+    inputs = Inputs(args.inputs, args.column, args.shard)
     args.thresholds = _thresholds(args)
     for name in ("shard_rows", "batch_size", "time_limit", "max_pixels"):
         value = getattr(args, name)
@@ -147,15 +147,23 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--workers must be 0 or more, got {args.workers}")
     if args.workers == 0 and args.time_limit is not None:
         raise UsageError("--time-limit needs processes that decode, and --workers 0 has none")
-    if (args.copy_to or args.link_to) and any(map(is_archive, args.inputs)):
-        raise UsageError("--copy-to and --link-to take files, not archives or tables")
+    if args.copy_to or args.link_to:
+        container = inputs.find_container()
+        if container is not None:
+            raise UsageError(
+                f"{container}: --copy-to and --link-to take files, not archives or tables"
+            )
+    if args.retry_failed and args.overwrite:
+        raise UsageError("--retry-failed has no effect with --overwrite, which scores all again")
     if args.shard_rows and _writes_folder(args):
         raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
+    return inputs
 
 
 def _refuse_without_out(args: argparse.Namespace) -> None:
     """Refuse options that only say what a file of rows shall be."""
-    for name in ("keep", "drop", "copy_to", "link_to", "shard_rows", "overwrite"):
+    only = ("keep", "drop", "copy_to", "link_to", "shard_rows")
+    for name in (*only, "overwrite", "append", "retry_failed"):
         if getattr(args, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} has no effect without -o; give -o FILE")
 
@@ -172,37 +180,28 @@ def _writes_folder(args: argparse.Namespace) -> bool:
     return args.out is not None and not args.out.suffix
 
 
-def _divide(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """Return the arguments as they are, or for a folder those of each archive.
+def _divide(args: argparse.Namespace, inputs: Inputs, options: Row) -> list[Task]:
+    """Return one task, or for a folder that of each archive.
 
     Raises:
-        UsageError: two archives of one name.
+        UsageError: two archives of one name; a result that cannot be written.
     """
-    args.archive = None
     if not _writes_folder(args):
-        return [args]
-    divided: dict[Path, argparse.Namespace] = {}
-    for archive in list_archives(args.inputs, args.shard):
-        out = args.out / f"{stem_of(archive)}.parquet"
+        if args.shard_rows is None:
+            check_target(args.out)
+        output = Output(args.out, options, inputs.texts, args.thresholds, args.shard_rows)
+        return [Task(inputs, output)]
+    divided: dict[Path, Task] = {}
+    for archive in inputs.containers():
+        out = args.out / f"{archive.stem}.parquet"
         if out in divided:
-            raise UsageError(f"{archive} and {divided[out].archive} would both become {out}")
-        own = {"inputs": [archive], "archive": archive, "out": out, "shard": Shard()}
-        divided[out] = argparse.Namespace(**{**vars(args), **own})
+            before = divided[out].inputs.texts[0]
+            raise UsageError(f"{archive.path} and {before} would both become {out}")
+        check_target(out)
+        own = Inputs([archive.path], args.column)
+        output = Output(out, options, own.texts, args.thresholds, of_archive=True)
+        divided[out] = Task(own, output)
     return list(divided.values())
-
-
-def _output(args: argparse.Namespace, options: Row, distortions: tuple[str, ...] = ()) -> Output:
-    of_archive = args.archive is not None
-    return Output(args.out, options, distortions, args.thresholds, args.shard_rows, of_archive)
-
-
-def _open_output(args: argparse.Namespace, options: Row) -> Output:
-    output = _output(args, options)
-    if args.overwrite:
-        output.delete()
-    if args.shard_rows is None:
-        check_target(args.out)
-    return output
 
 
 def _options(args: argparse.Namespace, choice: Choice) -> Row:
@@ -213,6 +212,7 @@ def _options(args: argparse.Namespace, choice: Choice) -> Row:
         "decoding": DECODING,
         "exact": args.exact,
         "max_pixels": args.max_pixels,
+        "column": args.column,
         "shard": None if _writes_folder(args) else list(args.shard),
     }
 
@@ -235,14 +235,14 @@ def _create_engine(args: argparse.Namespace, choice: Choice) -> Engine:
 
 
 def _score(
-    args: argparse.Namespace, engine: Engine, images: Iterator[Named], workers: int
+    args: argparse.Namespace, engine: Engine, images: Iterator[Named], total: int | None
 ) -> Iterator[ScoredImage]:
     on_cuda = str(getattr(engine, "device", "cpu")).startswith("cuda")
     return score(
         images,
         engine=engine,
         batch_size=args.batch_size or (16 if on_cuda else 1),
-        workers=workers,
+        workers=_workers(args, total),
         exact=args.exact,
         max_pixels=args.max_pixels,
         time_limit=args.time_limit or TIME_LIMIT,
@@ -255,93 +255,12 @@ def _workers(args: argparse.Namespace, total: int | None) -> int:
     return 0 if total is not None and total < FEW else count_cores()
 
 
-def _print_scores(args: argparse.Namespace, engine: Engine) -> int:
-    """Print a line for each image as it is scored: the score, or the error, and the name."""
+def _print_scores(args: argparse.Namespace, inputs: Inputs, engine: Engine) -> int:
+    """Print a line for each image as it is scored, the score or the error, and the name; returns how many errors."""
     failed = 0
-    workers = _workers(args, count(args.inputs, args.column, args.shard))
-    images = expand(args.inputs, args.column, args.shard)
-    for scored in _score(args, engine, images, workers):
+    images = (Named(found.name, found.source) for found in inputs.images())
+    for scored in _score(args, engine, images, inputs.count()):
         failed += scored.error is not None
         says = f"{scored.score:.4f}" if scored.error is None else f"error: {scored.error}"
         print(f"{says}\t{scored.name}", flush=True)
-    return 1 if failed else 0
-
-
-def _score_into(output: Output, args: argparse.Namespace, engine: Engine) -> int:
-    from tqdm import tqdm  # not for those who wait for one score
-
-    summary = Summary(engine.names)
-    done = set()
-    for row in output.open():
-        summary.add(args.thresholds.judge(row))
-        done.add(hash(row["path"]))
-    total = count(args.inputs, args.column, args.shard)
-    if done:
-        print(f"{args.out}: {len(done)} images are scored already; going on", file=sys.stderr)
-    paths: dict[str, str] = {}
-    images = _remaining(args, done, paths)
-    progress = tqdm(total=total, initial=len(done), unit="image", smoothing=0.05)
-    try:
-        with progress:
-            for scored in _score(args, engine, images, _workers(args, total)):
-                row = args.thresholds.judge(to_row(scored))
-                if args.archive is not None:
-                    row["key"] = key_of(scored.name, args.archive)
-                _place(args, row, paths)
-                output.add([row])
-                summary.add(row)
-                progress.set_postfix(failed=summary.failed, refresh=False)
-                progress.update()
-        output.finish(summary.as_dict() | {"model": args.model})
-    except KeyboardInterrupt:
-        print(f"{_kept(output, summary)}; the same command goes on from there", file=sys.stderr)
-        raise
-    except OSError as error:
-        raise OSError(f"{error}. {_kept(output, summary)}; the same command goes on") from error
-    finally:
-        output.close()
-    if args.archive is not None:
-        print(f"{args.out}: {summary.describe_counts()}", flush=True)
-    else:
-        print(summary.describe())
-        print(f"written: {args.out}")
-    return 1 if summary.failed else 0
-
-
-def _remaining(args: argparse.Namespace, done: set[int], paths: dict[str, str]) -> Iterator[Named]:
-    """Yield the images that have no row yet; ``paths`` remembers where those are that will be placed."""
-    for named in expand(args.inputs, args.column, args.shard):
-        if hash(named.name) in done:
-            continue
-        if args.copy_to or args.link_to:
-            if isinstance(named.source, bytes | ImageError):
-                raise UsageError(f"{named.name}: --copy-to and --link-to take files, not archives")
-            paths[named.name] = str(named.source)
-        yield named
-
-
-def _place(args: argparse.Namespace, row: Row, paths: dict[str, str]) -> None:
-    folder = args.copy_to or args.link_to
-    if folder is not None:
-        source = paths.pop(row["path"])
-        if row.get("verdict"):
-            place(source, folder, row["verdict"], link=args.link_to is not None)
-
-
-def _kept(output: Output, summary: Summary) -> str:
-    return f"{summary.rows} rows are kept in {output.journal}"
-
-
-def _report_finished(output: Output, args: argparse.Namespace) -> int:
-    """Say that nothing has to be scored; apply other thresholds, and place images, where that is asked for."""
-    judged = output.judge_again()
-    if args.copy_to or args.link_to:
-        for path in output.files():
-            for row in read_rows(path):
-                _place(args, row, {row["path"]: row["path"]})
-    about = read_json(output.manifest)
-    print(
-        f"{output.path}: finished before, {about['rows']} images, {about['failed']} failed"
-        f"{'; verdicts by the new thresholds' * judged}; --overwrite scores them again"
-    )
-    return 1 if about["failed"] else 0
+    return failed

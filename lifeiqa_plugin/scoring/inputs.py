@@ -1,89 +1,181 @@
-"""What ``lifeiqa score`` is given: files, folders, globs, lists, archives and tables, as a stream of named images."""
+"""What ``lifeiqa score`` is given, parsed once: arguments become files, archives and tables, always in one order.
+
+Nothing else asks what kind an argument is. ``containers.py`` has what holds more than one image.
+"""
 
 from __future__ import annotations
 
+import codecs
 import glob
-import importlib.util
+import hashlib
 import itertools
 import os
 import sys
-import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import SUFFIXES, ImageError, name_of, walk_images
-from lifeiqa_plugin.images.stream import Named
+from lifeiqa_plugin.images.reading import count_skipped, name_of, walk_images
+from lifeiqa_plugin.scoring.containers import ARCHIVES, Found, Table, Tar, bad, stamp_of
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz")
-
-MAX_MEMBER = 1 << 30
-"""Bytes of a file in an archive, which is held in memory; larger ones are refused."""
-
-TOO_LARGE = "larger than 1 GiB in an archive"
-
-PATH_COLUMNS = ("path", "file", "file_name", "filename", "image_path", "image", "name")
-
-BYTES_COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "webp", "content")
-
-TEXTS = ("string", "large_string")
-
-NAME_COLUMNS = ("__key__", "key", "id", *PATH_COLUMNS)
+CHUNK = 1 << 16
 
 
-def check_inputs(inputs: Sequence[str], column: str | None = None) -> None:
-    """See that every argument is something, before anything is scored.
+class File(NamedTuple):
+    """An image by itself, whether it is there or not; with an ``error``, a folder that cannot be listed."""
+
+    path: str
+    error: str | None = None
+
+    def check(self) -> None:
+        """A bad image is a row."""
+
+    def parts(self) -> Iterator[Iterable[Found]]:
+        """Yield the image, as the only part."""
+        yield self.images()
+
+    def images(self) -> list[Found]:
+        """Return the image."""
+        name = name_of(self.path)
+        if self.error is not None:
+            return [bad(name, self.error)]
+        return [Found(name, self.path, *stamp_of(self.path))]
+
+    def size(self, whole: bool) -> int:
+        """Return 1."""
+        return 1
+
+
+Leaf = File | Tar | Table
+
+
+class Folder:
+    """The images in a folder and those below it.
 
     Raises:
-        UsageError: says which is not.
+        UsageError: there is none.
     """
-    for text in inputs:
-        if text == "-":
-            continue
-        if is_glob(text):
-            if next(glob.iglob(text, recursive=True), None) is None:
-                raise UsageError(f"{text}: no file matches")
-        elif not os.path.lexists(text):
-            raise UsageError(f"{name_of(text)}: no such file or folder")
-        elif os.path.isdir(text) and next(walk_images(text), None) is None:
-            raise UsageError(f"{name_of(text)}: no images in this folder or those below it")
-        elif text.endswith(".parquet"):
-            _find_columns(text, column)
-    if column and not any(text.endswith(".parquet") for text in inputs):
-        raise UsageError(f"--column {column} names a column of a .parquet file, and there is none")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        if next(iter(self), None) is None:
+            raise UsageError(f"{name_of(path)}: no images in this folder or those below it")
+
+    def __iter__(self) -> Iterator[File]:
+        return walk_folder(self.path)
 
 
-def is_glob(text: str) -> bool:
-    """Say whether an argument is a pattern; an existing file is none, whatever its name."""
-    return glob.has_magic(text) and not os.path.lexists(text)
+def walk_folder(path: str) -> Iterator[File]:
+    """Yield the images in a folder and those below it, and the folders that cannot be listed."""
+    failed: list[OSError] = []
+    for image in walk_images(path, failed.append):
+        yield from _take_failures(failed)
+        yield File(image)
+    yield from _take_failures(failed)
 
 
-def stem_of(path: str) -> str:
-    """Return the name of an archive or table, without folder and ending."""
-    name = os.path.basename(path)
-    ending = next(ending for ending in (*ARCHIVES, ".parquet") if name.endswith(ending))
-    return name.removesuffix(ending)
+def _take_failures(failed: list[OSError]) -> Iterator[File]:
+    while failed:
+        error = failed.pop(0)
+        yield File(str(error.filename), f"folder cannot be listed ({error.strerror})")
 
 
-def key_of(name: str, archive: str) -> str | None:
-    """Return what an image of an archive is called there: WebDataset's key, or what names a table's row.
+class Glob:
+    """The files that a pattern matches.
 
-    None if ``name`` is that of the archive itself, which could not be read, or that of a file which a table names.
+    Raises:
+        UsageError: there is none, or a table that cannot be used.
     """
-    prefix = f"{name_of(archive)}/"
-    if not name.startswith(prefix):
-        return None
-    inside = name.removeprefix(prefix)
-    if archive.endswith(".parquet"):
-        return inside
-    folder, slash, file = inside.rpartition("/")
-    return f"{folder}{slash}{file.partition('.')[0]}"
+
+    def __init__(self, pattern: str, column: str | None) -> None:
+        self.pattern, self.column = pattern, column
+        if next(iter(self), None) is None:
+            raise UsageError(f"{pattern}: no file matches")
+        for leaf in self:
+            leaf.check()
+
+    def __iter__(self) -> Iterator[Leaf]:
+        for path in sorted(glob.iglob(self.pattern, recursive=True)):
+            yield parse_file(path, self.column)
 
 
-def is_archive(text: str) -> bool:
-    """Say whether the images of an argument are no files of their own."""
-    return text.endswith((*ARCHIVES, ".parquet"))
+class Lines:
+    """The files that a list names, one a line or with NUL between them; None for standard input."""
+
+    def __init__(self, path: str | None, column: str | None) -> None:
+        self.path, self.column = path, column
+        self._paths: list[bytes] | None = None
+
+    def __iter__(self) -> Iterator[Leaf]:
+        for path in self._read() if self._paths is None else self._paths:
+            yield parse_file(os.fsdecode(path), self.column)
+
+    def _read(self) -> Iterator[bytes]:
+        if self.path is None:
+            yield from split(sys.stdin.buffer, "-")
+            return
+        with open(self.path, "rb") as file:
+            yield from split(file, name_of(self.path))
+
+    def remember(self) -> None:
+        """Read standard input, which can be read once only, so that it can be gone through again."""
+        if self.path is None and self._paths is None:
+            self._paths = list(self._read())
+
+
+def split(file: IO[bytes], name: str) -> Iterator[bytes]:
+    """Yield the lines of a list, those that are empty left out; NUL ends a line if there is one in the first part.
+
+    Raises:
+        UsageError: text of 16 bits.
+    """
+    separator, rest, begun = b"", b"", False
+    while chunk := file.read1(CHUNK):  # type: ignore[attr-defined]
+        if not begun:
+            if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UsageError(f"{name}: a list in UTF-16; save it as UTF-8")
+            chunk, begun = chunk.removeprefix(codecs.BOM_UTF8), True
+        if not separator and (b"\0" in chunk or b"\n" in chunk):
+            separator = b"\0" if b"\0" in chunk else b"\n"
+        *lines, rest = (rest + chunk).split(separator) if separator else [rest + chunk]
+        yield from _trim(lines, separator)
+    yield from _trim([rest], separator)
+
+
+def _trim(lines: list[bytes], separator: bytes) -> Iterator[bytes]:
+    for line in lines:
+        trimmed = line if separator == b"\0" else line.rstrip(b"\r")
+        if trimmed:
+            yield trimmed
+
+
+def parse_file(path: str, column: str | None) -> Leaf:
+    """Return what a path is, by its ending."""
+    if path.endswith(ARCHIVES):
+        return Tar(path)
+    return Table(path, column) if path.endswith(".parquet") else File(path)
+
+
+def parse_argument(text: str, column: str | None) -> Iterable[Leaf]:
+    """Return what an argument stands for.
+
+    Raises:
+        UsageError: nothing.
+    """
+    if text == "-":
+        return Lines(None, column)
+    if not os.path.lexists(text):
+        if glob.has_magic(text):
+            return Glob(text, column)
+        raise UsageError(f"{name_of(text)}: no such file or folder")
+    if os.path.isdir(text):
+        return Folder(text)
+    if text.endswith(".txt"):
+        return Lines(text, column)
+    leaf = parse_file(text, column)
+    leaf.check()
+    return [leaf]
 
 
 class Shard(NamedTuple):
@@ -91,6 +183,9 @@ class Shard(NamedTuple):
 
     number: int = 0
     of: int = 1
+
+
+WHOLE = Shard()
 
 
 def parse_shard(text: str) -> Shard:
@@ -107,173 +202,95 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(number), int(of))
 
 
-def expand(
-    inputs: Iterable[str], column: str | None = None, shard: Shard | None = None
-) -> Iterator[Named]:
-    """Yield every image of the arguments, or of a shard of them, always in the same order.
+class Inputs:
+    """All arguments: images, folders, globs, lists, archives, tables, and ``-`` for a list from standard input.
 
-    A folder gives the images in it and below, a ``.txt`` one path a line, ``-`` the same from standard input, an
-    archive its members, and a ``.parquet`` its rows. Anything else is an image by itself. Shards divide images, but
-    no archive and no table that holds images instead of paths.
-    """
-    number, of = shard or Shard()
-    parts = _parts(inputs, column)
-    return itertools.chain.from_iterable(itertools.islice(parts, number, None, of))
+    Shards divide images, but no archive and no table that holds images instead of paths.
 
-
-def list_archives(inputs: Iterable[str], shard: Shard | None = None) -> list[str]:
-    """Return the archives and tables of the arguments, or of a shard of them.
+    Args:
+        texts: the arguments.
+        column: of tables, with the images or their paths; None to find it.
+        shard: the part of the inputs that counts.
 
     Raises:
-        UsageError: something else is among them.
+        UsageError: one of them is nothing; ``column`` without a table.
     """
-    number, of = shard or Shard()
-    paths = [path for text in inputs for path in _list_files(text)]
-    for path in paths:
-        if not is_archive(path):
+
+    def __init__(
+        self, texts: Sequence[str], column: str | None = None, shard: Shard = WHOLE
+    ) -> None:
+        self.texts, self.column, self.shard, self.seen = list(texts), column, shard, ""
+        self.sources = [parse_argument(text, column) for text in texts]
+        if column and not any(isinstance(leaf, Table) for leaf in self._leaves_ahead()):
             raise UsageError(
-                f"-o with a folder takes .tar and .parquet, for each of which it gets a file, not {path}; "
-                "a name that ends in .parquet, .csv or .jsonl takes all in one"
+                f"--column {column} names a column of a .parquet file, and there is none"
             )
-    return paths[number::of]
 
+    def _leaves_ahead(self) -> Iterator[Leaf]:
+        """Yield all but those of standard input, which can be read once only."""
+        ahead = (one for one in self.sources if not isinstance(one, Lines) or one.path is not None)
+        return itertools.chain.from_iterable(ahead)
 
-def count(
-    inputs: Iterable[str], column: str | None = None, shard: Shard | None = None
-) -> int | None:
-    """Count the images of the arguments; None if that would mean reading them."""
-    number, of = shard or Shard()
-    total = 0
-    for text in inputs:
-        if text == "-":
+    def find_container(self) -> str | None:
+        """Return an archive or table among the inputs, as far as can be known ahead."""
+        return next((one.path for one in self._leaves_ahead() if not isinstance(one, File)), None)
+
+    def containers(self) -> list[Tar | Table]:
+        """Return the archives and tables of the shard.
+
+        Raises:
+            UsageError: something else is among them.
+        """
+        found: list[Tar | Table] = []
+        for leaf in itertools.chain.from_iterable(self.sources):
+            if isinstance(leaf, File):
+                raise UsageError(
+                    f"-o with a folder takes .tar and .parquet, for each of which it gets a file, not {leaf.path}; "
+                    "a name that ends in .parquet, .csv or .jsonl takes all in one"
+                )
+            found.append(leaf)
+        return found[self.shard.number :: self.shard.of]
+
+    def images(self) -> Iterator[Found]:
+        """Yield every image of the shard; when all are taken, ``seen`` is what :meth:`digest` would say of them."""
+        digest = hashlib.sha256()
+        parts = itertools.islice(self._parts(digest), self.shard.number, None, self.shard.of)
+        yield from itertools.chain.from_iterable(parts)
+        self.seen = digest.hexdigest()
+
+    def _parts(self, digest: hashlib._Hash) -> Iterator[Iterable[Found]]:
+        for leaf in itertools.chain.from_iterable(self.sources):
+            digest.update(_mark(leaf))
+            yield from leaf.parts()
+
+    def digest(self) -> str:
+        """Return a number that changes with the files that are named, and with archives and tables when they change."""
+        digest = hashlib.sha256()
+        for source in self.sources:
+            if isinstance(source, Lines):
+                source.remember()
+            for leaf in source:
+                digest.update(_mark(leaf))
+        return digest.hexdigest()
+
+    def skipped(self) -> Counter[str]:
+        """Count the files of folders that are no images, by how their names end."""
+        folders = (source for source in self.sources if isinstance(source, Folder))
+        return sum((count_skipped(folder.path) for folder in folders), Counter())
+
+    def count(self) -> int | None:
+        """Count the images of the shard; None if that would mean reading them."""
+        if any(isinstance(source, Lines) and source.path is None for source in self.sources):
             return None
-        for path in _list_files(text):
-            if not is_archive(path):
-                total += 1
-            elif path.endswith(ARCHIVES) or (of > 1 and not _holds_paths(path, column)):
+        total = 0
+        for leaf in self._leaves_ahead():
+            number = leaf.size(whole=self.shard.of == 1)
+            if number is None:
                 return None
-            else:
-                total += _open_table(path).metadata.num_rows
-    return len(range(number, total, of))
+            total += number
+        return len(range(self.shard.number, total, self.shard.of))
 
 
-def _parts(inputs: Iterable[str], column: str | None) -> Iterator[Iterable[Named]]:
-    """Yield what shards do not divide: an image, or all those of an archive or of a table of bytes."""
-    for text in inputs:
-        for path in _list_files(text):
-            if path.endswith(ARCHIVES):
-                yield _from_archive(path)
-            elif not path.endswith(".parquet"):
-                yield [_from_path(path)]
-            elif _holds_paths(path, column):
-                yield from ([named] for named in _from_table(path, column))
-            else:
-                yield _from_table(path, column)
-
-
-def _list_files(text: str) -> Iterator[str]:
-    if text == "-":
-        return _read_lines(sys.stdin.buffer)
-    if is_glob(text):
-        return iter(sorted(glob.iglob(text, recursive=True)))
-    if os.path.isdir(text):
-        return walk_images(text)
-    if text.endswith(".txt"):
-        return _read_list(text)
-    return iter([text])
-
-
-def _from_path(path: str) -> Named:
-    return Named(name_of(path), path)
-
-
-def _read_list(path: str) -> Iterator[str]:
-    with open(path, "rb") as file:
-        yield from _read_lines(file)
-
-
-def _read_lines(lines: Iterable[bytes]) -> Iterator[str]:
-    for line in lines:
-        path = os.fsdecode(line.rstrip(b"\r\n"))
-        if path:
-            yield path
-
-
-def _from_archive(path: str) -> Iterator[Named]:
-    """Yield the images of a WebDataset shard or any other tar, read from front to back."""
-    name = name_of(path)
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                if not member.isfile() or Path(member.name).suffix.lower() not in SUFFIXES:
-                    continue
-                called = name_of(f"{path}/{member.name}")
-                if member.size > MAX_MEMBER:
-                    yield Named(called, ImageError(f"{called}: {TOO_LARGE}", TOO_LARGE))
-                    continue
-                file = archive.extractfile(member)
-                yield Named(called, b"" if file is None else file.read())
-    except (tarfile.TarError, OSError, EOFError) as error:
-        reason = f"archive cannot be read further ({error})"
-        yield Named(name, ImageError(f"{name}: {reason}", reason))
-
-
-def _from_table(path: str, column: str | None) -> Iterator[Named]:
-    image, key = _find_columns(path, column)
-    columns = [image] if key is None else list(dict.fromkeys([image, key]))
-    number = 0
-    for batch in _open_table(path).iter_batches(batch_size=64, columns=columns):
-        for row in batch.to_pylist():
-            content = row[image]
-            if isinstance(content, dict):  # as Hugging Face writes images
-                content = content.get("bytes") or content.get("path")
-            name = row[key] if key is not None and isinstance(row[key], str | int) else number
-            if isinstance(content, str):
-                yield _from_path(content)
-            else:
-                called = name_of(f"{path}/{name}")
-                missing = ImageError(f"{called}: no image in this row", "no image in this row")
-                yield Named(called, content if content else missing)
-            number += 1
-
-
-def _open_table(path: str) -> Any:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise UsageError(f"{path}: reading Parquet needs pip install pyarrow")
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return parquet.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
-
-
-def _holds_paths(path: str, column: str | None) -> bool:
-    image, _ = _find_columns(path, column)
-    return str(_open_table(path).schema_arrow.field(image).type) in TEXTS
-
-
-def _find_columns(path: str, column: str | None) -> tuple[str, str | None]:
-    """Return the column that holds images or their paths, and the one that names them, if there is one.
-
-    Raises:
-        UsageError: no such column, or none that looks like it.
-    """
-    schema = _open_table(path).schema_arrow
-    kinds = {field.name: str(field.type) for field in schema}
-    key = next((name for name in NAME_COLUMNS if kinds.get(name) in (*TEXTS, "int64")), None)
-    if column is not None:
-        if column not in kinds:
-            raise UsageError(f"{path}: no column {column!r}; it has {', '.join(kinds)}")
-        return column, key
-    for name in BYTES_COLUMNS:
-        if kinds.get(name, "").startswith(("binary", "large_binary", "struct<bytes")):
-            return name, key
-    for name in PATH_COLUMNS:
-        if kinds.get(name) in TEXTS:
-            return name, key
-    raise UsageError(
-        f"{path}: which column holds the images or their paths? Give it with --column; "
-        f"there are {', '.join(f'{name} ({kind})' for name, kind in kinds.items())}"
-    )
+def _mark(leaf: Leaf) -> bytes:
+    """Return what changes when a file does, without opening it."""
+    return os.fsencode(f"{leaf.path} {stamp_of(leaf.path)}\n")

@@ -4,30 +4,30 @@ A single result ``scores.csv`` has its journal in ``scores.csv.partial`` and its
 ``scores.parquet/part-00000.parquet`` have theirs beside them, as ``_partial.jsonl`` and ``_manifest.json``, and the
 result ``scores/00000.parquet`` of one archive among others as ``_00000.parquet.partial`` and ``_00000.parquet.json``:
 readers of folders of Parquet leave such names out. Whatever ends the process, what stands in the journal is scored.
+A journal with a first line counts for more than a manifest: the result is open again.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TextIO
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.journal import open_journal, read_json, read_records, write_json, write_whole
+from lifeiqa_plugin.journal import Journal, read_first, read_json, write_json, write_whole
+from lifeiqa_plugin.scoring.containers import check_pyarrow
 from lifeiqa_plugin.scoring.rows import (
-    CHECK,
-    DROP,
     FORMATS,
-    KEEP,
     Row,
     Thresholds,
     column_names,
-    read_rows,
+    read_own_rows,
     write_rows,
 )
+
+FORMAT = 2
+"""Of journals and manifests. The first had no number, and told images apart by their names alone."""
 
 
 class Output:
@@ -36,179 +36,254 @@ class Output:
     Args:
         path: file to write, or folder of shards.
         options: what the scores depend on; rows of other options are never mixed.
-        distortions: names of further columns.
+        inputs: the arguments whose images have rows.
         thresholds: of the verdicts, which are added when rows are put in place: other thresholds need no scoring again.
         shard_rows: rows of a shard; None for one file.
         of_archive: this is the result of one archive in a folder of such results, with a column ``key``.
 
     Raises:
-        UsageError: the name says no format, or something else is there.
+        UsageError: the name says no format, pyarrow is missing, or something else is there.
     """
 
     def __init__(
         self,
         path: Path,
         options: Row,
-        distortions: tuple[str, ...] = (),
-        thresholds: Thresholds | None = None,
+        inputs: list[str],
+        thresholds: Thresholds,
         shard_rows: int | None = None,
         of_archive: bool = False,
     ) -> None:
         self.path, self.shard_rows, self.kind = path, shard_rows, path.suffix
-        self.thresholds = thresholds or Thresholds()
+        self.thresholds, self.of_archive = thresholds, of_archive
         self.options = json.loads(json.dumps(options | {"shard_rows": shard_rows}))
-        self.columns = [*(["key"] if of_archive else []), *column_names(distortions)]
+        self.inputs = inputs
         if self.kind not in FORMATS:
             raise UsageError(f"-o {path}: the name must end in {', '.join(FORMATS)}")
-        if shard_rows is not None and self.kind != ".parquet":
+        if self.kind == ".parquet":
+            check_pyarrow(f"-o {path}")
+        elif shard_rows is not None:
             raise UsageError(f"-o {path}: shards are Parquet; the name must end in .parquet")
         inside = shard_rows is not None
+        if inside and path.is_file():
+            raise UsageError(
+                f"-o {path}: a file; --shard-rows writes a folder, so give another name"
+            )
         name = f"_{path.name}" if of_archive else path.name
         self.journal = path / "_partial.jsonl" if inside else path.with_name(f"{name}.partial")
         self.manifest = path / "_manifest.json" if inside else path.with_name(f"{name}.json")
-        self._file: TextIO | None = None
-        self._shards = 0
+        self.columns: list[str] = []
+        self.rows = 0
         self._in_journal = 0
+        self._records: Journal | None = None
 
-    def delete(self) -> None:
-        """Remove what is there, for ``--overwrite``."""
-        for path in (self.manifest, self.journal, self.path):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-    def is_finished(self) -> bool:
-        """Say whether the result is there already.
+    def is_finished(self, append: bool = False) -> bool:
+        """Say whether the result is there already, and not open again; with ``append``, other inputs may be added.
 
         Raises:
-            UsageError: something is there that other options made, or something else.
+            UsageError: something is there that other options, inputs or versions made, or something else.
         """
-        for path, what in ((self.manifest, "made"), (self.journal, "begun")):
-            if path.is_file():
-                self._compare(path, what)
-                return path == self.manifest and self.path.exists()
-        empty_folder = self.path.is_dir() and not any(self.path.iterdir())
+        header = read_first(self.journal)
+        if header is not None:
+            self._compare(header, "begun", append)
+            return False
+        if self.manifest.is_file():
+            self._compare(read_json(self.manifest), "made", append)
+            return self.path.exists()
+        empty_folder = self.path.is_dir() and not set(self.path.iterdir()) - {self.journal}
         if self.path.exists() and not (self.shard_rows is not None and empty_folder):
             raise UsageError(f"{self.path} exists; give --overwrite, or another name with -o")
         return False
 
-    def _compare(self, path: Path, what: str) -> None:
-        records = read_json(path) if path == self.manifest else next(read_records(path), None)
-        before = records.get("options") if isinstance(records, dict) else None
-        if before is None:
-            if path == self.journal:  # the process ended before the first line was written
-                return
-            raise UsageError(f"{path} is no manifest of 'lifeiqa score'; give another name with -o")
-        if "weights_sha256" not in before:
+    def _compare(self, before: Row, what: str, append: bool) -> None:
+        """Compare the first line of a journal, or a manifest, with what would stand there now."""
+        other = "give --overwrite, or another name with -o"
+        if not isinstance(before, dict) or "options" not in before:
+            raise UsageError(f"{self.manifest} is no manifest of 'lifeiqa score'; {other}")
+        if before.get("format") != FORMAT:
             raise UsageError(
                 f"{self.path} was {what} by version 0.1, which did not note the weights that ran; "
-                "give --overwrite, or another name with -o"
+                f"'lifeiqa report' reads what is finished, but nothing can be added: {other}"
             )
-        if before != self.options:
-            other = [name for name in self.options if before.get(name) != self.options[name]]
-            differ = ", ".join(f"{name} {before.get(name)!r}" for name in other)
+        options = before["options"]
+        if options != self.options:
+            names = [name for name in self.options if options.get(name) != self.options[name]]
+            differ = ", ".join(f"{name} {options.get(name)!r}" for name in names)
+            raise UsageError(f"{self.path} was {what} with other options ({differ}); {other}")
+        if before["inputs"] != self.inputs and not append:
             raise UsageError(
-                f"{self.path} was {what} with other options ({differ}); "
-                "give --overwrite, or another name with -o"
+                f"{self.path} was {what} of other inputs ({' '.join(before['inputs'])}); "
+                f"--append adds these, --overwrite begins again"
             )
 
-    def open(self) -> Iterator[Row]:
-        """Open the result to add to, and yield the rows that are in it from before; has to be read to its end.
+    def open(
+        self, distortions: Iterable[str], overwrite: bool = False, retry: bool = False
+    ) -> None:
+        """Keep other processes from the result, and make it one that is begun.
+
+        Args:
+            distortions: names of further columns.
+            overwrite: delete what is there.
+            retry: take out the rows that have an error.
 
         Raises:
-            OSError: no permission, no space.
+            OSError: no permission, no space, or another process is writing it.
             ValueError: the journal is damaged.
         """
+        own = ["key"] if self.of_archive else []
+        self.columns = [*own, *column_names(distortions), "size", "mtime"]
         self.journal.parent.mkdir(parents=True, exist_ok=True)
-        shards = sorted(self.path.glob("part-*.parquet")) if self.shard_rows is not None else []
-        self._shards = len(shards)
-        if self.journal.is_file() and self._shards_in_journal() < len(shards):
-            self.journal.unlink()  # the process ended between writing a shard and clearing its rows
-        for shard in shards:
-            yield from read_rows(shard)
-        self._open_journal()
-        for row in self._journal_rows():
-            self._in_journal += 1
-            yield row
+        self._records = Journal(self.journal)
+        try:
+            if overwrite:
+                self._delete()
+            self._begin(retry)
+        except BaseException:
+            self.close()
+            raise
 
-    def add(self, rows: list[Row]) -> None:
-        """Add rows; they survive the end of this process, whatever ends it."""
-        if self._file is None:
+    def _begin(self, retry: bool) -> None:
+        """Move the rows of a finished result into the journal, or go on with one; see what has to be written again."""
+        before, rows = self._find_before()
+        self.inputs = list(dict.fromkeys([*before.get("inputs", []), *self.inputs]))
+        kept: Iterator[Row] = (row for row in rows if not (retry and row.get("error")))
+        if self._parts() and (retry or before.get("thresholds") != self.thresholds._asdict()):
+            self._replace(kept, thresholds=None)  # as long as not all parts have the new verdicts
+            self._rewrite_parts(lambda row: not (retry and row.get("error")), always=True)
+            kept = self._journal_rows()
+        if retry or before != self._header():
+            self._replace(kept)
+        self._count()
+
+    def _find_before(self) -> tuple[Row, Iterator[Row]]:
+        """Return the first line of the journal, or the manifest, and the rows for the journal."""
+        header = next(iter(self._journal), None)
+        parts = len(self._parts())
+        if header is not None:
+            if header["shards"] < parts:  # ended between writing a shard and clearing its rows
+                return header, iter(())
+            return header, self._journal_rows()
+        if not (self.manifest.is_file() and self.path.exists()):
+            return {}, iter(())
+        return read_json(self.manifest), iter(()) if self._parts() else read_own_rows(self.path)
+
+    def _delete(self) -> None:
+        """Remove the result; the journal, which is locked, becomes empty."""
+        for path in (self.manifest, *(self._parts() if self.shard_rows else [self.path])):
+            path.unlink(missing_ok=True)
+        self._journal.replace([])
+
+    @property
+    def _journal(self) -> Journal:
+        if self._records is None:
             raise ValueError(f"{self.path} is not open")
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        self._file.write("".join(f"{line}\n" for line in lines))
-        self._file.flush()
-        self._in_journal += len(rows)
+        return self._records
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows that are there; none may be added meanwhile."""
+        for part in self._parts():
+            yield from read_own_rows(part)
+        yield from self._journal_rows()
+
+    def add(self, row: Row) -> None:
+        """Add a row; it survives the end of this process, whatever ends it.
+
+        Raises:
+            OSError: no space; something else changed the files.
+        """
+        self._journal.add(row)
+        self.rows += 1
+        self._in_journal += 1
         if self.shard_rows is not None and self._in_journal >= self.shard_rows:
-            self._write_shard()
+            self._write_part()
+
+    def drop(self, is_out: Callable[[Row], bool]) -> None:
+        """Take out rows."""
+        self._rewrite_parts(lambda row: not is_out(row))
+        self._replace(row for row in self._journal_rows() if not is_out(row))
+        self._count()
 
     def finish(self, summary: Row) -> None:
-        """Put the files in place, the manifest last."""
+        """Put the files in place, the manifest last.
+
+        Raises:
+            OSError: no space; the rows are not as many as were added, and then all is left as it is.
+        """
         if self.shard_rows is None:
-            with write_whole(self.path) as file:
-                self._write(file, self._journal_rows())
-        elif self._in_journal:
-            self._write_shard()
-        self.close()
-        self._write_manifest({"columns": self.columns} | summary)
-        self.journal.unlink()
-
-    def judge_again(self) -> bool:
-        """Give a finished result the verdicts of other thresholds; say whether it had others."""
-        manifest = read_json(self.manifest)
-        if manifest.get("thresholds") == self.thresholds._asdict():
-            return False
-        self.columns = manifest["columns"]
-        counts = dict.fromkeys((KEEP, CHECK, DROP), 0)
-        for path in self.files():
-            with write_whole(path) as file:
-                self._write(file, read_rows(path))
-            for row in read_rows(path):
-                if row["verdict"]:
-                    counts[row["verdict"]] += 1
-        self._write_manifest(manifest | {"verdicts": counts})
-        return True
-
-    def files(self) -> list[Path]:
-        """Return the files with rows of a finished result."""
-        return sorted(self.path.glob("part-*.parquet")) if self.path.is_dir() else [self.path]
-
-    def _write(self, file: IO[bytes], rows: Iterator[Row]) -> None:
-        write_rows(file, self.kind, self.columns, map(self.thresholds.judge, rows))
-
-    def _write_manifest(self, content: Row) -> None:
-        own = {"options": self.options, "thresholds": self.thresholds._asdict()}
-        write_json(self.manifest, content | own)
+            self._write(self.path, self._journal_rows(), self.rows)
+        else:
+            if self._in_journal:
+                self._write_part()
+            self._check_count(sum(map(_count_rows, self._parts())), self.rows)
+        about = self._about() | {"columns": self.columns} | summary
+        write_json(self.manifest, about)
+        self._journal.remove()
+        self._records = None
 
     def close(self) -> None:
         """Close the journal; what is in it stays."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # a full disk has been reported by add()
-                self._file.close()
-            self._file = None
+        if self._records is not None:
+            self._records.close()
+            self._records = None
 
-    def _open_journal(self) -> None:
-        header = json.dumps({"options": self.options, "shards": self._shards})
-        self._file = open_journal(self.journal, header)
-        self._in_journal = 0
+    def _about(self) -> Row:
+        return {
+            "format": FORMAT,
+            "options": self.options,
+            "inputs": self.inputs,
+            "thresholds": self.thresholds._asdict(),
+        }
 
-    def _shards_in_journal(self) -> int:
-        header: Row = next(read_records(self.journal), {})
-        return int(header.get("shards", 0))
+    def _header(self) -> Row:
+        return self._about() | {"shards": len(self._parts())}
+
+    def _replace(self, rows: Iterable[Row], **other: None) -> None:
+        """Put other rows into the journal."""
+        self._journal.replace(itertools.chain([self._header() | other], rows))
+
+    def _count(self) -> None:
+        self._in_journal = sum(1 for _ in self._journal_rows())
+        self.rows = self._in_journal + sum(map(_count_rows, self._parts()))
 
     def _journal_rows(self) -> Iterator[Row]:
-        records = read_records(self.journal)
-        next(records, None)  # the header
-        return records
+        return itertools.islice(self._journal, 1, None)
 
-    def _write_shard(self) -> None:
-        with write_whole(self.path / f"part-{self._shards:05d}.parquet") as file:
-            self._write(file, self._journal_rows())
-        self._shards += 1
-        self.close()
-        self.journal.unlink()
-        self._open_journal()
+    def _parts(self) -> list[Path]:
+        """Return the shards that are full."""
+        return sorted(self.path.glob("part-*.parquet")) if self.shard_rows is not None else []
+
+    def _rewrite_parts(self, is_kept: Callable[[Row], bool], always: bool = False) -> None:
+        for part in self._parts():
+            kept = list(filter(is_kept, read_own_rows(part)))
+            if always or len(kept) < _count_rows(part):
+                self._write(part, iter(kept), len(kept))
+
+    def _write_part(self) -> None:
+        numbers = [int(part.stem.removeprefix("part-")) for part in self._parts()]
+        name = f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+        self._write(self.path / name, self._journal_rows(), self._in_journal)
+        self._replace([])
+        self._in_journal = 0
+
+    def _write(self, path: Path, rows: Iterator[Row], expected: int) -> None:
+        numbers = itertools.count()
+        counted = (self.thresholds.judge(row) for row, _ in zip(rows, numbers, strict=False))
+        with write_whole(path) as file:
+            write_rows(file, self.kind, self.columns, counted)
+            self._check_count(next(numbers), expected)
+
+    def _check_count(self, found: int, expected: int) -> None:
+        if found != expected:
+            raise OSError(
+                f"{self.path}: {found} rows instead of {expected}, so something else changed the files; "
+                "all are left as they are, and --overwrite begins again"
+            )
+
+
+def _count_rows(part: Path) -> int:
+    from pyarrow import parquet
+
+    return int(parquet.read_metadata(part).num_rows)
 
 
 def read_identity(path: Path) -> Row | None:

@@ -18,7 +18,7 @@ from lifeiqa_plugin.checkpoints.models import DEFAULT
 from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.runtimes import create_engine
-from lifeiqa_plugin.scoring.inputs import BYTES_COLUMNS, NAME_COLUMNS, PATH_COLUMNS
+from lifeiqa_plugin.scoring.containers import BYTES_COLUMNS, NAME_COLUMNS, PATH_COLUMNS
 from lifeiqa_plugin.scoring.rows import Thresholds, column_names, schema_of, to_row
 from lifeiqa_plugin.scoring.score import score
 

@@ -11,12 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from lifeiqa_plugin.images.stream import TOO_SMALL
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = dict[str, Any]
 
 FORMATS = (".parquet", ".csv", ".jsonl")
+
+TEXTS = ("key", "path", "verdict", "note", "error")
+
+INTEGERS = ("width", "height", "size")
 
 KEEP, CHECK, DROP = "keep", "check", "drop"
 
@@ -33,6 +39,7 @@ class ScoredImage:
         std: how far off the score may be, as one standard deviation.
         distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
         error: one line; None if all went well.
+        notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
     """
 
     name: str
@@ -42,6 +49,7 @@ class ScoredImage:
     std: float = float("nan")
     distortions: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Thresholds(NamedTuple):
@@ -66,8 +74,8 @@ class Thresholds(NamedTuple):
         return self
 
     def judge(self, row: Mapping[str, Any]) -> Row:
-        """Return a row with its verdict; None where there is no score."""
-        if row.get("score") in (None, ""):
+        """Return a row with its verdict; None where there is no score, or the image is too small for one."""
+        if row.get("score") in (None, "") or TOO_SMALL in (row.get("note") or ""):
             return {**row, "verdict": None}
         score = float(row["score"])
         verdict = KEEP if score >= self.keep else DROP if score < self.drop else CHECK
@@ -83,18 +91,25 @@ def distortion_column(name: str) -> str:
     return f"{DISTORTION}{name.replace(' ', '_')}"
 
 
+def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
+    """Return the distortions that have a column."""
+    found = (column for column in columns if column.startswith(DISTORTION))
+    return tuple(column.removeprefix(DISTORTION).replace("_", " ") for column in found)
+
+
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
-    return ["path", "width", "height", "score", "std", *named, "verdict", "error"]
+    return ["path", "width", "height", "score", "std", *named, "verdict", "note", "error"]
 
 
 def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, error."""
+    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, note, error."""
     row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
     if scored.error is not None:
         return row | {"error": scored.error}
     row |= {"score": round(scored.score, 6), "std": _number(scored.std)}
+    row |= {"note": "; ".join(scored.notes) or None}
     row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
     return row
 
@@ -135,7 +150,7 @@ def schema_of(columns: Iterable[str]) -> pa.Schema:
     """Return the types of columns, as Parquet files have them."""
     import pyarrow as pa
 
-    kinds = dict.fromkeys(("key", "path", "verdict", "error"), pa.string())
+    kinds = dict.fromkeys(TEXTS, pa.string()) | {"size": pa.int64(), "mtime": pa.float64()}
     kinds |= dict.fromkeys(("width", "height"), pa.int32())
     return pa.schema([(name, kinds.get(name, pa.float32())) for name in columns])
 
@@ -175,6 +190,26 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path}: expected scores in {', '.join(FORMATS)}")
 
 
+def read_own_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a result of this version as they were before they were written, whatever its format.
+
+    Raises:
+        OSError, ValueError, ImportError: as :func:`read_rows`.
+    """
+    for row in read_rows(path):
+        yield {name: _restore(name, value) for name, value in row.items()}
+
+
+def _restore(name: str, value: Any) -> Any:
+    if value in (None, ""):
+        return None
+    if name in TEXTS:
+        return value
+    if name in INTEGERS:
+        return int(value)
+    return float(value) if name == "mtime" else round(float(value), 6)
+
+
 def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImage:
     """Read a row of a result.
 
@@ -206,6 +241,7 @@ def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImag
         std=_to_float("std", row.get("std")),
         distortions=distortions,
         error=row.get("error") or None,
+        notes=tuple(filter(None, str(row.get("note") or "").split("; "))),
     )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model
-from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, name_of, walk_images
+from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, name_of
 from lifeiqa_plugin.images.stream import Named, Prepared, Recipe, prepare_images
 from lifeiqa_plugin.runtimes import Engine, create_engine
+from lifeiqa_plugin.scoring.inputs import walk_folder
 from lifeiqa_plugin.scoring.rows import ScoredImage
 
 WINDOW = 8
@@ -21,7 +22,7 @@ WINDOW = 8
 
 
 def score(
-    images: Source | Named | Iterable[Source | Named],
+    images: Source | bytearray | memoryview | Named | Iterable[Source | Named],
     *,
     model: str | Path | Model = DEFAULT,
     engine: str | Engine = "auto",
@@ -87,10 +88,11 @@ def name_images(images: Any) -> Iterator[Named]:
         TypeError: neither an image nor an iterable of images.
     """
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-        return (Named(name_of(path), path) for path in walk_images(images))
+        found = walk_folder(os.fspath(images))
+        return (Named(one.name, one.source) for file in found for one in file.images())
     if isinstance(images, Named):
         return iter([images])
-    is_one = isinstance(images, str | os.PathLike | bytes | np.ndarray)
+    is_one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray)
     if is_one or hasattr(images, "read") or hasattr(images, "cpu") or hasattr(images, "convert"):
         return iter([_name(0, images)])
     if not isinstance(images, Iterable):
@@ -103,6 +105,8 @@ def name_images(images: Any) -> Iterator[Named]:
 def _name(number: int, image: Any) -> Named:
     if isinstance(image, Named):
         return image
+    if isinstance(image, bytearray | memoryview):
+        image = bytes(image)
     name = name_of(image)
     return Named(f"#{number}" if name.startswith("<") else name, image)
 
@@ -145,5 +149,6 @@ def _score_batch(items: list[Prepared], engine: Engine) -> list[ScoredImage]:
             continue
         shares = [float(value) for value in output.distortions[i]]
         distortions = dict(zip(engine.names, shares, strict=True))
-        rows.append(ScoredImage(item.name, item.width, item.height, score, std, distortions))
+        size = (item.width, item.height)
+        rows.append(ScoredImage(item.name, *size, score, std, distortions, notes=item.notes))
     return rows

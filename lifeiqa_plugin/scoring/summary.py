@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 
+from lifeiqa_plugin.images.reading import describe_skipped
+from lifeiqa_plugin.images.stream import TOO_SMALL
 from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row, distortion_column
 
 BINS = 10
@@ -17,6 +19,7 @@ class Summary:
 
     def __init__(self, distortions: tuple[str, ...] = ()) -> None:
         self.rows = 0
+        self.skipped: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self.bins = [0] * BINS
@@ -36,7 +39,7 @@ class Summary:
             self.failures[row["error"].partition(" (")[0]] += 1
             return
         score, path = row["score"], row["path"]
-        self.verdicts[row["verdict"]] += 1
+        self.verdicts[row["verdict"] or TOO_SMALL] += 1
         self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
         for name in self.shares:
             self.shares[name] += (row.get(distortion_column(name)) or 0) >= 0.5
@@ -49,6 +52,7 @@ class Summary:
             "rows": self.rows,
             "failed": self.failed,
             "failures": dict(self.failures.most_common()),
+            "skipped": dict(self.skipped.most_common()),
             "verdicts": {name: self.verdicts[name] for name in (KEEP, CHECK, DROP)},
             "histogram": self.bins,
             "distortions": self.shares,
@@ -61,11 +65,13 @@ class Summary:
     def describe(self) -> str:
         """Return the closing lines."""
         scored = self.rows - self.failed
-        lines = [self.describe_counts()]
+        lines = [self.describe_counts(), *filter(None, [describe_skipped(self.skipped)])]
         lines += [f"  {number:8d}  {reason}" for reason, number in self.failures.most_common(10)]
         if not scored:
             return "\n".join(lines)
-        verdicts = (f"{name} {self.verdicts[name]}" for name in (KEEP, CHECK, DROP))
+        verdicts = [f"{name} {self.verdicts[name]}" for name in (KEEP, CHECK, DROP)]
+        if self.verdicts[TOO_SMALL]:
+            verdicts.append(f"{TOO_SMALL} {self.verdicts[TOO_SMALL]}")
         lines.append(f"verdicts: {', '.join(verdicts)}")
         most = max(self.bins)
         for i, number in enumerate(self.bins):

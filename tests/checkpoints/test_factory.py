@@ -38,6 +38,17 @@ class Upturned(LifeIQA):
         return -self.factor * super().to_range(raw)
 
 
+class Started(LifeIQA):
+    """Has a second layer that starts from a file."""
+
+    def __init__(self, *args, second_pretrained=False, **options):
+        super().__init__(*args, **options)
+        self.config["second_pretrained"] = second_pretrained
+        self.second = torch.nn.Linear(3, 3)
+        if second_pretrained:
+            self.second.load_state_dict(torch.load(second_pretrained, weights_only=True))
+
+
 class Forgetful(LifeIQA):
     def __init__(self, *, secret=1, **options):
         super().__init__(**options)
@@ -63,6 +74,17 @@ def with_config(path, **changes):
 
 
 # Subclasses
+
+
+def test_weights_to_start_from_may_be_gone_when_a_checkpoint_is_read(saved, tmp_path):
+    start = tmp_path / "start.pth"
+    torch.save(torch.nn.Linear(3, 3).state_dict(), start)
+    network = build_network({"type": "Started", "second_pretrained": str(start), **SMALL})
+    path = saved(network)
+    start.unlink()
+    again = build_network({"pretrained_model_path": path})
+    assert type(again) is Started
+    torch.testing.assert_close(again.second.weight, network.second.weight, atol=0, rtol=0)
 
 
 def test_a_subclass_is_itself_wherever_it_is_built(saved):

@@ -210,11 +210,11 @@ def test_bad_arguments(refuse, tmp_path, monkeypatch):
     out.touch()
     assert refuse("-o", out) == (
         2,
-        f"lifeiqa: UsageError: {out}: exists; choose another name, or --overwrite",
+        f"lifeiqa export: {out}: exists; choose another name, or --overwrite",
     )
     monkeypatch.setattr(write.importlib.util, "find_spec", lambda name: None)
     _, line = refuse("-o", out, "--overwrite")
-    assert line == "lifeiqa: ImportError: onnx needs onnx: pip install 'lifeiqa_plugin[onnx]'"
+    assert line == "lifeiqa export: onnx needs onnx: pip install 'lifeiqa_plugin[onnx]'"
 
 
 def test_what_cannot_be_is_found_before_the_checkpoint_is_read(refuse, tmp_path, monkeypatch):
@@ -222,10 +222,10 @@ def test_what_cannot_be_is_found_before_the_checkpoint_is_read(refuse, tmp_path,
     photos = tmp_path / "nowhere"
     _, line = refuse("-o", tmp_path / "x.onnx", "--int8", photos)
     assert line == (
-        f"lifeiqa: ValueError: {photos}: no images in it; expected files such as .jpg, .png or .webp"
+        f"lifeiqa export: {photos}: no images in it; expected files such as .jpg, .png or .webp"
     )
     _, line = refuse("-o", tmp_path / "x.xml", "--format", "openvino", "--int8", photos)
-    assert line == "lifeiqa: UsageError: int8 is for the format onnx, not for openvino"
+    assert line == "lifeiqa export: int8 is for the format onnx, not for openvino"
 
 
 def test_unknown_format(tmp_path):

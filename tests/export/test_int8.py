@@ -133,7 +133,7 @@ def test_bad_arguments(options, words, folder, tmp_path, monkeypatch, capsys):
         Image.new("RGB", (9, 9)).save(tmp_path / "photos" / f"{i}.png")
     model = str(folder / "small.safetensors")
     assert cli.main(["export", "--model", model, "--int8", "photos", *options]) == 2
-    assert capsys.readouterr().err == f"lifeiqa: UsageError: {words}\n"
+    assert capsys.readouterr().err == f"lifeiqa export: {words}\n"
 
 
 def test_a_network_that_comes_out_wrong_is_not_written(folder, tmp_path, monkeypatch):

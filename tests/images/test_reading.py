@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -313,14 +314,14 @@ def test_resizing_while_decoding_is_resizing_afterwards(orientation):
 # What is refused
 
 
-@pytest.fixture
-def make_bad(tmp_path):
-    """Return a function that makes the bad file of a name in an empty folder."""
+@functools.cache
+def bad_contents() -> dict[str, bytes]:
     whole = encode(np.kron(NOISE, np.ones((9, 9, 1), np.uint8)), "PNG")
     jpeg = encode(np.kron(NOISE, np.ones((9, 9, 1), np.uint8)), "JPEG")
-    content = {
+    return {
         "empty.jpg": b"",
         "text.jpg": b"<html>not found</html>",
+        "noise.bin": bytes(range(1, 99)),
         "cut.png": whole[: len(whole) // 2],
         "cut.jpg": jpeg[: len(jpeg) // 2],
         "header.jpg": jpeg[:20],
@@ -331,6 +332,12 @@ def make_bad(tmp_path):
         "nan.tif": encode(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"),
         "int.tif": encode(Image.fromarray(np.full((4, 4), 7, np.int32)), "TIFF"),
     }
+
+
+@pytest.fixture
+def make_bad(tmp_path):
+    """Return a function that makes the bad file of a name in an empty folder."""
+    content = bad_contents()
 
     def make(name: str):
         path = tmp_path / name
@@ -351,6 +358,8 @@ def make_bad(tmp_path):
 
 UNKNOWN = r"cannot be read as an image \(of no kind that is known\); expected JPEG, PNG or the like, so convert it"
 
+TO_CONVERT = "; convert it to JPEG or PNG"
+
 BAD = {
     "missing.jpg": "no such file",
     "empty.jpg": "empty file",
@@ -358,16 +367,20 @@ BAD = {
     "fifo.jpg": "not a regular file, but a pipe, socket or device",
     "link.jpg": "link to a file that is not there",
     "loop.jpg": r"cannot be opened \(.*symbolic links.*\)",
-    "text.jpg": UNKNOWN,
-    "script.eps": UNKNOWN,
-    "header.jpg": rf"{UNKNOWN}|damaged image \(.+\)",
+    "text.jpg": r"cannot be read as an image \(it is a web page\); download the image itself",
+    "script.eps": r"cannot be read as an image \(it is PostScript\); render its pages to PNG first",
+    "noise.bin": UNKNOWN,
+    "header.jpg": r"cannot be read as an image \(it is a JPEG that its reader refuses: .*\); convert it to JPEG or PNG",
     "cut.png": r"damaged image \(image file is truncated.*\)",
-    "cut.jpg": r"damaged image \(image file is truncated.*\)",
+    "cut.jpg": r"damaged image \(the last 5\d % of it are missing\)",
     "damaged.png": r"damaged image \(.+\)",
     "bomb.png": r"too large \(20000 x 8850, 177 megapixels; at most 150 are decoded\); shrink it, or raise max_pixels",
-    "hot.tif": r"damaged image \(float pixels must lie in \[0, 1\], got 1.5 to 1.5\)",
-    "nan.tif": r"damaged image \(float pixels must lie in \[0, 1\], got nan to nan\)",
-    "int.tif": r"damaged image \(pixels are 32-bit integers, whose white is not known\)",
+    "hot.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got 1.5 to 1.5\)"
+    + TO_CONVERT,
+    "nan.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got nan to nan\)"
+    + TO_CONVERT,
+    "int.tif": r"cannot be read as an image \(pixels are 32-bit integers, whose white is not known\)"
+    + TO_CONVERT,
 }
 
 

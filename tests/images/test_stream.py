@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import time
 
 import numpy as np
@@ -66,6 +67,53 @@ def test_a_crash_or_a_hang_costs_one_image():
     assert found == [
         1, f"{died} (exit status 3)", 2, f"{died} (signal 6)", 3, "took longer than 2 s", 4,
     ]  # fmt: skip
+
+
+STOP = "os.kill(os.getpid(), signal.SIGSTOP)"
+STOPPED = {
+    "as it decodes": f"[{STOP}, level][1]",
+    "as it sends": "[setattr(Connection, '_send', lambda self, data, write=None: "
+    f"(os.write(self.fileno(), bytes(data[: len(data) // 2])), {STOP})), level][1]",
+    "as it waits": f"[threading.Timer(0.3, lambda: {STOP}).start(), level][1]",
+}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+@pytest.mark.parametrize("how", STOPPED)
+def test_a_process_that_is_stopped_costs_one_image(how):
+    """Whatever it does at that moment: in the middle of an answer, or while a large file is sent to it."""
+    imports = "import os, signal, threading, numpy as np; from multiprocessing.connection import Connection"
+    first = f"level := np.full((20, 30), 1, np.uint8), {STOPPED[how]}"
+    stopped = WhenSent(eval, f"[exec({imports!r}, globals()), {first}][-1]")
+    large = np.full((2000, 3000), 2, np.uint8)
+
+    def images():
+        yield Named("stopped", stopped)
+        time.sleep(0.8)
+        yield Named("large", large)
+        yield Named("last", gray(3))
+
+    expected = [1, "took longer than 1 s", 3]
+    if how != "as it waits":
+        expected = ["took longer than 1 s", 2, 3]
+    assert levels(prepare_images(images(), RECIPE, workers=1, time_limit=1)) == expected
+
+
+def test_what_cannot_be_sent_to_a_process_costs_itself():
+    images = [Named("a", lambda: None), Named("b", gray(1))]
+    found = levels(prepare_images(images, RECIPE, workers=1))
+    assert found[0].startswith("cannot be sent to a process (")
+    assert found[1] == 1
+
+
+def test_an_image_whose_process_died_is_tried_once_more_alone(tmp_path):
+    """As where many large images at once took all memory: the second time, nothing else is in work."""
+    flag = str(tmp_path / "tried")
+    first = f"not os.path.exists({flag!r}) and (open({flag!r}, 'x').close(), os.abort())"
+    code = f"[exec('import os, numpy as np'), {first}, np.full((20, 30), 5, np.uint8)][-1]"
+    sources = [gray(1), WhenSent(eval, code), gray(2), gray(3)]
+    images = [Named(str(i), source) for i, source in enumerate(sources)]
+    assert levels(prepare_images(images, RECIPE, workers=2)) == [1, 5, 2, 3]
 
 
 def test_processes_have_a_thread_each(monkeypatch):

@@ -155,7 +155,7 @@ def test_tables_of_scores(folder, capsys, content, scale):
     error = capsys.readouterr().err
     assert status == (0 if out.exists() else 1), error
     if status:
-        assert error.splitlines()[-1].startswith("lifeiqa: "), error
+        assert error.splitlines()[-1].startswith("lifeiqa "), error
         assert "Traceback" not in error
         return
     with out.open(newline="", encoding="utf-8") as file:

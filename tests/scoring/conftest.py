@@ -42,7 +42,7 @@ def photos(tmp_path) -> Path:
     root = tmp_path / "photos"
     (root / "below").mkdir(parents=True)
     for i in range(10):
-        size = ((20, 20), (40, 20), (20, 30))[i % 3]
+        size = ((64, 64), (128, 64), (64, 96))[i % 3]
         name = f"below/{i}.png" if i > 7 else f"{i}.png"
         Image.new("L", size, 26 * i).save(root / name)
     return root
@@ -61,3 +61,21 @@ def score(engine, photos, tmp_path, monkeypatch, capsys):
         return code, printed.out, printed.err.strip().splitlines()[-1] if printed.err else ""
 
     return run
+
+
+@pytest.fixture
+def stop_after(engine, monkeypatch):
+    """Let the engine raise an error at the image of a number."""
+    plain = engine.score
+
+    def stop(number: int, error: BaseException) -> None:
+        calls = iter(range(10**6))
+
+        def score(batch):
+            if next(calls) == number:
+                raise error
+            return plain(batch)
+
+        monkeypatch.setattr(engine, "score", score)
+
+    return stop

@@ -38,7 +38,8 @@ def test_a_folder_becomes_a_table(score, out):
     assert code == 0
     table = read(out)
     assert list(table) == [
-        "path", "width", "height", "score", "std", "distortion.dark", "distortion.bright", "verdict", "error",
+        "path", "width", "height", "score", "std", "distortion.dark", "distortion.bright", "verdict", "note", "error",
+        "size", "mtime",
     ]  # fmt: skip
     assert list(table["path"]) == [f"photos/{i}.png" for i in range(8)] + [
         "photos/below/8.png", "photos/below/9.png",
@@ -46,7 +47,7 @@ def test_a_folder_becomes_a_table(score, out):
     assert table["score"].tolist() == pytest.approx([i / 10 for i in range(10)], abs=0.02)
     assert table["verdict"].tolist() == ["drop"] * 3 + ["check"] * 3 + ["keep"] * 4
     assert table["error"].isna().all()
-    assert (table["width"][1], table["height"][1]) == (40, 20)
+    assert (table["width"][1], table["height"][1]) == (128, 64)
     assert "10 images, 10 scored, 0 failed" in printed
     assert "verdicts: keep 4, check 3, drop 3" in printed
     assert "best:\n  0.918  photos/below/9.png" in printed
@@ -65,14 +66,14 @@ def test_without_a_file_scores_are_printed(score):
     )
 
 
-def test_bad_images_are_rows_with_an_error_and_exit_status_1(score):
+def test_bad_images_are_rows_with_an_error_and_exit_status_3(score):
     Path("photos/1.png").write_bytes(b"")
     os.mkfifo("photos/fifo.jpg")
     Path("photos/folder.jpg").mkdir()
     Path("photos/two\nlines.png").symlink_to("gone")
     shutil.copy("photos/2.png", b"photos/caf\xe9.png")
     code, printed, _ = score("photos", "-o", "s.csv")
-    assert code == 1
+    assert code == 3
     rows = list(csv.DictReader(Path("s.csv").read_text().splitlines()))
     errors = {row["path"]: row["error"] for row in rows if row["error"]}
     assert errors == {
@@ -101,7 +102,7 @@ def test_every_kind_of_input(score, monkeypatch):
         "photos/below", "photos/[45].png", "list.txt", "-", "shard.tar", "bytes.parquet",
         "paths.parquet", "nested.parquet",
     )  # fmt: skip
-    assert code == 1
+    assert code == 3
     rows = [line.split("\t") for line in printed.splitlines()]
     assert [(name, text if "error" in text else round(float(text), 1)) for text, name in rows] == [
         ("photos/below/8.png", 0.8), ("photos/below/9.png", 0.9),
@@ -122,7 +123,7 @@ def test_a_broken_archive_is_an_error_after_what_could_be_read(score):
             archive.add(f"photos/{i % 8}.png", f"{i}.png")
     Path("a.tar").write_bytes(Path("a.tar").read_bytes()[: 5 * 1024 + 600])
     code, printed, _ = score("a.tar")
-    assert code == 1
+    assert code == 3
     assert "0.1020\ta.tar/1.png" in printed
     assert re.search(r"error: archive cannot be read further .*\ta\.tar$", printed)
 
@@ -155,6 +156,11 @@ BAD_USAGE = [
         "model 'lifeiqa-biq2021' has no file in 8 bits, only lifeiqa has",
     ),
     ("photos --overwrite", "--overwrite has no effect without -o; give -o FILE"),
+    (
+        "photos -o there.csv.parquet --shard-rows 5 --overwrite",
+        "a file; --shard-rows writes a folder",
+    ),
+    ("photos -o photos --overwrite", r"-o with a folder takes \.tar and \.parquet"),
     ("photos -o s.csv --shard-rows 5", r"shards are Parquet; the name must end in \.parquet"),
     ("table.parquet --column x", r"table\.parquet: no column 'x'; it has n"),
     ("table.parquet", r"which column holds the images .* there are n \(int64\)"),
@@ -173,7 +179,7 @@ def test_bad_usage(score, arguments, message):
     before = sorted(os.listdir("."))
     code, printed, error = score(*arguments.split())
     assert code == 2
-    assert re.search(f"^lifeiqa: UsageError: .*{message}", error)
+    assert re.search(f"^lifeiqa score: .*{message}", error)
     assert printed == ""
     assert sorted(os.listdir(".")) == before
     assert Path("there.csv").read_text() == "mine"
@@ -186,7 +192,7 @@ def test_an_engine_that_is_not_installed(score, monkeypatch):
     monkeypatch.setattr(score_command, "create_engine", missing)
     code, _, error = score("photos")
     assert code == 2
-    assert error == "lifeiqa: UsageError: engine openvino needs pip install openvino"
+    assert error == "lifeiqa score: engine openvino needs pip install openvino"
 
 
 def test_no_permission_to_write(score, monkeypatch):
@@ -194,25 +200,7 @@ def test_no_permission_to_write(score, monkeypatch):
     monkeypatch.setattr("os.access", lambda *arguments: False)
     code, _, error = score("photos", "-o", "closed/s.csv")
     assert code == 2
-    assert error == "lifeiqa: UsageError: closed/s.csv: no permission to write in ."
-
-
-@pytest.fixture
-def stop_after(engine, monkeypatch):
-    """Let the engine raise an error at the image of a number."""
-    plain = engine.score
-
-    def stop(number: int, error: BaseException) -> None:
-        calls = iter(range(10**6))
-
-        def score(batch):
-            if next(calls) == number:
-                raise error
-            return plain(batch)
-
-        monkeypatch.setattr(engine, "score", score)
-
-    return stop
+    assert error == "lifeiqa score: closed/s.csv: no permission to write in ."
 
 
 @pytest.mark.parametrize("shards", [[], ["--shard-rows", "3"]])
@@ -237,13 +225,13 @@ def test_an_interrupted_run_goes_on_and_scores_nothing_twice(
 
 def test_a_finished_run_does_nothing(score, engine):
     Path("photos/1.png").write_bytes(b"")
-    assert score("photos", "-o", "s.csv")[0] == 1
+    assert score("photos", "-o", "s.csv")[0] == 3
     engine.batches.clear()
     code, printed, _ = score("photos", "-o", "s.csv")
-    assert code == 1
+    assert code == 3
     assert printed.startswith("s.csv: finished before, 10 images, 1 failed; --overwrite scores")
     assert engine.batches == []
-    assert score("photos", "-o", "s.csv", "--overwrite")[0] == 1
+    assert score("photos", "-o", "s.csv", "--overwrite")[0] == 3
     assert len(engine.batches) == 9
 
 
@@ -353,7 +341,7 @@ def test_two_processes_do_not_write_one_result(score):
         fcntl.flock(file, fcntl.LOCK_EX)
         code, _, error = score("photos", "-o", "s.csv")
     assert code == 1
-    assert error == "lifeiqa: OSError: s.csv.partial: another process is writing it"
+    assert error == "lifeiqa score: s.csv.partial: another process is writing it"
 
 
 def test_shards(score):
@@ -372,7 +360,7 @@ def test_shards(score):
 def test_images_are_sorted_and_stay_where_they_are(score, how):
     Path("photos/4.png").write_bytes(b"")
     before = {path: path.stat().st_size for path in Path("photos").rglob("*.png")}
-    assert score("photos", "-o", "s.csv", how, "sorted")[0] == 1
+    assert score("photos", "-o", "s.csv", how, "sorted")[0] == 3
     placed = sorted(str(path) for path in Path("sorted").rglob("*.png"))
     assert placed == sorted(
         [f"sorted/drop/photos/{i}.png" for i in (0, 1, 2)]
@@ -383,7 +371,7 @@ def test_images_are_sorted_and_stay_where_they_are(score, how):
     assert {path: path.stat().st_size for path in Path("photos").rglob("*.png")} == before
     Path("sorted/drop/photos/1.png").unlink()
     Path("sorted/drop/photos/1.png").write_text("another")
-    assert score("photos", "-o", "s.csv", how, "sorted", "--overwrite")[0] == 1
+    assert score("photos", "-o", "s.csv", how, "sorted", "--overwrite")[0] == 3
     again = sorted(str(path) for path in Path("sorted").rglob("*.png"))
     assert again == sorted([*placed, "sorted/drop/photos/1-1.png"])
     assert Path("sorted/drop/photos/1.png").read_text() == "another"
@@ -391,17 +379,21 @@ def test_images_are_sorted_and_stay_where_they_are(score, how):
 
 @pytest.mark.slow
 def test_sigkill_loses_nothing(tmp_path):
-    """The real command, with processes that decode, killed as soon as it has written a few rows."""
-    for i in range(40):
-        Image.effect_noise((224, 224), 3 * i).save(tmp_path / f"{i:02d}.png")
+    """The real command, with processes that decode, killed after a few rows; the list has each image twice."""
+    names = [f"{i // 2:02d}.png" for i in range(40)]
+    for i, name in enumerate(names[::2]):
+        Image.effect_noise((224, 224), 6 * i).save(tmp_path / name)
+    (tmp_path / "list.txt").write_text("\n".join(names))
     arguments = [
         sys.executable,
         "-m",
         "lifeiqa_plugin",
         "score",
-        ".",
+        "list.txt",
         "-o",
         "s.csv",
+        "--link-to",
+        "sorted",
         "--workers",
         "1",
     ]
@@ -422,5 +414,24 @@ def test_sigkill_loses_nothing(tmp_path):
     done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "images are scored already; going on" in done.stderr
-    assert list(read(str(tmp_path / "s.csv"))["path"]) == [f"./{i:02d}.png" for i in range(40)]
+    assert list(read(str(tmp_path / "s.csv"))["path"]) == names
+    assert sorted(path.name for path in (tmp_path / "sorted").rglob("*.png")) == names[::2]
     assert not journal.exists()
+
+
+def test_notes_skipped_files_and_small_images(score):
+    """A row says what was assumed, a summary what was passed over, and an icon gets no verdict."""
+    os.mkdir("card")
+    Image.new("LA", (64, 80), (100, 128)).save("card/clear.png")
+    Image.new("L", (32, 90), 200).save("card/icon.png")
+    for name in ("a.mov", "b.mov", "c.xmp", ".hidden"):
+        Path("card", name).touch()
+    code, printed, _ = score("card", "-o", "s.jsonl")
+    assert code == 0
+    clear, icon = map(json.loads, Path("s.jsonl").read_text().splitlines())
+    assert (clear["note"], clear["verdict"]) == ("transparency lies on white", "keep")
+    assert (icon["note"], icon["verdict"]) == ("too small to judge", None)
+    assert icon["score"] == pytest.approx(200 / 255, abs=0.01)
+    assert "skipped 3 files: 2 .mov, 1 .xmp" in printed
+    assert "verdicts: keep 1, check 0, drop 0, too small to judge 1" in printed
+    assert json.loads(Path("s.jsonl.json").read_text())["skipped"] == {".mov": 2, ".xmp": 1}

@@ -15,6 +15,7 @@ from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import correlations
+from lifeiqa_plugin.datasets.trained_on import TrainedOn, digests_of
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.scoring.evaluation import intervals
 
@@ -89,35 +90,73 @@ def test_a_line_for_each_checkpoint(folder, capsys):
     assert lines[0]["rmse"] != lines[1]["rmse"]
 
 
+def test_images_that_were_trained_on_are_counted(folder, capsys):
+    """Four of the ten were: both numbers are printed, and a line that says so."""
+    names, mos = pd.read_csv("meta.csv")["name"], np.arange(10) / 10
+    learnt = TrainedOn.build(digests_of(f"photos/{name}" for name in names[:4]))
+    network = build_lifeiqa(pretrained_model_path="0.safetensors")
+    save_checkpoint(
+        network, "known.safetensors", ModelCard("none", "none"), trained_on=learnt.to_text()
+    )
+    assert evaluate("--model", "known.safetensors", "0.safetensors") == 0
+    printed = capsys.readouterr()
+    assert "known.safetensors: 4 of 10 images were trained on: 6 left" in printed.err
+    known, unknown = [json.loads(line) for line in printed.out.splitlines()]
+    assert (known["trained_on"], unknown["trained_on"]) == (4, None)
+    assert "not_trained_on" not in unknown
+    assert known["srcc"] == unknown["srcc"]
+    assert evaluate("--model", "known.safetensors", "--out", "scores.csv") == 0
+    scores = pd.read_csv("scores.csv")["score"].to_numpy()
+    left = known["not_trained_on"]
+    assert left["images"] == 6
+    assert left["rmse"] == pytest.approx(correlations(scores[4:], mos[4:])["rmse"], abs=1e-4)
+    assert left["intervals"].keys() == known["intervals"].keys()
+
+
+def test_nothing_left_and_nothing_learnt(folder, capsys):
+    names = list(pd.read_csv("meta.csv")["name"])
+    network = build_lifeiqa(pretrained_model_path="0.safetensors")
+    for name, part in (("all", names), ("none", [])):
+        learnt = TrainedOn.build(digests_of(f"photos/{one}" for one in part))
+        save_checkpoint(
+            network, f"{name}.safetensors", ModelCard("none", "none"), trained_on=learnt.to_text()
+        )
+    assert evaluate("--model", "all.safetensors", "none.safetensors") == 0
+    of_all, of_none = map(json.loads, capsys.readouterr().out.splitlines())
+    assert of_all["not_trained_on"] == {"images": 0.0}
+    assert of_none["trained_on"] == 0
+    assert "not_trained_on" not in of_none
+
+
 BAD = [
     (
         [],
         "a.png,0.5\nb.png,0.7\n",
-        "ValueError: .*the first line is 'a.png,0.5', a row and no head",
+        ".*the first line is 'a.png,0.5', a row and no head",
     ),
     (
         [],
         "name,mos\n1.png,50\n2.png,80\n",
-        "ValueError: .*mos goes from 50 to 80, but the network's",
+        ".*mos goes from 50 to 80, but the network's",
     ),
-    ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "OSError: 1 of 2 images .*no.png: no such file; co"),
+    ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "1 of 2 images .*no.png: no such file; co"),
     (
         [],
         "name,noise,score\n1.png,1,0.1\n",
-        r"ValueError: .*expected a column mos, got \['name', 'noi",
+        r".*expected a column mos, got \['name', 'noi",
     ),
-    (["--split", "a"], None, r"ValueError: .*no column 'a'; its split columns are \[\]"),
-    (["--split", "name"], None, "ValueError: .*0 rows, with name test; name has 0.png"),
-    (["--out", "photos"], None, "UsageError: --out photos: expected the name of a csv to write"),
-    (["--out", "meta.csv"], None, "UsageError: --out meta.csv: this is the csv that is read; giv"),
-    (["--phase", "val"], None, "UsageError: --phase chooses rows of a split column; name it with"),
-    (["--workers", "-1"], None, "UsageError: --workers takes a number that is not below zero, go"),
-    (["--model", "lifeiqa-biq"], None, "UsageError: --model 'lifeiqa-biq' is neither a file nor "),
-    (["--model", "x.onnx"], None, "UsageError: --model x.onnx: onnx; evaluate takes checkpoints"),
+    (["--split", "a"], None, r".*no column 'a'; its split columns are \[\]"),
+    (["--split", "name"], None, ".*0 rows, with name test; name has 0.png"),
+    (["--out", "photos"], None, "--out photos: expected the name of a csv to write"),
+    (["--out", "meta.csv"], None, "--out meta.csv: this is the csv that is read; giv"),
+    (["--phase", "val"], None, "--phase chooses rows of a split column; name it with"),
+    (["--workers", "-1"], None, "--workers takes a number that is not below zero, go"),
+    (["--model", "lifeiqa-biq"], None, "--model 'lifeiqa-biq' is neither a file nor "),
+    (["--model", "x.onnx"], None, "--model x.onnx: onnx; evaluate takes checkpoints"),
     (
         ["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"],
         None,
-        "UsageError: --out take",
+        "--out take",
     ),
 ]
 
@@ -132,7 +171,7 @@ def test_what_is_refused_before_anything_is_scored(
     monkeypatch.setattr("lifeiqa_plugin.scoring.evaluation.score", None)
     assert evaluate(*arguments) in (1, 2)
     error = capsys.readouterr().err
-    assert re.match(f"lifeiqa: {message}", error)
+    assert re.match(f"lifeiqa evaluate: {message}", error)
     assert error.count("\n") == 1
 
 

@@ -47,7 +47,7 @@ def test_errors_are_rows(engine, photos):
     (photos / "5.png").symlink_to("gone")
     rows = list(lifeiqa_plugin.score(photos, engine=engine, batch_size=4))
     assert [i for i, row in enumerate(rows) if row.error] == [4, 5]
-    assert rows[4].error.startswith("cannot be read as an image (of no kind that is known)")
+    assert rows[4].error.startswith("cannot be read as an image (it is text)")
     assert rows[5].error == "link to a file that is not there"
     assert np.isnan(rows[4].score)
     assert np.isnan(rows[5].std)

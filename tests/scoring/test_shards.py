@@ -110,13 +110,13 @@ def test_archives_that_are_done_are_left_alone(score, archives, engine):
 def test_an_archive_that_breaks_off_costs_its_rest(score, archives):
     path = archives / "00001.tar"
     path.write_bytes(path.read_bytes()[:700])
-    assert score("shards/*.tar", "-o", "scores")[0] == 1
+    assert score("shards/*.tar", "-o", "scores")[0] == 3
     table = pd.read_parquet("scores")
     broken = table[table["error"].notna()]
     assert broken["path"].tolist() == ["shards/00001.tar"]
     assert broken["key"].isna().all()
     assert len(table) == 7
-    assert score("shards/*.tar", "-o", "scores")[0] == 1
+    assert score("shards/*.tar", "-o", "scores")[0] == 3
 
 
 def test_tables_have_a_result_each(score):
@@ -134,7 +134,7 @@ BAD_USAGE = [
     ("photos -o scores", r"takes \.tar and \.parquet, for each of which it gets a file, not photos/0"),
     ("shards/00000.tar 00000.tar.gz -o scores", r"00000\.tar\.gz and shards/00000\.tar would both become"),
     ("shards/00000.tar -o scores --shard-rows 2", r"with --shard-rows the name must end in \.parquet"),
-    ("list.txt -o s.csv --copy-to d", r"00000\.tar/000000000\.png: --copy-to and --link-to take files"),
+    ("list.txt -o s.csv --copy-to d", r"shards/00000\.tar: --copy-to and --link-to take files, not archives"),
 ]  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_bad_usage(score, archives, arguments, message):
     Path("list.txt").write_text("shards/00000.tar\n")
     code, printed, error = score(*arguments.split())
     assert code == 2
-    assert re.search(f"^lifeiqa: UsageError: .*{message}", error)
+    assert re.search(f"^lifeiqa score: .*{message}", error)
     assert printed == ""
 
 
