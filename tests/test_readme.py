@@ -15,6 +15,7 @@ from lifeiqa_plugin.network.config import option_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BUILD_OPTIONS = {"pretrained", "pretrained_model_path", "preset"}
 
 
@@ -52,25 +53,66 @@ def test_python_lines(monkeypatch, capsys):
 
 
 def test_commands_are_known():
-    """Every line that begins with lifeiqa, in any block, has arguments that its command takes."""
-    lines = re.findall(r"^lifeiqa (\w+)([^#\\\n]*(?:\\\n[^\n]*)?)", README, re.MULTILINE)
-    assert {"score", "report", "explain", "export", "benchmark"} <= {name for name, _ in lines}
+    """Every line of a block that begins with lifeiqa, on any page, has arguments that its command takes."""
+    lines = [line for page in PAGES for line in commands_of(page.read_text(encoding="utf-8"))]
+    assert len(lines) > 30
+    assert {name for name, _ in lines} == set(cli.COMMANDS)
     for name, arguments in lines:
         parser, command = cli._build_parser(name)
         assert command is not None
         parser.parse_args([name, *shlex.split(arguments.replace("\\\n", " "))])
 
 
+def commands_of(page: str) -> list[tuple[str, str]]:
+    code = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+    shell = "\n".join(block for language, block in code if language in ("", "bash"))
+    return re.findall(r"^ {0,3}lifeiqa ([a-z]+)([^#\\\n]*(?:\\\n[^\n]*)?)", shell, re.MULTILINE)
+
+
+def test_python_blocks_are_python():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            compile(block, page.name, "exec")
+
+
 def test_pages_that_are_linked_exist():
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     links = [
         (page, link)
-        for page in pages
+        for page in PAGES
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     ]
     assert len(links) > 15
     for page, link in links:
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_sections_that_are_linked_exist():
+    """Anchors as GitHub makes them of the headings of a page."""
+    links = [
+        (page, link, section)
+        for page in PAGES
+        for link, section in re.findall(
+            r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8")
+        )
+    ]
+    assert len(links) > 15
+    for page, link, section in links:
+        target = page.parent / link if link else page
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+        assert section in anchors, f"{page.name} links to {link}#{section}"
+
+
+def test_readers_questions_are_answered():
+    notes = ROOT / "docs" / "research_notes.md"
+    answers = re.findall(
+        r"^\d+\. .+\? \[.+?\]\(([^)#]+)[^)]*\): \"(.+)\"$", notes.read_text("utf-8"), re.MULTILINE
+    )
+    assert len(answers) == 10
+    for page, sentence in answers:
+        text = (notes.parent / page).read_text(encoding="utf-8")
+        assert sentence in " ".join(text.split()), f"{page} does not say {sentence}"
 
 
 def test_options_are_those_of_the_network():
