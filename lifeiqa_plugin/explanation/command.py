@@ -14,6 +14,7 @@ from lifeiqa_plugin.arguments import (
     choose_device,
     find_model,
 )
+from lifeiqa_plugin.images.reading import name_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,12 +66,14 @@ def run(args: argparse.Namespace) -> int:
         try:
             explanation = explain(path, network, attribution_steps=steps)
         except (OSError, ValueError, FloatingPointError) as error:
-            print(f"{path}: {error}" if str(path) not in str(error) else error, file=sys.stderr)
+            says = str(error) if str(path) in str(error) else f"{name_of(path)}: {error}"
+            print(says, file=sys.stderr)
             entries.append({"image": str(path), "error": str(error)})
             continue
         explanation.save(out / folder, args.overwrite)
         entries.append({"image": str(path), "folder": folder, **explanation.summary()})
-        print(f"{path}: {explanation.score:.3f} ± {explanation.std:.3f}, {explanation.sentence}")
+        score = f"{explanation.score:.3f} ± {explanation.std:.3f}"
+        print(f"{name_of(path)}: {score}, {explanation.sentence}")
     if all("error" in entry for entry in entries):
         raise ValueError(f"none of the {len(entries)} images could be explained")
     write_json(out / "manifest.json", entries)

@@ -23,6 +23,7 @@ from lifeiqa_plugin.explanation.words import (
     find_local_flaw,
     write_sentence,
 )
+from lifeiqa_plugin.images.stream import MIN_SIDE, TOO_SMALL
 from lifeiqa_plugin.journal import write_json, write_whole
 
 ARRAYS = (
@@ -74,6 +75,8 @@ class Explanation:
         extent = np.ptp(self.image.astype(int), axis=(0, 1))
         if int(extent.max()) <= 1:  # resizing may round one color to two
             return FLAT
+        if min(self.size) < MIN_SIDE:
+            return TOO_SMALL
         return write_sentence(
             self.score,
             self.std,

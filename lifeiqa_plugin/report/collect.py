@@ -22,6 +22,7 @@ from lifeiqa_plugin.explanation.words import write_sentence
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.stream import TOO_SMALL
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed, small_copy
@@ -69,9 +70,7 @@ def write_report(
     images, prints = [], []
     for row in tqdm(scored, desc="small copies", unit="image"):
         image, mark = _entry(row, root, out, side)
-        image["sentence"] = write_sentence(
-            row.score, row.std, row.distortions, score_range=network.score_range
-        )
+        image["sentence"] = _sentence(row, network)
         images.append(image)
         prints.append(mark)
     for image, group in zip(images, group_near_duplicates(np.stack(prints)), strict=True):
@@ -96,6 +95,12 @@ def write_report(
     with write_whole(out) as file:
         file.write(page.encode())
     return f"{out}: {len(scored)} photos, {out.stat().st_size / 1e6:.1f} MB"
+
+
+def _sentence(row: ScoredImage, network: LifeIQA) -> str:
+    if TOO_SMALL in row.notes:
+        return TOO_SMALL
+    return write_sentence(row.score, row.std, row.distortions, score_range=network.score_range)
 
 
 def _score_range(network: LifeIQA, rows: Sequence[ScoredImage]) -> tuple[float, float]:

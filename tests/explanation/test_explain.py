@@ -226,3 +226,8 @@ def test_explanation_is_frozen(explanation):
     assert isinstance(explanation, Explanation)
     with pytest.raises(AttributeError):
         explanation.score = 1.0
+
+
+def test_a_tiny_image_is_too_small_to_judge(network):
+    pixels = torch.rand(3, 32, 90, generator=torch.Generator().manual_seed(0))
+    assert explain(pixels, network, attribution_steps=0).sentence == "too small to judge"

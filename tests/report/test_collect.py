@@ -15,8 +15,8 @@ from lifeiqa_plugin.report.collect import copy_side
 from lifeiqa_plugin.scoring.rows import parse_row, read_rows
 
 ROWS = [
-    {"path": "a.png", "width": 80, "height": 60, "score": 0.5, "std": 0.05, "distortion.blur": 0.7, "verdict": "check"},
-    {"path": "b.png", "width": 80, "height": 60, "score": 0.7, "std": 0.06, "distortion.blur": 0.1, "verdict": "keep"},
+    {"path": "a.png", "width": 96, "height": 72, "score": 0.5, "std": 0.05, "distortion.blur": 0.7, "verdict": "check"},
+    {"path": "b.png", "width": 96, "height": 72, "score": 0.7, "std": 0.06, "distortion.blur": 0.1, "verdict": "keep"},
     {"path": "c.png", "error": "damaged image"},
 ]  # fmt: skip
 COLUMNS = ["path", "width", "height", "score", "std", "distortion.blur", "verdict", "error"]
@@ -41,7 +41,7 @@ def write(path, rows):
 def photos(tmp_path, monkeypatch, network):
     monkeypatch.setattr(factory, "load", lambda model: network)
     for seed, name in enumerate(("a.png", "b.png")):
-        pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(seed).integers(0, 256, (72, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(4)).save(tmp_path / name)
     return tmp_path
 
