@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import UsageError, add_device, add_model, check_target, find_model
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
-from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.runtimes import (
-    ENGINES,
-    Choice,
-    Engine,
-    choose_engine,
-    count_cores,
-    create_engine,
-)
+from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, create_engine
 from lifeiqa_plugin.scoring.inputs import Inputs, parse_shard
 from lifeiqa_plugin.scoring.output import Output
-from lifeiqa_plugin.scoring.rows import Row, ScoredImage, Thresholds
-from lifeiqa_plugin.scoring.score import score
-from lifeiqa_plugin.scoring.tasks import Task, is_done, report_done, run_task
+from lifeiqa_plugin.scoring.rows import Row, Thresholds
+from lifeiqa_plugin.scoring.tasks import (
+    TIME_LIMIT,
+    Task,
+    is_done,
+    report_done,
+    run_task,
+    score_images,
+)
 
 PARTIAL = 3
 """Exit status if some images have no score, which is not the 1 of work that stopped."""
-
-TIME_LIMIT = 60.0
-"""Seconds for one image."""
-
-FEW = 8
-"""Images below which no processes are started to decode them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,24 +111,35 @@ def run(args: argparse.Namespace) -> int:
     failed, left = 0, []
     for task in _divide(args, inputs, _options(args, choice)):
         if is_done(task, args):
-            failed += report_done(task, args)
+            failed += report_done(task.output, args)
         else:
             left.append(task)
     if left:
         engine = _create_engine(args, choice)
-    for task in left:
-        scoring = functools.partial(_score, args, engine)
-        failed += run_task(task, args, engine.names, scoring)
+        failed += sum(run_task(task, args, engine) for task in left)
     return PARTIAL if failed else 0
 
 
 def _check(args: argparse.Namespace) -> Inputs:
     """Refuse what cannot be, before anything is imported or scored."""
     args.shard = parse_shard(args.shard)
+    args.place_in = args.copy_to or args.link_to
     if args.out is None:
         _refuse_without_out(args)
     inputs = Inputs(args.inputs, args.column, args.shard)
     args.thresholds = _thresholds(args)
+    _check_numbers(args)
+    container = inputs.find_container() if args.place_in else None
+    if container is not None:
+        raise UsageError(f"{container}: --copy-to and --link-to take files, not archives or tables")
+    if args.retry_failed and args.overwrite:
+        raise UsageError("--retry-failed has no effect with --overwrite, which scores all again")
+    if args.shard_rows and _writes_folder(args):
+        raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
+    return inputs
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
     for name in ("shard_rows", "batch_size", "time_limit", "max_pixels"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -147,23 +148,21 @@ def _check(args: argparse.Namespace) -> Inputs:
         raise UsageError(f"--workers must be 0 or more, got {args.workers}")
     if args.workers == 0 and args.time_limit is not None:
         raise UsageError("--time-limit needs processes that decode, and --workers 0 has none")
-    if args.copy_to or args.link_to:
-        container = inputs.find_container()
-        if container is not None:
-            raise UsageError(
-                f"{container}: --copy-to and --link-to take files, not archives or tables"
-            )
-    if args.retry_failed and args.overwrite:
-        raise UsageError("--retry-failed has no effect with --overwrite, which scores all again")
-    if args.shard_rows and _writes_folder(args):
-        raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
-    return inputs
 
 
 def _refuse_without_out(args: argparse.Namespace) -> None:
     """Refuse options that only say what a file of rows shall be."""
-    only = ("keep", "drop", "copy_to", "link_to", "shard_rows")
-    for name in (*only, "overwrite", "append", "retry_failed"):
+    only = (
+        "keep",
+        "drop",
+        "copy_to",
+        "link_to",
+        "shard_rows",
+        "overwrite",
+        "append",
+        "retry_failed",
+    )
+    for name in only:
         if getattr(args, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} has no effect without -o; give -o FILE")
 
@@ -234,32 +233,10 @@ def _create_engine(args: argparse.Namespace, choice: Choice) -> Engine:
         raise UsageError(str(error)) from error
 
 
-def _score(
-    args: argparse.Namespace, engine: Engine, images: Iterator[Named], total: int | None
-) -> Iterator[ScoredImage]:
-    on_cuda = str(getattr(engine, "device", "cpu")).startswith("cuda")
-    return score(
-        images,
-        engine=engine,
-        batch_size=args.batch_size or (16 if on_cuda else 1),
-        workers=_workers(args, total),
-        exact=args.exact,
-        max_pixels=args.max_pixels,
-        time_limit=args.time_limit or TIME_LIMIT,
-    )
-
-
-def _workers(args: argparse.Namespace, total: int | None) -> int:
-    if args.workers is not None:
-        return int(args.workers)
-    return 0 if total is not None and total < FEW else count_cores()
-
-
 def _print_scores(args: argparse.Namespace, inputs: Inputs, engine: Engine) -> int:
     """Print a line for each image as it is scored, the score or the error, and the name; returns how many errors."""
     failed = 0
-    images = (Named(found.name, found.source) for found in inputs.images())
-    for scored in _score(args, engine, images, inputs.count()):
+    for scored in score_images(args, engine, inputs.images(), inputs.count()):
         failed += scored.error is not None
         says = f"{scored.score:.4f}" if scored.error is None else f"error: {scored.error}"
         print(f"{says}\t{scored.name}", flush=True)

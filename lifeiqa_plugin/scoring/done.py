@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from lifeiqa_plugin.scoring.containers import Found
+from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.rows import Row
 
 
@@ -21,10 +21,10 @@ class Done:
         self._rows[_key(row["path"], row.get("size"), row.get("mtime"))] += 1
         self._names.add(hash(row["path"]))
 
-    def take(self, found: Found) -> bool:
+    def take(self, image: Named) -> bool:
         """Say whether an image has a row, which then counts for no other image."""
-        self._names.discard(hash(found.name))
-        return self._pop(_key(found.name, found.size, found.mtime))
+        self._names.discard(hash(image.name))
+        return self._pop(_key(image.name, image.size, image.mtime))
 
     def is_outdated(self, row: Row) -> bool:
         """Say, when all images are taken, whether a row is of what is no longer so; to be asked once for each row.

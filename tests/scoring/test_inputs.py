@@ -235,16 +235,16 @@ def test_what_is_seen_of_inputs_changes_with_them(here):
     texts = ["photos", "a.tar", "list.txt"]
     inputs = Inputs(texts, shard=Shard(1, 3))
     list(inputs.images())
-    digests = {inputs.seen, Inputs(texts).digest()}
+    digests = {inputs.seen, Inputs(texts).look()}
     assert len(digests) == 1
     os.utime("a.tar", (1, 1))
-    digests.add(Inputs(texts).digest())
+    digests.add(Inputs(texts).look())
     Path("photos/below/8.png").rename("photos/below/7.png")
-    digests.add(Inputs(texts).digest())
+    digests.add(Inputs(texts).look())
     Path("list.txt").write_text("photos/1.png\n")
-    digests.add(Inputs(texts).digest())
+    digests.add(Inputs(texts).look())
     os.utime("photos/2.png", (1, 1))
-    digests.add(Inputs(texts).digest())
+    digests.add(Inputs(texts).look())
     assert len(digests) == 5
 
 
