@@ -137,13 +137,13 @@ def _prepare_in_processes(
     given, taken = 0, 0
     try:
         while True:
-            while not died and pool.has_idle() and given - taken < AHEAD * workers:
+            while not died and len(pool.busy()) < workers and given - taken < AHEAD * workers:
                 number, named = next(waiting, (-1, None))
                 if named is None:
                     break
                 pool.give(number, named)
                 given = number + 1
-            if died and not pool.is_busy():  # one more time, alone
+            if died and not pool.busy():  # one more time, alone
                 number, named = died.popitem()
                 pool.give(number, named)
                 again.add(number)
@@ -174,11 +174,8 @@ class _Pool:
         self.answers: queue.SimpleQueue[tuple[_Worker, Prepared | None]] = queue.SimpleQueue()
         self.workers = [_Worker(recipe, self.answers) for _ in range(workers)]
 
-    def has_idle(self) -> bool:
-        return any(worker.task is None for worker in self.workers)
-
-    def is_busy(self) -> bool:
-        return any(worker.task is not None for worker in self.workers)
+    def busy(self) -> list[_Worker]:
+        return [worker for worker in self.workers if worker.task is not None]
 
     def give(self, number: int, named: Named) -> None:
         worker = next(worker for worker in self.workers if worker.task is None)
@@ -186,7 +183,7 @@ class _Pool:
 
     def collect(self) -> list[tuple[int, Named, Prepared]]:
         """Wait until an image is ready, a process has died, or one has taken too long."""
-        busy = [worker for worker in self.workers if worker.task is not None]
+        busy = self.busy()
         left = min(worker.seconds_left(self.time_limit) for worker in busy)
         try:
             worker, prepared = self.answers.get(timeout=max(0.0, left))

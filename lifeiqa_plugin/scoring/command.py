@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import UsageError, add_device, add_model, check_target, find_model
+from lifeiqa_plugin.arguments import UsageError, add_device, add_model, find_model
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
 from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, create_engine
 from lifeiqa_plugin.scoring.inputs import Inputs, parse_shard
@@ -15,7 +15,7 @@ from lifeiqa_plugin.scoring.rows import Row, Thresholds
 from lifeiqa_plugin.scoring.tasks import (
     TIME_LIMIT,
     Task,
-    is_done,
+    find_done,
     report_done,
     run_task,
     score_images,
@@ -109,11 +109,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         return PARTIAL if _print_scores(args, inputs, _create_engine(args, choice)) else 0
     failed, left = 0, []
-    for task in _divide(args, inputs, _options(args, choice)):
-        if is_done(task, args):
-            failed += report_done(task.output, args)
-        else:
+    for task in _divide(args, inputs, _options(args, choice, inputs)):
+        about = find_done(task, args)
+        if about is None:
             left.append(task)
+        else:
+            failed += report_done(task.output, about, args)
     if left:
         engine = _create_engine(args, choice)
         failed += sum(run_task(task, args, engine) for task in left)
@@ -122,11 +123,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> Inputs:
     """Refuse what cannot be, before anything is imported or scored."""
-    args.shard = parse_shard(args.shard)
     args.place_in = args.copy_to or args.link_to
     if args.out is None:
         _refuse_without_out(args)
-    inputs = Inputs(args.inputs, args.column, args.shard)
+    inputs = Inputs(args.inputs, args.column, parse_shard(args.shard))
     args.thresholds = _thresholds(args)
     _check_numbers(args)
     container = inputs.find_container() if args.place_in else None
@@ -152,17 +152,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def _refuse_without_out(args: argparse.Namespace) -> None:
     """Refuse options that only say what a file of rows shall be."""
-    only = (
-        "keep",
-        "drop",
-        "copy_to",
-        "link_to",
-        "shard_rows",
-        "overwrite",
-        "append",
-        "retry_failed",
-    )
-    for name in only:
+    only = ("keep", "drop", "copy_to", "link_to", "shard_rows")
+    for name in (*only, "overwrite", "append", "retry_failed"):
         if getattr(args, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} has no effect without -o; give -o FILE")
 
@@ -186,8 +177,6 @@ def _divide(args: argparse.Namespace, inputs: Inputs, options: Row) -> list[Task
         UsageError: two archives of one name; a result that cannot be written.
     """
     if not _writes_folder(args):
-        if args.shard_rows is None:
-            check_target(args.out)
         output = Output(args.out, options, inputs.texts, args.thresholds, args.shard_rows)
         return [Task(inputs, output)]
     divided: dict[Path, Task] = {}
@@ -196,14 +185,13 @@ def _divide(args: argparse.Namespace, inputs: Inputs, options: Row) -> list[Task
         if out in divided:
             before = divided[out].inputs.texts[0]
             raise UsageError(f"{archive.path} and {before} would both become {out}")
-        check_target(out)
         own = Inputs([archive.path], args.column)
         output = Output(out, options, own.texts, args.thresholds, of_archive=True)
         divided[out] = Task(own, output)
     return list(divided.values())
 
 
-def _options(args: argparse.Namespace, choice: Choice) -> Row:
+def _options(args: argparse.Namespace, choice: Choice, inputs: Inputs) -> Row:
     """Return all that scores depend on: rows of other weights or of another reading are never mixed."""
     return {
         "weights_sha256": choice.model.sha256,
@@ -212,7 +200,7 @@ def _options(args: argparse.Namespace, choice: Choice) -> Row:
         "exact": args.exact,
         "max_pixels": args.max_pixels,
         "column": args.column,
-        "shard": None if _writes_folder(args) else list(args.shard),
+        "shard": None if _writes_folder(args) else list(inputs.shard),
     }
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lifeiqa_plugin.arguments import UsageError
+from lifeiqa_plugin.arguments import UsageError, check_target
 from lifeiqa_plugin.journal import Journal, read_first, read_json, write_json, write_whole
 from lifeiqa_plugin.scoring.containers import check_pyarrow
 from lifeiqa_plugin.scoring.rows import (
@@ -45,7 +45,7 @@ class Output:
         of_archive: this is the result of one archive in a folder of such results, with a column ``key``.
 
     Raises:
-        UsageError: the name says no format, pyarrow is missing, or something else is there.
+        UsageError: the name says no format, pyarrow is missing, something else is there, or there is no permission.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class Output:
         shard_rows: int | None = None,
         of_archive: bool = False,
     ) -> None:
+        if shard_rows is None:
+            check_target(path)
         self.path, self.shard_rows, self.kind = path, shard_rows, path.suffix
         self.thresholds, self.of_archive = thresholds, of_archive
         self.options = json.loads(json.dumps(options | {"shard_rows": shard_rows}))

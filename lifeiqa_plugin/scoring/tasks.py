@@ -43,31 +43,30 @@ class Task(NamedTuple):
     output: Output
 
 
-def is_done(task: Task, args: argparse.Namespace) -> bool:
-    """Say whether nothing has to be scored.
+def find_done(task: Task, args: argparse.Namespace) -> Row | None:
+    """Return the manifest of a result for which nothing has to be scored; None if something has.
 
     Raises:
         UsageError: a result that cannot be gone on with; one whose inputs have changed, without ``--append``.
     """
     output = task.output
     if args.overwrite or not output.is_finished(args.append) or args.append:
-        return False
-    about = read_json(output.manifest)
+        return None
+    about: Row = read_json(output.manifest)
     if about["digest"] != task.inputs.look():
         raise UsageError(
             f"{output.path} is finished, with {about['rows']} rows, and its inputs have changed since; "
             "--append scores what is new, --overwrite begins again"
         )
-    return not (args.retry_failed and about["failed"])
+    return None if args.retry_failed and about["failed"] else about
 
 
-def report_done(output: Output, args: argparse.Namespace) -> int:
+def report_done(output: Output, about: Row, args: argparse.Namespace) -> int:
     """Say what a finished result holds; apply other thresholds and place images where that is asked for.
 
     Returns:
         How many images have no score.
     """
-    about = read_json(output.manifest)
     judged = about["thresholds"] != output.thresholds._asdict()
     if judged:
         with output.open(distortion_names(about["columns"])):

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import sys
-import tarfile
 from pathlib import Path
 
 import pandas as pd
@@ -22,27 +21,6 @@ from lifeiqa_plugin.scoring.output import Output
 def paths(out: str) -> list[str]:
     table = pd.read_csv(out) if out.endswith(".csv") else pd.read_parquet(out)
     return table["path"].tolist()
-
-
-def test_duplicates_are_rows(score, stop_after):
-    """Of a list, of a table whose ids repeat, and of a tar; also if the run is stopped between them."""
-    names = [f"photos/{i % 3}.png" for i in range(7)]
-    Path("list.txt").write_text("\n".join(names))
-    content = [Path(f"photos/{i}.png").read_bytes() for i in (4, 5, 4)]
-    pd.DataFrame({"id": ["a", "a", "a"], "jpg": content}).to_parquet("t.parquet")
-    with tarfile.open("a.tar", "w") as archive:
-        for i in (6, 7, 6):
-            archive.add(f"photos/{i}.png", "same.png")
-    inputs = ["list.txt", "t.parquet", "a.tar"]
-    expected = [0, 0.1, 0.2, 0, 0.1, 0.2, 0, 0.4, 0.5, 0.4, 0.6, 0.7, 0.6]
-    for number in range(13):
-        stop_after(number, KeyboardInterrupt())
-        assert score(*inputs, "-o", f"{number}.csv")[0] == 130
-        stop_after(-1, KeyboardInterrupt())
-        assert score(*inputs, "-o", f"{number}.csv")[0] == 0
-        table = pd.read_csv(f"{number}.csv")
-        assert table["path"].tolist() == [*names, *["t.parquet/a"] * 3, *["a.tar/same.png"] * 3]
-        assert table["score"].round(1).tolist() == expected
 
 
 @pytest.mark.parametrize("how", ["--copy-to", "--link-to"])
@@ -161,20 +139,6 @@ def test_what_the_disk_failed_to_give_is_tried_again(score, engine, monkeypatch)
     assert engine.batches == []
 
 
-def test_an_archive_that_was_mended(score):
-    with tarfile.open("a.tar", "w") as archive:
-        for i in range(4):
-            archive.add(f"photos/{i}.png", f"{i}.png")
-    whole = Path("a.tar").read_bytes()
-    Path("a.tar").write_bytes(whole[: len(whole) // 5])
-    assert score("a.tar", "-o", "s.csv")[0] == 3
-    assert paths("s.csv")[-1] == "a.tar"
-    Path("a.tar").write_bytes(whole)
-    assert score("a.tar", "-o", "s.csv")[0] == 2
-    assert score("a.tar", "-o", "s.csv", "--append")[0] == 0
-    assert paths("s.csv") == [f"a.tar/{i}.png" for i in range(4)]
-
-
 def test_overwrite_waits_for_the_lock(score, engine, monkeypatch):
     """A second run may not delete what the first one writes, whatever it is told."""
     plain, codes = engine.score, []
@@ -262,15 +226,6 @@ def test_a_damaged_journal(score, stop_after):
     assert code == 1
     assert "s.csv.partial, line 3: damaged (" in error
     assert score("photos", "-o", "s.csv", "--overwrite")[0] == 0
-
-
-def test_other_thresholds_of_a_result_that_is_begun(score, stop_after):
-    stop_after(5, KeyboardInterrupt())
-    score("photos", "-o", "s.parquet", "--shard-rows", "2")
-    stop_after(-1, KeyboardInterrupt())
-    assert score("photos", "-o", "s.parquet", "--shard-rows", "2", "--keep", "0.306")[0] == 0
-    table = pd.read_parquet("s.parquet")
-    assert table["verdict"].tolist() == ["drop"] * 3 + ["check"] + ["keep"] * 6
 
 
 def test_a_name_that_is_too_long_to_copy(score, capsys):
