@@ -9,6 +9,7 @@ from pathlib import Path
 from lifeiqa_plugin.arguments import UsageError, add_device, add_model, find_model
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
 from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, create_engine
+from lifeiqa_plugin.scoring.containers import stem_of
 from lifeiqa_plugin.scoring.inputs import Inputs, parse_shard
 from lifeiqa_plugin.scoring.output import Output
 from lifeiqa_plugin.scoring.rows import Row, Thresholds
@@ -27,14 +28,15 @@ PARTIAL = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa score`` takes."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "inputs",
         nargs="+",
         metavar="INPUT",
         help="images, folders, globs, lists (.txt or - for standard input, one path a line), "
         "WebDataset shards (.tar), tables (.parquet)",
     )
-    parser.add_argument(
+    add(
         "-o",
         "--out",
         type=Path,
@@ -42,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".parquet, .csv or .jsonl to write, or a folder that gets a Parquet file for each .tar or "
         ".parquet (default: print scores)",
     )
-    parser.add_argument(
+    add(
         "--shard",
         default="0/1",
         metavar="I/N",
         help="take every N-th image from number I on, which counts from 0: for N processes, GPUs or "
         "machines; archives are taken whole",
     )
-    parser.add_argument(
+    add(
         "--shard-rows",
         type=int,
         metavar="N",
@@ -60,11 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--append", action="store_true", help="score what -o has no row of: new and changed files"
     )
-    parser.add_argument(
-        "--retry-failed", action="store_true", help="score images again whose row has an error"
-    )
+    add("--retry-failed", action="store_true", help="score images again whose row has an error")
     add_model(parser, "a checkpoint, or what 'lifeiqa export' wrote")
-    parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
+    add("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
     add_device(parser)
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument(
@@ -73,26 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     precision.add_argument(
         "--fast", action="store_true", help="8-bit network, for CPUs; scores differ by some .00x"
     )
-    parser.add_argument(
-        "--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)"
-    )
-    parser.add_argument(
-        "--workers", type=int, help="processes that decode (default: one for each core)"
-    )
-    parser.add_argument(
-        "--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)"
-    )
-    parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})"
-    )
-    parser.add_argument("--column", help="of a .parquet, with images or paths (default: found)")
+    add("--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)")
+    add("--workers", type=int, help="processes that decode (default: one for each core)")
+    add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
+    add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
+    add("--column", help="of a .parquet, with images or paths (default: found)")
     keep, drop = Thresholds()
-    parser.add_argument(
-        "--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})"
-    )
-    parser.add_argument(
-        "--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})"
-    )
+    add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
+    add("--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})")
     sort = parser.add_mutually_exclusive_group()
     sort.add_argument(
         "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
@@ -181,7 +169,7 @@ def _divide(args: argparse.Namespace, inputs: Inputs, options: Row) -> list[Task
         return [Task(inputs, output)]
     divided: dict[Path, Task] = {}
     for archive in inputs.containers():
-        out = args.out / f"{archive.stem}.parquet"
+        out = args.out / f"{stem_of(archive.path)}.parquet"
         if out in divided:
             before = divided[out].inputs.texts[0]
             raise UsageError(f"{archive.path} and {before} would both become {out}")

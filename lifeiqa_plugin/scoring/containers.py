@@ -50,6 +50,12 @@ def stamp_of(path: str) -> Stamp:
     return about.st_size, round(about.st_mtime, 6)
 
 
+def stem_of(path: str) -> str:
+    """Return the name of an archive or a table, without folder and ending."""
+    name, endings = os.path.basename(path), (*ARCHIVES, ".parquet")
+    return name.removesuffix(next(ending for ending in endings if name.endswith(ending)))
+
+
 def bad(name: str, reason: str, stamp: Stamp = (None, None), key: str | None = None) -> Named:
     """Return what has an error instead of an image."""
     return Named(name, ImageError(f"{name}: {reason}", reason), *stamp, key)
@@ -78,12 +84,6 @@ class Tar:
 
     def __init__(self, path: str) -> None:
         self.path = path
-
-    @property
-    def stem(self) -> str:
-        """Its name, without folder and ending."""
-        name = os.path.basename(self.path)
-        return name.removesuffix(next(ending for ending in ARCHIVES if name.endswith(ending)))
 
     def count(self) -> None:
         """Nobody knows before it is read."""
@@ -155,11 +155,6 @@ class Table:
 
     def __init__(self, path: str, column: str | None) -> None:
         self.path, self.column = path, column
-
-    @property
-    def stem(self) -> str:
-        """Its name, without folder and ending."""
-        return os.path.basename(self.path).removesuffix(".parquet")
 
     @property
     def is_whole(self) -> bool:

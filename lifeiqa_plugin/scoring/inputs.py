@@ -52,16 +52,12 @@ Leaf = File | Tar | Table
 def walk_folder(path: str) -> Iterator[File]:
     """Yield the images in a folder and those below it, and the folders that cannot be listed."""
     failed: list[OSError] = []
-    for image in walk_images(path, failed.append):
-        yield from _take_failures(failed)
-        yield File(image)
-    yield from _take_failures(failed)
-
-
-def _take_failures(failed: list[OSError]) -> Iterator[File]:
-    while failed:
-        error = failed.pop(0)
-        yield File(str(error.filename), f"folder cannot be listed ({error.strerror})")
+    for image in itertools.chain(walk_images(path, failed.append), [None]):
+        while failed:
+            error = failed.pop(0)
+            yield File(str(error.filename), f"folder cannot be listed ({error.strerror})")
+        if image is not None:
+            yield File(image)
 
 
 def match_glob(pattern: str, column: str | None) -> Iterator[Leaf]:

@@ -78,8 +78,8 @@ class Output:
         self.journal = path / "_partial.jsonl" if inside else path.with_name(f"{name}.partial")
         self.manifest = path / "_manifest.json" if inside else path.with_name(f"{name}.json")
 
-    def is_finished(self, append: bool = False) -> bool:
-        """Say whether the result is there already, and not open again; with ``append``, other inputs may be added.
+    def find_finished(self, append: bool) -> Row | None:
+        """Return the manifest if the result is there and not open again; with ``append``, other inputs may be added.
 
         Raises:
             UsageError: something is there that other options, inputs or versions made, or something else.
@@ -87,14 +87,15 @@ class Output:
         header = read_first(self.journal)
         if header is not None:
             self._compare(header, "begun", append)
-            return False
+            return None
         if self.manifest.is_file():
-            self._compare(read_json(self.manifest), "made", append)
-            return self.path.exists()
+            about: Row = read_json(self.manifest)
+            self._compare(about, "made", append)
+            return about if self.path.exists() else None
         empty_folder = self.path.is_dir() and not set(self.path.iterdir()) - {self.journal}
         if self.path.exists() and not (self.shard_rows is not None and empty_folder):
             raise UsageError(f"{self.path} exists; give --overwrite, or another name with -o")
-        return False
+        return None
 
     def _compare(self, before: Row, what: str, append: bool) -> None:
         """Compare the first line of a journal, or a manifest, with what would stand there now."""
@@ -161,9 +162,7 @@ class Output:
         """Return the first line of the journal, or the manifest, and the rows for the journal."""
         header = next(iter(self._journal), None)
         parts = self._parts()
-        if (
-            header is not None
-        ):  # with fewer shards, it ended between writing one and clearing its rows
+        if header is not None:  # of fewer shards: it ended before it cleared the rows of the last
             return header, iter(()) if header["shards"] < len(parts) else self._journal_rows()
         if not (self.manifest.is_file() and self.path.exists()):
             return {}, iter(())

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.journal import read_json
 from lifeiqa_plugin.runtimes import Engine, count_cores
 from lifeiqa_plugin.scoring.done import Done
 from lifeiqa_plugin.scoring.inputs import Inputs
@@ -49,13 +48,12 @@ def find_done(task: Task, args: argparse.Namespace) -> Row | None:
     Raises:
         UsageError: a result that cannot be gone on with; one whose inputs have changed, without ``--append``.
     """
-    output = task.output
-    if args.overwrite or not output.is_finished(args.append) or args.append:
+    about = None if args.overwrite else task.output.find_finished(args.append)
+    if about is None or args.append:
         return None
-    about: Row = read_json(output.manifest)
     if about["digest"] != task.inputs.look():
         raise UsageError(
-            f"{output.path} is finished, with {about['rows']} rows, and its inputs have changed since; "
+            f"{task.output.path} is finished, with {about['rows']} rows, and its inputs have changed since; "
             "--append scores what is new, --overwrite begins again"
         )
     return None if args.retry_failed and about["failed"] else about
