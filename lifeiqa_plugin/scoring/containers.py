@@ -173,14 +173,14 @@ class Table:
 
     def images(self) -> Iterator[Named]:
         """Yield its images; an error if it cannot be used, as those of lists are not looked at before."""
-        import pyarrow as pa
-
         stamp = stamp_of(self.path)
         try:
             columns = self.columns
         except UsageError as error:
             yield bad(name_of(self.path), _in_one_line(error), stamp)
             return
+        import pyarrow as pa
+
         wanted = list(dict.fromkeys(filter(None, (columns.image, columns.key))))
         numbers = itertools.count()
         try:

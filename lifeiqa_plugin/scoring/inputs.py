@@ -93,10 +93,7 @@ def split(file: IO[bytes], name: str) -> Iterator[bytes]:
 
 
 def _trim(lines: list[bytes], separator: bytes) -> Iterator[bytes]:
-    for line in lines:
-        trimmed = line if separator == b"\0" else line.rstrip(b"\r")
-        if trimmed:
-            yield trimmed
+    return filter(None, lines if separator == b"\0" else (line.rstrip(b"\r") for line in lines))
 
 
 def parse_file(path: str, column: str | None) -> Leaf:

@@ -81,12 +81,7 @@ def full_disk(limit: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("command", "result", "limit", "kept"),
     [
-        (
-            score,
-            "{}.csv",
-            1000,
-            r"\d rows are kept in full\.csv\.partial; the same command goes on",
-        ),
+        (score, "{}.csv", 1000, r"\d rows are kept in full\.csv\.partial; the same command"),
         (benchmark, "{}/scores.csv", 600, ""),
     ],
 )

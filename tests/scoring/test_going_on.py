@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import json
 import os
@@ -243,10 +242,7 @@ def test_a_log_gets_a_line_a_minute(score, monkeypatch, capsys):
 
 
 def test_parquet_without_pyarrow_is_said_at_once(score, engine, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: None if name == "pyarrow" else find(name)
-    )
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, error = score("photos", "-o", "s.parquet")
     assert code == 2
     assert error == "lifeiqa score: -o s.parquet: Parquet needs pip install pyarrow"
