@@ -69,8 +69,8 @@ class Journal:
             file.seek(0)
             yield from parse_lines(file, self.path)
 
-    def add(self, *records: Any) -> None:
-        """Add records; one whose file was removed writes it again.
+    def add(self, record: Any) -> None:
+        """Add a record; a journal whose file was removed writes it again.
 
         Raises:
             OSError: no space, or something else has changed the file.
@@ -78,7 +78,7 @@ class Journal:
         self._check()
         if not _is_at(self._file, self.path):
             self.replace(self)
-        self._file.write(_to_lines(records))
+        self._file.write(_to_line(record))
         self._file.flush()
         self._size = os.fstat(self._file.fileno()).st_size
 
@@ -86,13 +86,11 @@ class Journal:
         """Put other records in place of all, in one go; they may come from this journal."""
         part = self.path.with_name(f"{self.path.name}.part")
         part.unlink(missing_ok=True)
-        file = open(part, "ab+")  # noqa: SIM115 -- becomes the journal
+        file = _open_locked(part)
         try:
-            for record in records:
-                file.write(_to_lines([record]))
+            file.writelines(map(_to_line, records))
             file.flush()
             os.fsync(file.fileno())
-            _lock(file, part)
             if fcntl is None:  # where no open file can be moved, there are no locks either
                 file.close()
                 self._file.close()
@@ -153,8 +151,8 @@ def parse_lines(file: IO[bytes], path: Path) -> Iterator[Any]:
             raise ValueError(f"{path}, line {number}: damaged ({error}); delete it") from error
 
 
-def _to_lines(records: Iterable[Any]) -> bytes:
-    return "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records).encode()
+def _to_line(record: Any) -> bytes:
+    return f"{json.dumps(record, ensure_ascii=False)}\n".encode()
 
 
 def open_journal(path: Path, header: str) -> TextIO:

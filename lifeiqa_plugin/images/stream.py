@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +39,21 @@ START_LIMIT = 300
 
 
 class Named(NamedTuple):
-    """An image and what it is called; an error in place of an image that is known not to be readable."""
+    """An image and what it is called.
+
+    Attributes:
+        name: its path, or the archive's and what it is called there, or any other.
+        source: the image, or an error if it is known not to be readable.
+        size: of its file in bytes; None if that is not known.
+        mtime: when the file that holds it was changed, in seconds since 1970; None if that is not known.
+        key: what an image of an archive is called there: WebDataset's key, or what names the row of a table.
+    """
 
     name: str
     source: Source | ImageError
+    size: int | None = None
+    mtime: float | None = None
+    key: str | None = None
 
 
 class Prepared(NamedTuple):
@@ -72,16 +83,12 @@ class Recipe:
 
     def __call__(self, named: Named) -> Prepared:
         """Decode and resize; never raises for a bad image."""
-        name, source = named
+        name, source = named.name, named.source
         try:
             if isinstance(source, ImageError):
                 raise source
-            ready = decode_resized(
-                source,
-                self.working_shape,
-                at_least=self.at_least,
-                max_pixels=self.max_pixels,
-            )
+            shape, at_least = self.working_shape, self._at_least()
+            ready = decode_resized(source, shape, at_least=at_least, max_pixels=self.max_pixels)
         except ImageError as error:
             return Prepared(name, 0, 0, None, error.reason or str(error))
         except MemoryError:
@@ -93,8 +100,7 @@ class Recipe:
             notes += (TOO_SMALL,)
         return Prepared(name, ready.width, ready.height, ready.pixels, None, notes)
 
-    @property
-    def at_least(self) -> int | None:
+    def _at_least(self) -> int | None:
         """Pixels of the shorter side that a JPEG decoder leaves; None for all."""
         if self.shrink_to is None:
             return None
@@ -125,21 +131,19 @@ def _prepare_in_processes(
 ) -> Iterator[Prepared]:
     waiting = enumerate(images)
     pool = _Pool(recipe, workers, time_limit)
-    died: dict[
-        int, Named
-    ] = {}  # images that cost a process its life, which may have been others' memory
+    died: dict[int, Named] = {}  # at these a process died, maybe as others took all memory
     again: set[int] = set()
     done: dict[int, Prepared] = {}
     given, taken = 0, 0
     try:
         while True:
-            while not died and pool.has_idle() and given - taken < AHEAD * workers:
+            while not died and len(pool.busy()) < workers and given - taken < AHEAD * workers:
                 number, named = next(waiting, (-1, None))
                 if named is None:
                     break
                 pool.give(number, named)
                 given = number + 1
-            if died and not pool.is_busy():  # one more time, alone
+            if died and not pool.busy():  # one more time, alone
                 number, named = died.popitem()
                 pool.give(number, named)
                 again.add(number)
@@ -158,13 +162,6 @@ def _prepare_in_processes(
         pool.end()
 
 
-class _Task(NamedTuple):
-    """An image by its number."""
-
-    number: int
-    named: Named
-
-
 _BEGUN = Prepared("", 0, 0, None, None)
 """What a process answers when it has started."""
 
@@ -177,19 +174,16 @@ class _Pool:
         self.answers: queue.SimpleQueue[tuple[_Worker, Prepared | None]] = queue.SimpleQueue()
         self.workers = [_Worker(recipe, self.answers) for _ in range(workers)]
 
-    def has_idle(self) -> bool:
-        return any(worker.task is None for worker in self.workers)
-
-    def is_busy(self) -> bool:
-        return any(worker.task is not None for worker in self.workers)
+    def busy(self) -> list[_Worker]:
+        return [worker for worker in self.workers if worker.task is not None]
 
     def give(self, number: int, named: Named) -> None:
         worker = next(worker for worker in self.workers if worker.task is None)
-        worker.give(_Task(number, named._replace(source=_portable(named.source))))
+        worker.give(number, named._replace(source=_portable(named.source)))
 
     def collect(self) -> list[tuple[int, Named, Prepared]]:
         """Wait until an image is ready, a process has died, or one has taken too long."""
-        busy = [worker for worker in self.workers if worker.task is not None]
+        busy = self.busy()
         left = min(worker.seconds_left(self.time_limit) for worker in busy)
         try:
             worker, prepared = self.answers.get(timeout=max(0.0, left))
@@ -231,15 +225,15 @@ class _Worker:
             self.process.start()
         child.close()
         self.answers = answers
-        self.tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self.task: _Task | None = None
+        self.tasks: queue.SimpleQueue[Named | None] = queue.SimpleQueue()
+        self.task: tuple[int, Named] | None = None
         self.has_started = False
         self.since = time.monotonic()
         threading.Thread(target=self._talk, daemon=True).start()
 
-    def give(self, task: _Task) -> None:
-        self.task, self.since = task, time.monotonic()
-        self.tasks.put(task)
+    def give(self, number: int, named: Named) -> None:
+        self.task, self.since = (number, named), time.monotonic()
+        self.tasks.put(named)
 
     def seconds_left(self, time_limit: float) -> float:
         """Return how long the image may still take; starting the process does not count."""
@@ -277,8 +271,8 @@ class _Worker:
                 self.since = time.monotonic()
                 self.has_started = True
                 self.answers.put((self, _BEGUN))
-                while (task := self.tasks.get()) is not None:
-                    self.answers.put((self, self._ask(task.named)))
+                while (named := self.tasks.get()) is not None:
+                    self.answers.put((self, self._ask(named)))
             except (EOFError, OSError):
                 self.answers.put((self, None))
 
@@ -288,8 +282,7 @@ class _Worker:
         except Exception as error:  # what the caller's own objects raise
             return Prepared(named.name, 0, 0, None, f"cannot be sent to a process ({error})")
         self.connection.send_bytes(message)
-        answer: Prepared = self.connection.recv()
-        return answer
+        return cast("Prepared", self.connection.recv())
 
 
 @contextlib.contextmanager
@@ -316,9 +309,7 @@ def _portable(source: Any) -> Any:
 
 def _serve(connection: Connection, recipe: Recipe) -> None:
     """Prepare what arrives, until nobody is at the other end."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the parent, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     try:
         connection.send(None)
         while True:

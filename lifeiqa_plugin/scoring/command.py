@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import UsageError, add_device, add_model, check_target, find_model
+from lifeiqa_plugin.arguments import UsageError, add_device, add_model, find_model
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
-from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.runtimes import (
-    ENGINES,
-    Choice,
-    Engine,
-    choose_engine,
-    count_cores,
-    create_engine,
-)
+from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, create_engine
+from lifeiqa_plugin.scoring.containers import stem_of
 from lifeiqa_plugin.scoring.inputs import Inputs, parse_shard
 from lifeiqa_plugin.scoring.output import Output
-from lifeiqa_plugin.scoring.rows import Row, ScoredImage, Thresholds
-from lifeiqa_plugin.scoring.score import score
-from lifeiqa_plugin.scoring.tasks import Task, is_done, report_done, run_task
+from lifeiqa_plugin.scoring.rows import Row, Thresholds
+from lifeiqa_plugin.scoring.tasks import (
+    TIME_LIMIT,
+    Task,
+    find_done,
+    report_done,
+    run_task,
+    score_images,
+)
 
 PARTIAL = 3
 """Exit status if some images have no score, which is not the 1 of work that stopped."""
 
-TIME_LIMIT = 60.0
-"""Seconds for one image."""
-
-FEW = 8
-"""Images below which no processes are started to decode them."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa score`` takes."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "inputs",
         nargs="+",
         metavar="INPUT",
         help="images, folders, globs, lists (.txt or - for standard input, one path a line), "
         "WebDataset shards (.tar), tables (.parquet)",
     )
-    parser.add_argument(
+    add(
         "-o",
         "--out",
         type=Path,
@@ -52,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".parquet, .csv or .jsonl to write, or a folder that gets a Parquet file for each .tar or "
         ".parquet (default: print scores)",
     )
-    parser.add_argument(
+    add(
         "--shard",
         default="0/1",
         metavar="I/N",
         help="take every N-th image from number I on, which counts from 0: for N processes, GPUs or "
         "machines; archives are taken whole",
     )
-    parser.add_argument(
+    add(
         "--shard-rows",
         type=int,
         metavar="N",
@@ -70,11 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--append", action="store_true", help="score what -o has no row of: new and changed files"
     )
-    parser.add_argument(
-        "--retry-failed", action="store_true", help="score images again whose row has an error"
-    )
+    add("--retry-failed", action="store_true", help="score images again whose row has an error")
     add_model(parser, "a checkpoint, or what 'lifeiqa export' wrote")
-    parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
+    add("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
     add_device(parser)
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument(
@@ -83,26 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     precision.add_argument(
         "--fast", action="store_true", help="8-bit network, for CPUs; scores differ by some .00x"
     )
-    parser.add_argument(
-        "--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)"
-    )
-    parser.add_argument(
-        "--workers", type=int, help="processes that decode (default: one for each core)"
-    )
-    parser.add_argument(
-        "--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)"
-    )
-    parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})"
-    )
-    parser.add_argument("--column", help="of a .parquet, with images or paths (default: found)")
+    add("--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)")
+    add("--workers", type=int, help="processes that decode (default: one for each core)")
+    add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
+    add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
+    add("--column", help="of a .parquet, with images or paths (default: found)")
     keep, drop = Thresholds()
-    parser.add_argument(
-        "--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})"
-    )
-    parser.add_argument(
-        "--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})"
-    )
+    add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
+    add("--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})")
     sort = parser.add_mutually_exclusive_group()
     sort.add_argument(
         "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
@@ -119,26 +97,37 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         return PARTIAL if _print_scores(args, inputs, _create_engine(args, choice)) else 0
     failed, left = 0, []
-    for task in _divide(args, inputs, _options(args, choice)):
-        if is_done(task, args):
-            failed += report_done(task, args)
-        else:
+    for task in _divide(args, inputs, _options(args, choice, inputs)):
+        about = find_done(task, args)
+        if about is None:
             left.append(task)
+        else:
+            failed += report_done(task.output, about, args)
     if left:
         engine = _create_engine(args, choice)
-    for task in left:
-        scoring = functools.partial(_score, args, engine)
-        failed += run_task(task, args, engine.names, scoring)
+        failed += sum(run_task(task, args, engine) for task in left)
     return PARTIAL if failed else 0
 
 
 def _check(args: argparse.Namespace) -> Inputs:
     """Refuse what cannot be, before anything is imported or scored."""
-    args.shard = parse_shard(args.shard)
+    args.place_in = args.copy_to or args.link_to
     if args.out is None:
         _refuse_without_out(args)
-    inputs = Inputs(args.inputs, args.column, args.shard)
+    inputs = Inputs(args.inputs, args.column, parse_shard(args.shard))
     args.thresholds = _thresholds(args)
+    _check_numbers(args)
+    container = inputs.find_container() if args.place_in else None
+    if container is not None:
+        raise UsageError(f"{container}: --copy-to and --link-to take files, not archives or tables")
+    if args.retry_failed and args.overwrite:
+        raise UsageError("--retry-failed has no effect with --overwrite, which scores all again")
+    if args.shard_rows and _writes_folder(args):
+        raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
+    return inputs
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
     for name in ("shard_rows", "batch_size", "time_limit", "max_pixels"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -147,17 +136,6 @@ def _check(args: argparse.Namespace) -> Inputs:
         raise UsageError(f"--workers must be 0 or more, got {args.workers}")
     if args.workers == 0 and args.time_limit is not None:
         raise UsageError("--time-limit needs processes that decode, and --workers 0 has none")
-    if args.copy_to or args.link_to:
-        container = inputs.find_container()
-        if container is not None:
-            raise UsageError(
-                f"{container}: --copy-to and --link-to take files, not archives or tables"
-            )
-    if args.retry_failed and args.overwrite:
-        raise UsageError("--retry-failed has no effect with --overwrite, which scores all again")
-    if args.shard_rows and _writes_folder(args):
-        raise UsageError(f"-o {args.out}: with --shard-rows the name must end in .parquet")
-    return inputs
 
 
 def _refuse_without_out(args: argparse.Namespace) -> None:
@@ -187,24 +165,21 @@ def _divide(args: argparse.Namespace, inputs: Inputs, options: Row) -> list[Task
         UsageError: two archives of one name; a result that cannot be written.
     """
     if not _writes_folder(args):
-        if args.shard_rows is None:
-            check_target(args.out)
         output = Output(args.out, options, inputs.texts, args.thresholds, args.shard_rows)
         return [Task(inputs, output)]
     divided: dict[Path, Task] = {}
     for archive in inputs.containers():
-        out = args.out / f"{archive.stem}.parquet"
+        out = args.out / f"{stem_of(archive.path)}.parquet"
         if out in divided:
             before = divided[out].inputs.texts[0]
             raise UsageError(f"{archive.path} and {before} would both become {out}")
-        check_target(out)
         own = Inputs([archive.path], args.column)
         output = Output(out, options, own.texts, args.thresholds, of_archive=True)
         divided[out] = Task(own, output)
     return list(divided.values())
 
 
-def _options(args: argparse.Namespace, choice: Choice) -> Row:
+def _options(args: argparse.Namespace, choice: Choice, inputs: Inputs) -> Row:
     """Return all that scores depend on: rows of other weights or of another reading are never mixed."""
     return {
         "weights_sha256": choice.model.sha256,
@@ -213,7 +188,7 @@ def _options(args: argparse.Namespace, choice: Choice) -> Row:
         "exact": args.exact,
         "max_pixels": args.max_pixels,
         "column": args.column,
-        "shard": None if _writes_folder(args) else list(args.shard),
+        "shard": None if _writes_folder(args) else list(inputs.shard),
     }
 
 
@@ -234,32 +209,10 @@ def _create_engine(args: argparse.Namespace, choice: Choice) -> Engine:
         raise UsageError(str(error)) from error
 
 
-def _score(
-    args: argparse.Namespace, engine: Engine, images: Iterator[Named], total: int | None
-) -> Iterator[ScoredImage]:
-    on_cuda = str(getattr(engine, "device", "cpu")).startswith("cuda")
-    return score(
-        images,
-        engine=engine,
-        batch_size=args.batch_size or (16 if on_cuda else 1),
-        workers=_workers(args, total),
-        exact=args.exact,
-        max_pixels=args.max_pixels,
-        time_limit=args.time_limit or TIME_LIMIT,
-    )
-
-
-def _workers(args: argparse.Namespace, total: int | None) -> int:
-    if args.workers is not None:
-        return int(args.workers)
-    return 0 if total is not None and total < FEW else count_cores()
-
-
 def _print_scores(args: argparse.Namespace, inputs: Inputs, engine: Engine) -> int:
     """Print a line for each image as it is scored, the score or the error, and the name; returns how many errors."""
     failed = 0
-    images = (Named(found.name, found.source) for found in inputs.images())
-    for scored in _score(args, engine, images, inputs.count()):
+    for scored in score_images(args, engine, inputs.images(), inputs.count()):
         failed += scored.error is not None
         says = f"{scored.score:.4f}" if scored.error is None else f"error: {scored.error}"
         print(f"{says}\t{scored.name}", flush=True)

@@ -8,17 +8,19 @@ import functools
 import gzip
 import importlib.util
 import io
+import itertools
 import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import SUFFIXES, ImageError, Source, name_of
+from lifeiqa_plugin.images.reading import SUFFIXES, ImageError, name_of
+from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.in_time import in_time, open_in_time
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
@@ -35,32 +37,8 @@ TEXTS = ("string", "large_string")
 NAME_COLUMNS = ("__key__", "key", "id", *PATH_COLUMNS)
 
 
-class Found(NamedTuple):
-    """An image of the inputs.
-
-    Attributes:
-        name: what it is called: its path, or the archive's and what it is called there.
-        source: a path, bytes, or an error.
-        size: of its file in bytes; None if that is not known.
-        mtime: when the file that holds it was changed, in seconds since 1970; None if that is not known.
-        key: what an image of an archive is called there: WebDataset's key, or what names the row of a table.
-    """
-
-    name: str
-    source: Source | ImageError
-    size: int | None = None
-    mtime: float | None = None
-    key: str | None = None
-
-
-class Stamp(NamedTuple):
-    """Size of a file in bytes and time of its last change in seconds; None if it cannot be looked at."""
-
-    size: int | None
-    mtime: float | None
-
-
-UNKNOWN = Stamp(None, None)
+Stamp = tuple[int | None, float | None]
+"""Size of a file in bytes and time of its last change in seconds; None if it cannot be looked at."""
 
 
 def stamp_of(path: str) -> Stamp:
@@ -68,13 +46,19 @@ def stamp_of(path: str) -> Stamp:
     try:
         about = in_time(os.stat, path)
     except (OSError, ValueError):
-        return UNKNOWN
-    return Stamp(about.st_size, round(about.st_mtime, 6))
+        return None, None
+    return about.st_size, round(about.st_mtime, 6)
 
 
-def bad(name: str, reason: str, stamp: Stamp = UNKNOWN, key: str | None = None) -> Found:
+def stem_of(path: str) -> str:
+    """Return the name of an archive or a table, without folder and ending."""
+    name, endings = os.path.basename(path), (*ARCHIVES, ".parquet")
+    return name.removesuffix(next(ending for ending in endings if name.endswith(ending)))
+
+
+def bad(name: str, reason: str, stamp: Stamp = (None, None), key: str | None = None) -> Named:
     """Return what has an error instead of an image."""
-    return Found(name, ImageError(f"{name}: {reason}", reason), *stamp, key)
+    return Named(name, ImageError(f"{name}: {reason}", reason), *stamp, key)
 
 
 class _Header(tarfile.TarInfo):
@@ -95,26 +79,17 @@ class _Header(tarfile.TarInfo):
 class Tar:
     """A WebDataset shard or any other tar, read from front to back."""
 
+    is_whole = True
+    """Shards take it whole."""
+
     def __init__(self, path: str) -> None:
         self.path = path
 
-    @property
-    def stem(self) -> str:
-        """Its name, without folder and ending."""
-        name = os.path.basename(self.path)
-        return name.removesuffix(next(ending for ending in ARCHIVES if name.endswith(ending)))
-
-    def check(self) -> None:
-        """Nothing is known before it is read."""
-
-    def parts(self) -> Iterator[Iterable[Found]]:
-        """Yield all of it in one: shards take it whole."""
-        yield self._images()
-
-    def size(self, whole: bool) -> None:
+    def count(self) -> None:
         """Nobody knows before it is read."""
 
-    def _images(self) -> Iterator[Found]:
+    def images(self) -> Iterator[Named]:
+        """Yield its images, and last an error if it cannot be read to its end."""
         stamp = stamp_of(self.path)
         try:
             with (
@@ -124,7 +99,7 @@ class Tar:
             ):
                 for member in archive:
                     if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                        yield self._read(archive, member, stamp.mtime)
+                        yield self._read(archive, member, stamp[1])
                 _check_end(cast("IO[bytes]", archive.fileobj))
         except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             reason = f"archive cannot be read further ({error})"
@@ -132,14 +107,14 @@ class Tar:
 
     def _read(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, mtime: float | None
-    ) -> Found:
-        name, stamp = name_of(f"{self.path}/{member.name}"), Stamp(member.size, mtime)
+    ) -> Named:
+        name, stamp = name_of(f"{self.path}/{member.name}"), (member.size, mtime)
         folder, slash, file = name_of(member.name).rpartition("/")
         key = f"{folder}{slash}{file.partition('.')[0]}"
         if member.size > MAX_MEMBER:
             return bad(name, "larger than 1 GiB in an archive", stamp, key)
         content = archive.extractfile(member)
-        return Found(name, b"" if content is None else content.read(), *stamp, key)
+        return Named(name, b"" if content is None else content.read(), *stamp, key)
 
 
 def _unpack(file: io.BufferedReader[Any]) -> AbstractContextManager[IO[bytes]]:
@@ -182,67 +157,53 @@ class Table:
         self.path, self.column = path, column
 
     @property
-    def stem(self) -> str:
-        """Its name, without folder and ending."""
-        return os.path.basename(self.path).removesuffix(".parquet")
-
-    def check(self) -> None:
-        """See that it can be read.
-
-        Raises:
-            UsageError: it cannot, or has no such column.
-        """
-        _ = self.columns
-
-    def parts(self) -> Iterator[Iterable[Found]]:
-        """Yield its images in one, which shards take whole, or one by one if it names files."""
+    def is_whole(self) -> bool:
+        """Whether shards take it whole, as it holds images and no paths."""
         try:
-            holds_paths = self.columns.holds_paths
-        except UsageError as error:  # of a list, which is not looked through before
-            yield [bad(name_of(self.path), _in_one_line(error), stamp_of(self.path))]
-            return
-        if holds_paths:
-            yield from ([found] for found in self._images())
-        else:
-            yield self._images()
+            return not self.columns.holds_paths
+        except UsageError:
+            return False
 
-    def size(self, whole: bool) -> int | None:
-        """Count its rows; None if they are no parts and only whole parts are counted."""
+    def count(self) -> int:
+        """Count its rows; 1, of the error, if it cannot be read."""
         try:
-            if not whole and not self.columns.holds_paths:
-                return None
             return int(_open_table(self.path).metadata.num_rows)
         except UsageError:
             return 1
 
-    def _images(self) -> Iterator[Found]:
+    def images(self) -> Iterator[Named]:
+        """Yield its images; an error if it cannot be used, as those of lists are not looked at before."""
+        stamp = stamp_of(self.path)
+        try:
+            columns = self.columns
+        except UsageError as error:
+            yield bad(name_of(self.path), _in_one_line(error), stamp)
+            return
         import pyarrow as pa
 
-        stamp = stamp_of(self.path)
-        image, key, _ = self.columns
-        columns = [image] if key is None else list(dict.fromkeys([image, key]))
-        numbers = iter(range(1 << 62))
+        wanted = list(dict.fromkeys(filter(None, (columns.image, columns.key))))
+        numbers = itertools.count()
         try:
-            batches = _open_table(self.path).iter_batches(batch_size=64, columns=columns)
+            batches = _open_table(self.path).iter_batches(batch_size=64, columns=wanted)
             while (batch := in_time(next, batches, None)) is not None:
                 for row in batch.to_pylist():
-                    yield self._read(row, next(numbers), stamp.mtime)
+                    yield self._read(row, next(numbers), stamp[1])
         except (OSError, pa.ArrowException, UsageError) as error:
             reason = f"table cannot be read further ({_in_one_line(error)})"
             yield bad(name_of(self.path), reason, stamp)
 
-    def _read(self, row: dict[str, Any], number: int, mtime: float | None) -> Found:
+    def _read(self, row: dict[str, Any], number: int, mtime: float | None) -> Named:
         content = row[self.columns.image]
         if isinstance(content, dict):  # as Hugging Face writes images
             content = content.get("bytes") or content.get("path")
         if isinstance(content, str):
-            return Found(name_of(content), content, *stamp_of(content))
+            return Named(name_of(content), content, *stamp_of(content))
         name = None if self.columns.key is None else row[self.columns.key]
         key = name_of(str(name if isinstance(name, str | int) else number))
         called = name_of(f"{self.path}/{key}")
         if not content:
-            return bad(called, "no image in this row", Stamp(0, mtime), key)
-        return Found(called, content, len(content), mtime, key)
+            return bad(called, "no image in this row", (0, mtime), key)
+        return Named(called, content, len(content), mtime, key)
 
     @functools.cached_property
     def columns(self) -> _Columns:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
-from lifeiqa_plugin.scoring.containers import Found
+from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.rows import Row
 
 
@@ -18,13 +17,13 @@ class Done:
 
     def add(self, row: Row) -> None:
         """Take in a row that is there."""
-        self._rows[_key(row["path"], row.get("size"), row.get("mtime"))] += 1
+        self._rows[_key(row)] += 1
         self._names.add(hash(row["path"]))
 
-    def take(self, found: Found) -> bool:
+    def take(self, image: Named) -> bool:
         """Say whether an image has a row, which then counts for no other image."""
-        self._names.discard(hash(found.name))
-        return self._pop(_key(found.name, found.size, found.mtime))
+        self._names.discard(hash(image.name))
+        return self._pop(hash((image.name, image.size, image.mtime)))
 
     def is_outdated(self, row: Row) -> bool:
         """Say, when all images are taken, whether a row is of what is no longer so; to be asked once for each row.
@@ -32,8 +31,7 @@ class Done:
         A file that was changed, or an error of what is not there any more; scores of files that are gone stay.
         """
         is_there = hash(row["path"]) not in self._names
-        key = _key(row["path"], row.get("size"), row.get("mtime"))
-        return (is_there or row.get("error") is not None) and self._pop(key)
+        return (is_there or row.get("error") is not None) and self._pop(_key(row))
 
     def __bool__(self) -> bool:
         """Whether there are rows that no image has taken."""
@@ -46,5 +44,5 @@ class Done:
         return number > 0
 
 
-def _key(*parts: Any) -> int:
-    return hash(parts)
+def _key(row: Row) -> int:
+    return hash((row["path"], row.get("size"), row.get("mtime")))

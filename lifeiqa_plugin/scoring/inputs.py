@@ -1,48 +1,47 @@
 """What ``lifeiqa score`` is given, parsed once: arguments become files, archives and tables, always in one order.
 
-Nothing else asks what kind an argument is. ``containers.py`` has what holds more than one image.
+``containers.py`` has what holds more than one image.
 """
 
 from __future__ import annotations
 
 import codecs
+import functools
 import glob
 import hashlib
 import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import IO, ClassVar, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.reading import count_skipped, name_of, walk_images
-from lifeiqa_plugin.scoring.containers import ARCHIVES, Found, Table, Tar, bad, stamp_of
+from lifeiqa_plugin.images.stream import Named
+from lifeiqa_plugin.scoring.containers import ARCHIVES, Table, Tar, bad, stamp_of
 
 CHUNK = 1 << 16
 
 
-class File(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class File:
     """An image by itself, whether it is there or not; with an ``error``, a folder that cannot be listed."""
 
     path: str
     error: str | None = None
+    is_whole: ClassVar[bool] = False
 
-    def check(self) -> None:
-        """A bad image is a row."""
-
-    def parts(self) -> Iterator[Iterable[Found]]:
-        """Yield the image, as the only part."""
-        yield self.images()
-
-    def images(self) -> list[Found]:
+    def images(self) -> list[Named]:
         """Return the image."""
         name = name_of(self.path)
         if self.error is not None:
             return [bad(name, self.error)]
-        return [Found(name, self.path, *stamp_of(self.path))]
+        return [Named(name, self.path, *stamp_of(self.path))]
 
-    def size(self, whole: bool) -> int:
+    def count(self) -> int:
         """Return 1."""
         return 1
 
@@ -50,78 +49,28 @@ class File(NamedTuple):
 Leaf = File | Tar | Table
 
 
-class Folder:
-    """The images in a folder and those below it.
-
-    Raises:
-        UsageError: there is none.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        if next(iter(self), None) is None:
-            raise UsageError(f"{name_of(path)}: no images in this folder or those below it")
-
-    def __iter__(self) -> Iterator[File]:
-        return walk_folder(self.path)
-
-
 def walk_folder(path: str) -> Iterator[File]:
     """Yield the images in a folder and those below it, and the folders that cannot be listed."""
     failed: list[OSError] = []
-    for image in walk_images(path, failed.append):
-        yield from _take_failures(failed)
-        yield File(image)
-    yield from _take_failures(failed)
+    for image in itertools.chain(walk_images(path, failed.append), [None]):
+        while failed:
+            error = failed.pop(0)
+            yield File(str(error.filename), f"folder cannot be listed ({error.strerror})")
+        if image is not None:
+            yield File(image)
 
 
-def _take_failures(failed: list[OSError]) -> Iterator[File]:
-    while failed:
-        error = failed.pop(0)
-        yield File(str(error.filename), f"folder cannot be listed ({error.strerror})")
+def match_glob(pattern: str, column: str | None) -> Iterator[Leaf]:
+    """Yield the files that a pattern matches."""
+    for path in sorted(glob.iglob(pattern, recursive=True)):
+        yield parse_file(path, column)
 
 
-class Glob:
-    """The files that a pattern matches.
-
-    Raises:
-        UsageError: there is none, or a table that cannot be used.
-    """
-
-    def __init__(self, pattern: str, column: str | None) -> None:
-        self.pattern, self.column = pattern, column
-        if next(iter(self), None) is None:
-            raise UsageError(f"{pattern}: no file matches")
-        for leaf in self:
-            leaf.check()
-
-    def __iter__(self) -> Iterator[Leaf]:
-        for path in sorted(glob.iglob(self.pattern, recursive=True)):
-            yield parse_file(path, self.column)
-
-
-class Lines:
-    """The files that a list names, one a line or with NUL between them; None for standard input."""
-
-    def __init__(self, path: str | None, column: str | None) -> None:
-        self.path, self.column = path, column
-        self._paths: list[bytes] | None = None
-
-    def __iter__(self) -> Iterator[Leaf]:
-        for path in self._read() if self._paths is None else self._paths:
-            yield parse_file(os.fsdecode(path), self.column)
-
-    def _read(self) -> Iterator[bytes]:
-        if self.path is None:
-            yield from split(sys.stdin.buffer, "-")
-            return
-        with open(self.path, "rb") as file:
-            yield from split(file, name_of(self.path))
-
-    def remember(self) -> None:
-        """Read standard input, which can be read once only, so that it can be gone through again."""
-        if self.path is None and self._paths is None:
-            self._paths = list(self._read())
+def read_list(path: str, column: str | None) -> Iterator[Leaf]:
+    """Yield the files that a list names, one a line or with NUL between them; ``-`` is standard input."""
+    with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
+        for line in split(file, name_of(path)):
+            yield parse_file(os.fsdecode(line), column)
 
 
 def split(file: IO[bytes], name: str) -> Iterator[bytes]:
@@ -144,10 +93,7 @@ def split(file: IO[bytes], name: str) -> Iterator[bytes]:
 
 
 def _trim(lines: list[bytes], separator: bytes) -> Iterator[bytes]:
-    for line in lines:
-        trimmed = line if separator == b"\0" else line.rstrip(b"\r")
-        if trimmed:
-            yield trimmed
+    return filter(None, lines if separator == b"\0" else (line.rstrip(b"\r") for line in lines))
 
 
 def parse_file(path: str, column: str | None) -> Leaf:
@@ -157,25 +103,30 @@ def parse_file(path: str, column: str | None) -> Leaf:
     return Table(path, column) if path.endswith(".parquet") else File(path)
 
 
-def parse_argument(text: str, column: str | None) -> Iterable[Leaf]:
-    """Return what an argument stands for.
+def parse_argument(text: str, column: str | None) -> Callable[[], Iterable[Leaf]]:
+    """Return what yields the files that an argument stands for, whenever it is called.
 
     Raises:
-        UsageError: nothing.
+        UsageError: there are none, or a table among them cannot be used.
     """
-    if text == "-":
-        return Lines(None, column)
-    if not os.path.lexists(text):
-        if glob.has_magic(text):
-            return Glob(text, column)
-        raise UsageError(f"{name_of(text)}: no such file or folder")
+    if text == "-" or (text.endswith(".txt") and os.path.lexists(text) and not os.path.isdir(text)):
+        return functools.partial(read_list, text, column)
     if os.path.isdir(text):
-        return Folder(text)
-    if text.endswith(".txt"):
-        return Lines(text, column)
-    leaf = parse_file(text, column)
-    leaf.check()
-    return [leaf]
+        if next(walk_folder(text), None) is None:
+            raise UsageError(f"{name_of(text)}: no images in this folder or those below it")
+        return functools.partial(walk_folder, text)
+    if os.path.lexists(text):
+        leaves = functools.partial(iter, [parse_file(text, column)])
+    elif glob.has_magic(text):
+        leaves = functools.partial(match_glob, text, column)
+        if next(leaves(), None) is None:
+            raise UsageError(f"{text}: no file matches")
+    else:
+        raise UsageError(f"{name_of(text)}: no such file or folder")
+    for leaf in leaves():
+        if isinstance(leaf, Table):
+            _ = leaf.columns
+    return leaves
 
 
 class Shard(NamedTuple):
@@ -219,8 +170,8 @@ class Inputs:
     def __init__(
         self, texts: Sequence[str], column: str | None = None, shard: Shard = WHOLE
     ) -> None:
-        self.texts, self.column, self.shard, self.seen = list(texts), column, shard, ""
-        self.sources = [parse_argument(text, column) for text in texts]
+        self.texts, self.shard, self.seen = list(texts), shard, ""
+        self._sources = [parse_argument(text, column) for text in texts]
         if column and not any(isinstance(leaf, Table) for leaf in self._leaves_ahead()):
             raise UsageError(
                 f"--column {column} names a column of a .parquet file, and there is none"
@@ -228,8 +179,27 @@ class Inputs:
 
     def _leaves_ahead(self) -> Iterator[Leaf]:
         """Yield all but those of standard input, which can be read once only."""
-        ahead = (one for one in self.sources if not isinstance(one, Lines) or one.path is not None)
-        return itertools.chain.from_iterable(ahead)
+        for text, source in zip(self.texts, self._sources, strict=True):
+            if text != "-":
+                yield from source()
+
+    def _leaves(self) -> Iterator[Leaf]:
+        """Yield all; when all are taken, ``seen`` is a number that changes with their names, sizes and times."""
+        digest = hashlib.sha256()
+        for source in self._sources:
+            for leaf in source():
+                digest.update(os.fsencode(f"{leaf.path} {stamp_of(leaf.path)}\n"))
+                yield leaf
+        self.seen = digest.hexdigest()
+
+    def look(self) -> str:
+        """Return what ``seen`` becomes when all images are taken, without opening any; standard input is remembered."""
+        for i, text in enumerate(self.texts):
+            if text == "-":
+                self._sources[i] = functools.partial(iter, list(self._sources[i]()))
+        for _ in self._leaves():
+            pass
+        return self.seen
 
     def find_container(self) -> str | None:
         """Return an archive or table among the inputs, as far as can be known ahead."""
@@ -242,7 +212,7 @@ class Inputs:
             UsageError: something else is among them.
         """
         found: list[Tar | Table] = []
-        for leaf in itertools.chain.from_iterable(self.sources):
+        for leaf in self._leaves():
             if isinstance(leaf, File):
                 raise UsageError(
                     f"-o with a folder takes .tar and .parquet, for each of which it gets a file, not {leaf.path}; "
@@ -251,46 +221,32 @@ class Inputs:
             found.append(leaf)
         return found[self.shard.number :: self.shard.of]
 
-    def images(self) -> Iterator[Found]:
-        """Yield every image of the shard; when all are taken, ``seen`` is what :meth:`digest` would say of them."""
-        digest = hashlib.sha256()
-        parts = itertools.islice(self._parts(digest), self.shard.number, None, self.shard.of)
-        yield from itertools.chain.from_iterable(parts)
-        self.seen = digest.hexdigest()
+    def images(self) -> Iterator[Named]:
+        """Yield every image of the shard."""
+        parts = itertools.islice(self._parts(), self.shard.number, None, self.shard.of)
+        return itertools.chain.from_iterable(parts)
 
-    def _parts(self, digest: hashlib._Hash) -> Iterator[Iterable[Found]]:
-        for leaf in itertools.chain.from_iterable(self.sources):
-            digest.update(_mark(leaf))
-            yield from leaf.parts()
-
-    def digest(self) -> str:
-        """Return a number that changes with the files that are named, and with archives and tables when they change."""
-        digest = hashlib.sha256()
-        for source in self.sources:
-            if isinstance(source, Lines):
-                source.remember()
-            for leaf in source:
-                digest.update(_mark(leaf))
-        return digest.hexdigest()
-
-    def skipped(self) -> Counter[str]:
-        """Count the files of folders that are no images, by how their names end."""
-        folders = (source for source in self.sources if isinstance(source, Folder))
-        return sum((count_skipped(folder.path) for folder in folders), Counter())
+    def _parts(self) -> Iterator[Iterable[Named]]:
+        """Yield what shards do not divide."""
+        for leaf in self._leaves():
+            if leaf.is_whole:
+                yield leaf.images()
+            else:
+                yield from ([image] for image in leaf.images())
 
     def count(self) -> int | None:
         """Count the images of the shard; None if that would mean reading them."""
-        if any(isinstance(source, Lines) and source.path is None for source in self.sources):
+        if "-" in self.texts:
             return None
         total = 0
         for leaf in self._leaves_ahead():
-            number = leaf.size(whole=self.shard.of == 1)
-            if number is None:
+            number = leaf.count()
+            if number is None or (leaf.is_whole and self.shard.of > 1):
                 return None
             total += number
         return len(range(self.shard.number, total, self.shard.of))
 
-
-def _mark(leaf: Leaf) -> bytes:
-    """Return what changes when a file does, without opening it."""
-    return os.fsencode(f"{leaf.path} {stamp_of(leaf.path)}\n")
+    def skipped(self) -> Counter[str]:
+        """Count the files of folders that are no images, by how their names end."""
+        folders = filter(os.path.isdir, self.texts)
+        return sum(map(count_skipped, folders), Counter())

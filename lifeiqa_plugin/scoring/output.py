@@ -9,12 +9,15 @@ A journal with a first line counts for more than a manifest: the result is open 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from lifeiqa_plugin.arguments import UsageError
+from lifeiqa_plugin.arguments import UsageError, check_target
 from lifeiqa_plugin.journal import Journal, read_first, read_json, write_json, write_whole
 from lifeiqa_plugin.scoring.containers import check_pyarrow
 from lifeiqa_plugin.scoring.rows import (
@@ -42,7 +45,7 @@ class Output:
         of_archive: this is the result of one archive in a folder of such results, with a column ``key``.
 
     Raises:
-        UsageError: the name says no format, pyarrow is missing, or something else is there.
+        UsageError: the name says no format, pyarrow is missing, something else is there, or there is no permission.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Output:
         shard_rows: int | None = None,
         of_archive: bool = False,
     ) -> None:
+        if shard_rows is None:
+            check_target(path)
         self.path, self.shard_rows, self.kind = path, shard_rows, path.suffix
         self.thresholds, self.of_archive = thresholds, of_archive
         self.options = json.loads(json.dumps(options | {"shard_rows": shard_rows}))
@@ -72,13 +77,9 @@ class Output:
         name = f"_{path.name}" if of_archive else path.name
         self.journal = path / "_partial.jsonl" if inside else path.with_name(f"{name}.partial")
         self.manifest = path / "_manifest.json" if inside else path.with_name(f"{name}.json")
-        self.columns: list[str] = []
-        self.rows = 0
-        self._in_journal = 0
-        self._records: Journal | None = None
 
-    def is_finished(self, append: bool = False) -> bool:
-        """Say whether the result is there already, and not open again; with ``append``, other inputs may be added.
+    def find_finished(self, append: bool) -> Row | None:
+        """Return the manifest if the result is there and not open again; with ``append``, other inputs may be added.
 
         Raises:
             UsageError: something is there that other options, inputs or versions made, or something else.
@@ -86,14 +87,15 @@ class Output:
         header = read_first(self.journal)
         if header is not None:
             self._compare(header, "begun", append)
-            return False
+            return None
         if self.manifest.is_file():
-            self._compare(read_json(self.manifest), "made", append)
-            return self.path.exists()
+            about: Row = read_json(self.manifest)
+            self._compare(about, "made", append)
+            return about if self.path.exists() else None
         empty_folder = self.path.is_dir() and not set(self.path.iterdir()) - {self.journal}
         if self.path.exists() and not (self.shard_rows is not None and empty_folder):
             raise UsageError(f"{self.path} exists; give --overwrite, or another name with -o")
-        return False
+        return None
 
     def _compare(self, before: Row, what: str, append: bool) -> None:
         """Compare the first line of a journal, or a manifest, with what would stand there now."""
@@ -116,15 +118,13 @@ class Output:
                 f"--append adds these, --overwrite begins again"
             )
 
-    def open(
-        self, distortions: Iterable[str], overwrite: bool = False, retry: bool = False
-    ) -> None:
-        """Keep other processes from the result, and make it one that is begun.
+    @contextmanager
+    def open(self, distortions: Iterable[str], overwrite: bool = False) -> Iterator[None]:
+        """Keep other processes from the result, and make it one that is begun, until the block ends.
 
         Args:
             distortions: names of further columns.
             overwrite: delete what is there.
-            retry: take out the rows that have an error.
 
         Raises:
             OSError: no permission, no space, or another process is writing it.
@@ -133,39 +133,11 @@ class Output:
         own = ["key"] if self.of_archive else []
         self.columns = [*own, *column_names(distortions), "size", "mtime"]
         self.journal.parent.mkdir(parents=True, exist_ok=True)
-        self._records = Journal(self.journal)
-        try:
+        with contextlib.closing(Journal(self.journal)) as self._journal:
             if overwrite:
                 self._delete()
-            self._begin(retry)
-        except BaseException:
-            self.close()
-            raise
-
-    def _begin(self, retry: bool) -> None:
-        """Move the rows of a finished result into the journal, or go on with one; see what has to be written again."""
-        before, rows = self._find_before()
-        self.inputs = list(dict.fromkeys([*before.get("inputs", []), *self.inputs]))
-        kept: Iterator[Row] = (row for row in rows if not (retry and row.get("error")))
-        if self._parts() and (retry or before.get("thresholds") != self.thresholds._asdict()):
-            self._replace(kept, thresholds=None)  # as long as not all parts have the new verdicts
-            self._rewrite_parts(lambda row: not (retry and row.get("error")), always=True)
-            kept = self._journal_rows()
-        if retry or before != self._header():
-            self._replace(kept)
-        self._count()
-
-    def _find_before(self) -> tuple[Row, Iterator[Row]]:
-        """Return the first line of the journal, or the manifest, and the rows for the journal."""
-        header = next(iter(self._journal), None)
-        parts = len(self._parts())
-        if header is not None:
-            if header["shards"] < parts:  # ended between writing a shard and clearing its rows
-                return header, iter(())
-            return header, self._journal_rows()
-        if not (self.manifest.is_file() and self.path.exists()):
-            return {}, iter(())
-        return read_json(self.manifest), iter(()) if self._parts() else read_own_rows(self.path)
+            self._begin()
+            yield
 
     def _delete(self) -> None:
         """Remove the result; the journal, which is locked, becomes empty."""
@@ -173,11 +145,28 @@ class Output:
             path.unlink(missing_ok=True)
         self._journal.replace([])
 
-    @property
-    def _journal(self) -> Journal:
-        if self._records is None:
-            raise ValueError(f"{self.path} is not open")
-        return self._records
+    def _begin(self) -> None:
+        """Move the rows of a finished result into the journal, or go on with one; see what has to be written again."""
+        before, rows = self._find_before()
+        self.inputs = list(dict.fromkeys([*before.get("inputs", []), *self.inputs]))
+        if self._parts() and before.get("thresholds") != self.thresholds._asdict():
+            self._replace(rows, thresholds=None)  # as long as not all parts have the new verdicts
+            for part in self._parts():
+                self._write(part, read_own_rows(part), _count_rows(part))
+            rows = self._journal_rows()
+        if before != self._header():
+            self._replace(rows)
+        self._count()
+
+    def _find_before(self) -> tuple[Row, Iterator[Row]]:
+        """Return the first line of the journal, or the manifest, and the rows for the journal."""
+        header = next(iter(self._journal), None)
+        parts = self._parts()
+        if header is not None:  # of fewer shards: it ended before it cleared the rows of the last
+            return header, iter(()) if header["shards"] < len(parts) else self._journal_rows()
+        if not (self.manifest.is_file() and self.path.exists()):
+            return {}, iter(())
+        return read_json(self.manifest), iter(()) if parts else read_own_rows(self.path)
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows that are there; none may be added meanwhile."""
@@ -197,10 +186,13 @@ class Output:
         if self.shard_rows is not None and self._in_journal >= self.shard_rows:
             self._write_part()
 
-    def drop(self, is_out: Callable[[Row], bool]) -> None:
+    def drop(self, is_out: Callable[[Row], Any]) -> None:
         """Take out rows."""
-        self._rewrite_parts(lambda row: not is_out(row))
-        self._replace(row for row in self._journal_rows() if not is_out(row))
+        for part in self._parts():
+            kept = list(itertools.filterfalse(is_out, read_own_rows(part)))
+            if len(kept) < _count_rows(part):
+                self._write(part, iter(kept), len(kept))
+        self._replace(itertools.filterfalse(is_out, self._journal_rows()))
         self._count()
 
     def finish(self, summary: Row) -> None:
@@ -215,16 +207,8 @@ class Output:
             if self._in_journal:
                 self._write_part()
             self._check_count(sum(map(_count_rows, self._parts())), self.rows)
-        about = self._about() | {"columns": self.columns} | summary
-        write_json(self.manifest, about)
+        write_json(self.manifest, self._about() | {"columns": self.columns} | summary)
         self._journal.remove()
-        self._records = None
-
-    def close(self) -> None:
-        """Close the journal; what is in it stays."""
-        if self._records is not None:
-            self._records.close()
-            self._records = None
 
     def _about(self) -> Row:
         return {
@@ -251,12 +235,6 @@ class Output:
     def _parts(self) -> list[Path]:
         """Return the shards that are full."""
         return sorted(self.path.glob("part-*.parquet")) if self.shard_rows is not None else []
-
-    def _rewrite_parts(self, is_kept: Callable[[Row], bool], always: bool = False) -> None:
-        for part in self._parts():
-            kept = list(filter(is_kept, read_own_rows(part)))
-            if always or len(kept) < _count_rows(part):
-                self._write(part, iter(kept), len(kept))
 
     def _write_part(self) -> None:
         numbers = [int(part.stem.removeprefix("part-")) for part in self._parts()]

@@ -27,9 +27,7 @@ def place(source: str, folder: Path, verdict: str, link: bool) -> None:
     if link:
         target.symlink_to(os.path.abspath(source))
         return
-    part = target.with_name(
-        f".{os.getpid()}.part"
-    )  # the name itself may be as long as names can be
+    part = target.with_name(f".{os.getpid()}.part")  # its own name may be as long as names can be
     shutil.copy2(source, part)
     os.replace(part, target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import math
@@ -123,27 +124,17 @@ def write_rows(file: IO[bytes], kind: str, columns: list[str], rows: Iterator[Ro
     if kind == ".parquet":
         _write_parquet(file, columns, rows)
         return
-    if kind == ".csv":
-        file.write(_csv_line(columns))
-    for row in rows:
-        values = [row.get(name) for name in columns]
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    try:
         if kind == ".csv":
-            file.write(_csv_line("" if value is None else value for value in values))
+            writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
         else:
-            line = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
-            file.write(f"{line}\n".encode())
-
-
-class _Echo:
-    """What ``csv.writer`` writes to, so that it gives the line back."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
-def _csv_line(values: Iterable[Any]) -> bytes:
-    line: str = csv.writer(_Echo(), lineterminator="\n").writerow(values)
-    return line.encode()
+            named = ({name: row.get(name) for name in columns} for row in rows)
+            text.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in named)
+    finally:
+        text.detach()  # which writes all, and leaves the file open
 
 
 def schema_of(columns: Iterable[str]) -> pa.Schema:

@@ -88,8 +88,7 @@ def name_images(images: Any) -> Iterator[Named]:
         TypeError: neither an image nor an iterable of images.
     """
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-        found = walk_folder(os.fspath(images))
-        return (Named(one.name, one.source) for file in found for one in file.images())
+        return (image for file in walk_folder(os.fspath(images)) for image in file.images())
     if isinstance(images, Named):
         return iter([images])
     is_one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray)

@@ -43,8 +43,8 @@ class Summary:
         self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
         for name in self.shares:
             self.shares[name] += (row.get(distortion_column(name)) or 0) >= 0.5
-        _keep(self.best, (score, path))
-        _keep(self.worst, (-score, path))
+        self.best = heapq.nlargest(EXTREMES, [*self.best, (score, path)])
+        self.worst = heapq.nlargest(EXTREMES, [*self.worst, (-score, path)])
 
     def as_dict(self) -> Row:
         """Return the counts, for a manifest."""
@@ -79,17 +79,9 @@ class Summary:
             lines.append(f"  {i / BINS:.1f} - {(i + 1) / BINS:.1f} {number:8d}  {bar}".rstrip())
         for name, extremes, sign in (("best", self.best, 1), ("worst", self.worst, -1)):
             lines.append(f"{name}:")
-            lines += [f"  {sign * s:.3f}  {path}" for s, path in sorted(extremes, reverse=True)]
+            lines += [f"  {sign * s:.3f}  {path}" for s, path in extremes]
         found = sorted(self.shares.items(), key=lambda item: -item[1])
         if found:
             shares = (f"{name} {number / scored:.0%}" for name, number in found if number)
             lines.append(f"distortions seen: {', '.join(shares) or 'none'}")
         return "\n".join(lines)
-
-
-def _keep(heap: list[tuple[float, str]], item: tuple[float, str]) -> None:
-    """Keep the largest few."""
-    if len(heap) < EXTREMES:
-        heapq.heappush(heap, item)
-    else:
-        heapq.heappushpop(heap, item)

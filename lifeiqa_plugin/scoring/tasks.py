@@ -7,25 +7,32 @@ import errno
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.journal import read_json
-from lifeiqa_plugin.scoring.containers import Found
+from lifeiqa_plugin.runtimes import Engine, count_cores
 from lifeiqa_plugin.scoring.done import Done
 from lifeiqa_plugin.scoring.inputs import Inputs
 from lifeiqa_plugin.scoring.output import Output
 from lifeiqa_plugin.scoring.placing import place
 from lifeiqa_plugin.scoring.rows import Row, ScoredImage, distortion_names, read_rows, to_row
+from lifeiqa_plugin.scoring.score import score
 from lifeiqa_plugin.scoring.summary import Summary
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LOG_EVERY = 60.0
 """Seconds between the lines of progress where nobody watches."""
 
-Scoring = Callable[[Iterator[Named], "int | None"], Iterator[ScoredImage]]
-"""Scores images, of which there are so many if that is known."""
+FEW = 8
+"""Images below which no processes are started to decode them."""
+
+TIME_LIMIT = 60.0
+"""Seconds for one image."""
 
 
 class Task(NamedTuple):
@@ -35,42 +42,35 @@ class Task(NamedTuple):
     output: Output
 
 
-def is_done(task: Task, args: argparse.Namespace) -> bool:
-    """Say whether nothing has to be scored.
+def find_done(task: Task, args: argparse.Namespace) -> Row | None:
+    """Return the manifest of a result for which nothing has to be scored; None if something has.
 
     Raises:
         UsageError: a result that cannot be gone on with; one whose inputs have changed, without ``--append``.
     """
-    output = task.output
-    if args.overwrite or not output.is_finished(args.append) or args.append:
-        return False
-    about = read_json(output.manifest)
-    if about["digest"] != task.inputs.digest():
+    about = None if args.overwrite else task.output.find_finished(args.append)
+    if about is None or args.append:
+        return None
+    if about["digest"] != task.inputs.look():
         raise UsageError(
-            f"{output.path} is finished, with {about['rows']} rows, and its inputs have changed since; "
+            f"{task.output.path} is finished, with {about['rows']} rows, and its inputs have changed since; "
             "--append scores what is new, --overwrite begins again"
         )
-    return not (args.retry_failed and about["failed"])
+    return None if args.retry_failed and about["failed"] else about
 
 
-def report_done(task: Task, args: argparse.Namespace) -> int:
+def report_done(output: Output, about: Row, args: argparse.Namespace) -> int:
     """Say what a finished result holds; apply other thresholds and place images where that is asked for.
 
     Returns:
         How many images have no score.
     """
-    output = task.output
-    about = read_json(output.manifest)
     judged = about["thresholds"] != output.thresholds._asdict()
     if judged:
-        output.open(distortion_names(about["columns"]))
-        try:
+        with output.open(distortion_names(about["columns"])):
             output.finish(_summarize(output).as_dict() | {k: about[k] for k in ("model", "digest")})
-        finally:
-            output.close()
-    if args.copy_to or args.link_to:
-        for row in read_rows(output.path):
-            _place(args, row, row["path"])
+    for row in read_rows(output.path) if args.place_in else ():
+        _place(args, row, row["path"])
     print(
         f"{output.path}: finished before, {about['rows']} images, {about['failed']} failed"
         f"{'; verdicts by the new thresholds' * judged}; --overwrite scores them again"
@@ -78,14 +78,8 @@ def report_done(task: Task, args: argparse.Namespace) -> int:
     return int(about["failed"])
 
 
-def run_task(task: Task, args: argparse.Namespace, names: tuple[str, ...], scoring: Scoring) -> int:
+def run_task(task: Task, args: argparse.Namespace, engine: Engine) -> int:
     """Score what has no row yet, and put the result in place.
-
-    Args:
-        task: inputs and result.
-        args: of the command.
-        names: of the distortions.
-        scoring: what scores.
 
     Returns:
         How many images have no score.
@@ -93,60 +87,49 @@ def run_task(task: Task, args: argparse.Namespace, names: tuple[str, ...], scori
     Raises:
         OSError: the rows cannot be written; those that are there are kept.
     """
-    output = task.output
-    output.open(names, args.overwrite, args.retry_failed)
-    try:
-        summary = _add_rows(task, args, scoring)
-        summary.skipped = task.inputs.skipped()
-        output.finish(summary.as_dict() | {"model": args.model, "digest": task.inputs.seen})
-    except KeyboardInterrupt:
-        print(f"{_kept(output, args)} from there", file=sys.stderr)
-        raise
-    except OSError as error:
-        raise OSError(f"{error}. {_kept(output, args)}") from error
-    finally:
-        output.close()
+    inputs, output = task
+    with output.open(engine.names, args.overwrite), _say_what_is_kept(output, args):
+        if args.retry_failed:
+            output.drop(lambda row: row.get("error"))
+        summary = _add_rows(task, args, engine)
+        summary.skipped = inputs.skipped()
+        output.finish(summary.as_dict() | {"model": args.model, "digest": inputs.seen})
     if output.of_archive:
         print(f"{output.path}: {summary.describe_counts()}", flush=True)
     else:
-        print(summary.describe())
-        print(f"written: {output.path}")
+        print(f"{summary.describe()}\nwritten: {output.path}")
     return summary.failed
 
 
-def _kept(output: Output, args: argparse.Namespace) -> str:
+@contextmanager
+def _say_what_is_kept(output: Output, args: argparse.Namespace) -> Iterator[None]:
+    """Say where the rows are if a run stops."""
     without = ", without --overwrite," if args.overwrite else ""
-    return f"{output.rows} rows are kept in {output.journal}; the same command{without} goes on"
+    where = f"rows are kept in {output.journal}; the same command{without} goes on"
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{output.rows} {where} from there", file=sys.stderr)
+        raise
+    except OSError as error:
+        raise OSError(f"{error}. {output.rows} {where}") from error
 
 
-def _add_rows(task: Task, args: argparse.Namespace, scoring: Scoring) -> Summary:
+def _add_rows(task: Task, args: argparse.Namespace, engine: Engine) -> Summary:
     """Score what has no row yet, and return what all rows say."""
-    from tqdm import tqdm  # not for those who wait for one score
-
-    output, done = task.output, Done()
+    (inputs, output), done = task, Done()
     summary = _summarize(output, done)
     if output.rows:
         print(f"{output.path}: {output.rows} images are scored already; going on", file=sys.stderr)
-    total = task.inputs.count()
-    every = 0.1 if sys.stderr.isatty() else LOG_EVERY
-    waiting: deque[Found] = deque()
-    images = _remaining(task.inputs, args, done, waiting)
-    with tqdm(
-        total=total,
-        initial=output.rows,
-        unit="image",
-        smoothing=0.05,
-        mininterval=every,
-        maxinterval=max(10.0, every),
-    ) as progress:
-        for scored in scoring(images, total):
-            found = waiting.popleft()
-            row = to_row(scored) | {"size": found.size, "mtime": found.mtime}
-            if output.of_archive:
-                row["key"] = found.key
+    total = inputs.count()
+    waiting: deque[Named] = deque()
+    images = _remaining(inputs, args, done, waiting)
+    with _progress(total, output.rows) as progress:
+        for scored in score_images(args, engine, images, total):
+            image = waiting.popleft()
+            row = to_row(scored) | {"size": image.size, "mtime": image.mtime, "key": image.key}
             row = output.thresholds.judge(row)
-            if args.copy_to or args.link_to:
-                _place(args, row, str(found.source))
+            _place(args, row, image.source)
             output.add(row)
             summary.add(row)
             progress.set_postfix(failed=summary.failed, refresh=False)
@@ -155,6 +138,41 @@ def _add_rows(task: Task, args: argparse.Namespace, scoring: Scoring) -> Summary
         output.drop(done.is_outdated)
         summary = _summarize(output)
     return summary
+
+
+def _progress(total: int | None, done: int) -> tqdm[Any]:
+    """Return a bar, or a line a minute where nobody watches."""
+    from tqdm import tqdm  # not for those who wait for one score
+
+    every = 0.1 if sys.stderr.isatty() else LOG_EVERY
+    longest = max(10.0, every)
+    return tqdm(
+        total=total,
+        initial=done,
+        unit="image",
+        smoothing=0.05,
+        mininterval=every,
+        maxinterval=longest,
+    )
+
+
+def score_images(
+    args: argparse.Namespace, engine: Engine, images: Iterator[Named], total: int | None
+) -> Iterator[ScoredImage]:
+    """Score images, of which there are ``total`` if that is known, as the command says."""
+    on_cuda = str(getattr(engine, "device", "cpu")).startswith("cuda")
+    workers = args.workers
+    if workers is None:
+        workers = 0 if total is not None and total < FEW else count_cores()
+    return score(
+        images,
+        engine=engine,
+        batch_size=args.batch_size or (16 if on_cuda else 1),
+        workers=workers,
+        exact=args.exact,
+        max_pixels=args.max_pixels,
+        time_limit=args.time_limit or TIME_LIMIT,
+    )
 
 
 def _summarize(output: Output, done: Done | None = None) -> Summary:
@@ -168,24 +186,24 @@ def _summarize(output: Output, done: Done | None = None) -> Summary:
 
 
 def _remaining(
-    inputs: Inputs, args: argparse.Namespace, done: Done, waiting: deque[Found]
+    inputs: Inputs, args: argparse.Namespace, done: Done, waiting: deque[Named]
 ) -> Iterator[Named]:
-    """Yield the images that have no row; ``waiting`` gets what is known of them, in the same order."""
-    for found in inputs.images():
-        if done.take(found):
+    """Yield the images that have no row; ``waiting`` gets them too, until their rows are written."""
+    for image in inputs.images():
+        if done.take(image):
             continue
-        if (args.copy_to or args.link_to) and isinstance(found.source, bytes):
-            raise UsageError(f"{found.name}: --copy-to and --link-to take files, not archives")
-        waiting.append(found)
-        yield Named(found.name, found.source)
+        if args.place_in and isinstance(image.source, bytes):
+            raise UsageError(f"{image.name}: --copy-to and --link-to take files, not archives")
+        waiting.append(image)
+        yield image
 
 
-def _place(args: argparse.Namespace, row: Row, source: str) -> None:
+def _place(args: argparse.Namespace, row: Row, source: Any) -> None:
     """Copy or link a file by its verdict; a file of which that cannot be is said, and the run goes on."""
-    if not row.get("verdict"):
+    if not (args.place_in and row.get("verdict")):
         return
     try:
-        place(source, args.copy_to or args.link_to, row["verdict"], link=args.link_to is not None)
+        place(source, args.place_in, row["verdict"], link=args.link_to is not None)
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.ENOENT):
             raise

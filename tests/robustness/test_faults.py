@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -78,10 +79,13 @@ def full_disk(limit: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("command", "result", "limit"),
-    [(score, "{}.csv", 1000), (benchmark, "{}/scores.csv", 600)],
+    ("command", "result", "limit", "kept"),
+    [
+        (score, "{}.csv", 1000, r"\d rows are kept in full\.csv\.partial; the same command"),
+        (benchmark, "{}/scores.csv", 600, ""),
+    ],
 )
-def test_a_full_disk(world, capsys, command, result, limit):
+def test_a_full_disk(world, capsys, command, result, limit, kept):
     whole, full = result.format("whole"), result.format("full")
     assert cli.main(command(whole if command is score else "whole")) == 0
     expected = Path(whole).read_bytes()
@@ -91,6 +95,7 @@ def test_a_full_disk(world, capsys, command, result, limit):
         assert cli.main(again) == 1
     error = capsys.readouterr().err
     assert "File too large" in error or "file too large" in error
+    assert re.search(kept, error)
     assert "Traceback" not in error
     assert not Path(full).exists()
     assert cli.main(again) == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -64,18 +66,24 @@ def score(engine, photos, tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def stop_after(engine, monkeypatch):
-    """Let the engine raise an error at the image of a number."""
+def at_image(engine, monkeypatch):
+    """Let something happen as the engine gets the image of a number."""
     plain = engine.score
 
-    def stop(number: int, error: BaseException) -> None:
+    def happen(number: int, do: Callable[[], object]) -> None:
         calls = iter(range(10**6))
 
         def score(batch):
             if next(calls) == number:
-                raise error
+                do()
             return plain(batch)
 
         monkeypatch.setattr(engine, "score", score)
 
-    return stop
+    return happen
+
+
+@pytest.fixture
+def stop_after(at_image):
+    """Let the engine raise an error at the image of a number."""
+    return lambda number, error: at_image(number, mock.Mock(side_effect=error))

@@ -129,22 +129,10 @@ def test_nothing_left_and_nothing_learnt(folder, capsys):
 
 
 BAD = [
-    (
-        [],
-        "a.png,0.5\nb.png,0.7\n",
-        ".*the first line is 'a.png,0.5', a row and no head",
-    ),
-    (
-        [],
-        "name,mos\n1.png,50\n2.png,80\n",
-        ".*mos goes from 50 to 80, but the network's",
-    ),
+    ([], "a.png,0.5\nb.png,0.7\n", ".*the first line is 'a.png,0.5', a row and no head"),
+    ([], "name,mos\n1.png,50\n2.png,80\n", ".*mos goes from 50 to 80, but the network's"),
     ([], "name,mos\n1.png,0.1\nno.png,0.2\n", "1 of 2 images .*no.png: no such file; co"),
-    (
-        [],
-        "name,noise,score\n1.png,1,0.1\n",
-        r".*expected a column mos, got \['name', 'noi",
-    ),
+    ([], "name,noise,score\n1.png,1,0.1\n", r".*expected a column mos, got \['name', 'noi"),
     (["--split", "a"], None, r".*no column 'a'; its split columns are \[\]"),
     (["--split", "name"], None, ".*0 rows, with name test; name has 0.png"),
     (["--out", "photos"], None, "--out photos: expected the name of a csv to write"),
@@ -153,12 +141,8 @@ BAD = [
     (["--workers", "-1"], None, "--workers takes a number that is not below zero, go"),
     (["--model", "lifeiqa-biq"], None, "--model 'lifeiqa-biq' is neither a file nor "),
     (["--model", "x.onnx"], None, "--model x.onnx: onnx; evaluate takes checkpoints"),
-    (
-        ["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"],
-        None,
-        "--out take",
-    ),
-]
+    (["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"], None, "--out take"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "meta", "message"), BAD)
