@@ -13,7 +13,7 @@ from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
 DEVICES = ("auto", "cpu", "cuda")
 
 PARTIAL = 3
-"""Exit status where all is done and some images have an error."""
+"""Exit status where all is done and some images have an error; 1 is that of work that stopped."""
 
 
 class UsageError(ValueError):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import UsageError, add_device, add_model, find_model
+from lifeiqa_plugin.arguments import PARTIAL, UsageError, add_device, add_model, find_model
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
 from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, create_engine
 from lifeiqa_plugin.scoring.containers import stem_of
@@ -21,9 +21,6 @@ from lifeiqa_plugin.scoring.tasks import (
     run_task,
     score_images,
 )
-
-PARTIAL = 3
-"""Exit status if some images have no score, which is not the 1 of work that stopped."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
