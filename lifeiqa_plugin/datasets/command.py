@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import check_target
-from lifeiqa_plugin.datasets.columns import Columns, add_columns
+from lifeiqa_plugin.datasets.table import Columns, add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

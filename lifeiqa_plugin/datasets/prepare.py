@@ -19,9 +19,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lifeiqa_plugin.datasets.columns import USUAL, Columns
 from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
-from lifeiqa_plugin.datasets.table import REFERENCE
+from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns
 from lifeiqa_plugin.images import near_duplicates
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
 from lifeiqa_plugin.images.pixels import as_bytes

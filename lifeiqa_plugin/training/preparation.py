@@ -16,7 +16,7 @@ from pyiqa.utils.options import make_paths
 
 from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.checkpoints.factory import build_network
-from lifeiqa_plugin.datasets.mos import check_mos_range
+from lifeiqa_plugin.datasets.table import check_mos_range
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.pyiqa_compat import quiet
 from lifeiqa_plugin.training.dataset import check_no_overlap
@@ -131,7 +131,7 @@ def check_labels(datasets: dict[str, Any], score_range: tuple[float, float] | No
     Labels of a training set with ``own_scale`` may lie anywhere: they are brought to the shared scale.
 
     Raises:
-        ValueError: as :func:`~lifeiqa_plugin.datasets.mos.check_mos_range`.
+        ValueError: as :func:`~lifeiqa_plugin.datasets.table.check_mos_range`.
     """
     sets = [source for source in datasets["train"].sources if not source.options.own_scale]
     sets += [dataset for phase, dataset in datasets.items() if phase != "train"]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from lifeiqa_plugin.datasets.columns import Columns
 from lifeiqa_plugin.datasets.prepare import prepare, random_split, split_groups
 from lifeiqa_plugin.datasets.readers import DATASETS, Row
+from lifeiqa_plugin.datasets.table import Columns
 
 
 def write(root, *names):

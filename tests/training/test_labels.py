@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lifeiqa_plugin.datasets.mos import check_mos_range
+from lifeiqa_plugin.datasets.table import check_mos_range
 from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.options import read_options
 
