@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.training.sections import DatasetOptions, Options, TrainingSetOptions
 
 CHANGED = {
@@ -117,13 +117,7 @@ def join(*parts: object) -> str:
 def unknown_key(key: str, known: list[str]) -> str:
     """Return what to say of a key that nothing reads."""
     name = key.rsplit(":", 1)[-1]
-    near = nearest(name, known)
-    if name in CHANGED:
-        hint = CHANGED[name]
-    elif near:
-        hint = f"did you mean {near[0]!r}?"
-    else:
-        hint = f"known here: {', '.join(known)}"
+    hint = CHANGED.get(name) or did_you_mean(name, known, f"known here: {', '.join(known)}")
     return f"unknown key {key}; {hint}"
 
 

@@ -33,8 +33,8 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
 from lifeiqa_plugin.training.checking import view
-from lifeiqa_plugin.training.curves import add_rows, cut_after
 from lifeiqa_plugin.training.dataset import UNKNOWN
+from lifeiqa_plugin.training.kept import add_rows, cut_after, differences
 from lifeiqa_plugin.training.losses import (
     AffineCalibration,
     Labels,
@@ -43,6 +43,7 @@ from lifeiqa_plugin.training.losses import (
     rank_loss,
     within_sets,
 )
+from lifeiqa_plugin.training.mixture import derive_seed
 from lifeiqa_plugin.training.optim import (
     freeze,
     parameter_groups,
@@ -50,7 +51,6 @@ from lifeiqa_plugin.training.optim import (
     schedule_of,
     set_train_mode,
 )
-from lifeiqa_plugin.training.options import differences
 from lifeiqa_plugin.training.sections import (
     CardOptions,
     OptimOptions,
@@ -58,7 +58,6 @@ from lifeiqa_plugin.training.sections import (
     TrainOptions,
     ValidationOptions,
 )
-from lifeiqa_plugin.training.seeds import seed_of_iteration
 
 STATE_FILE = "latest.state"
 
@@ -220,9 +219,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     def optimize_parameters(self, current_iter: int) -> None:
         """Do ``train.steps_per_batch`` steps, each on its share of every image's crops; log their mean losses."""
         self.current_iter = current_iter
-        torch.manual_seed(
-            seed_of_iteration(self.opt["manual_seed"], self.opt["rank"], current_iter)
-        )
+        torch.manual_seed(derive_seed(self.opt["manual_seed"], self.opt["rank"], current_iter))
         self._hold_backbone(current_iter <= self.backbone_schedule.start)
         for group in self.optimizer.param_groups:
             is_backbone = group.get("is_backbone", False)

@@ -154,7 +154,7 @@ class Schedule:
         start: iterations before it begins, in which the factor is 0.
 
     Raises:
-        ValueError: an unknown type, a warm-up as long as the run, a step of no iterations.
+        ValueError: a warm-up as long as the run, a step of no iterations.
     """
 
     total_iter: int
@@ -167,10 +167,6 @@ class Schedule:
     start: int = 0
 
     def __post_init__(self) -> None:
-        if self.type not in ("constant", "step", "cosine"):
-            raise ValueError(
-                f"train.scheduler.type must be 'constant', 'step' or 'cosine', got {self.type!r}"
-            )
         if not 0 <= self.warmup_iter < self.total_iter - self.start:
             after = " after train.decoder_first" if self.start else ""
             raise ValueError(

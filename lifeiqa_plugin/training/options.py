@@ -14,23 +14,11 @@ from typing import Any
 
 import yaml
 
-from lifeiqa_plugin.training.checking import fill, join, short, unknown_key
+from lifeiqa_plugin.training.checking import fill, short, unknown_key
 from lifeiqa_plugin.training.sections import BATCH, DatasetOptions, Options, TrainingSetOptions
 
 LARGEST = 10_000
 """Values that an option file may hold; YAML's aliases can make billions of a few lines."""
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """Return what differs between two sets of options, ``train:optim:lr 0.001 -> 0.002``."""
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        old, new, key = before.get(name), now.get(name), join(where, name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, key)
-        elif old != new:
-            found.append(f"{key} {short(old)} -> {short(new)}")
-    return found
 
 
 def read_options(path: str | Path, force_yml: list[str] | None = None) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from torch import nn
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.losses import AffineCalibration, FidelityLoss, within_sets
+from lifeiqa_plugin.training.mixture import ResumableSampler
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.sampler import ResumableSampler
 from lifeiqa_plugin.training.splits import train_splits
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def write_mixture(write_options, images, halves):
 def sampler_of(option_file, start_iter=0):
     opt = preparation.prepare_options(read_options(option_file))
     preparation.take_sizes_from_network(opt)
-    mixture = preparation.check_data(opt)["train"]
+    mixture = preparation.check_data(opt, None)["train"]
     return ResumableSampler(mixture, 1, 0, seed=1, start_iter=start_iter), mixture
 
 

@@ -20,9 +20,9 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.training.mixture import ResumableSampler
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.sampler import ResumableSampler
 
 pytestmark = pytest.mark.slow
 
@@ -346,7 +346,7 @@ def test_batch_statistics_of_two_processes_are_those_of_the_first(
     state, opt = read_state(), preparation.prepare_options(read_options(option_file))
     assert state["iter"] == 2
     preparation.take_sizes_from_network(opt)
-    dataset = preparation.check_data(opt)["train"]
+    dataset = preparation.check_data(opt, None)["train"]
     averages = []
     for rank in (0, 1):
         network = build_model(option_file).network

@@ -180,7 +180,7 @@ def test_whole_images(write_options):
     assert network(torch.rand(1, 3, 40, 57), return_details=True).crop_shape == (40, 57)
     opt = preparation.prepare_options(read_options(FOLDER / "options.yml"))
     preparation.take_sizes_from_network(opt)
-    train_set = preparation.check_data(opt)["train"]
+    train_set = preparation.check_data(opt, None)["train"]
     assert train_set[0, 1]["img"].shape == (2, 3, 48, 48)
     with pytest.raises(ValueError, match="crop_size is 64, but the network's is 48"):
         launch.train(write_options("network:whole_image=true", "datasets:train:crop_size=64"))
