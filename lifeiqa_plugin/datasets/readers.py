@@ -64,7 +64,7 @@ class Source(NamedTuple):
     low: float | None = None
     high: float | None = None
     lower_better: bool = False
-    takes: tuple[str, ...] = ()
+    takes: frozenset[str] = frozenset()
     open_ended: bool = False
 
 
@@ -363,10 +363,10 @@ def read_avt_ai(root: Path) -> list[Row]:
 
 DATASETS: dict[str, Source] = {
     "folder": Source(
-        read_folder, takes=("scores", "columns", "mos_range", "lower_better", "group")
+        read_folder, takes=frozenset({"scores", "columns", "mos_range", "lower_better", "group"})
     ),
     "biq2021": Source(read_biq2021, 0, 1),
-    "livec": Source(read_livec, 0, 100, takes=("halves",)),
+    "livec": Source(read_livec, 0, 100, takes=frozenset({"halves"})),
     "koniq10k": Source(read_koniq10k, 0, 100),
     "kadid10k": Source(read_kadid10k, 1, 5),
     "spaq": Source(read_spaq, 0, 100),

@@ -17,6 +17,7 @@ CHANGED = {
     "ladder_weight": "it is now 'rank_weight'",
     "std_line": "it is now 'std_calibration'",
     "dataset_enlarge_ratio": "it is now 'crops_per_image'",
+    "split_file": "it is gone: write the phase of each row into a column of the csv, and name it with 'split_index'",
     "views": "it is gone: each visit decodes the image and cuts new crops; leave the key out",
 }
 """Keys of earlier versions, or of pyiqa, and what has become of them."""
@@ -95,7 +96,7 @@ def _explain(section: type, errors: Sequence[Mapping[str, Any]], where: str) -> 
     own = _place(first)
     key = join(where, *own)
     if first["type"] == "missing":
-        return f"{key} is missing; see docs/training.md for what it means"
+        return missing(key)
     wanted = [
         WORDS.get(error["type"], error["msg"].removeprefix("Input should be "))
         for error in errors
@@ -112,6 +113,11 @@ def _place(error: Mapping[str, Any]) -> list[int | str]:
 def join(*parts: object) -> str:
     """Return a key with its sections, ``train:optim:lr``."""
     return ":".join(str(part) for part in parts if part != "")
+
+
+def missing(key: str) -> str:
+    """Return what to say of a key that must be there."""
+    return f"{key} is missing; see docs/training.md for what it means"
 
 
 def unknown_key(key: str, known: list[str]) -> str:

@@ -7,6 +7,7 @@ visit, and plain errors for bad tables and bad files.
 from __future__ import annotations
 
 import math
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,6 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
     def __init__(self, opt: dict[str, Any]) -> None:
         self.options = view(TrainingSetOptions, opt)
         super().__init__(opt)
-        if not self.paths_mos:
-            column = split_column(self.options.split_index, self.options.split_ratio)
-            found = sorted(set(self.meta_info[column])) if column in self.meta_info else []
-            raise ValueError(
-                f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
-            )
         share = self.options.ladder_share
         if share and self.options.crops_per_image < 2:
             raise ValueError(
@@ -108,9 +103,6 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Keep the rows of this phase, and their references for :func:`check_no_overlap`."""
         references = self.meta_info.get(REFERENCE, pd.Series([""] * len(self.meta_info)))
         self.paths_mos = [[*row, ref] for row, ref in zip(self.paths_mos, references, strict=True)]
-        if self.options.split_file is not None:
-            self.get_split_with_file(opt)
-            return
         column = split_column(self.options.split_index, self.options.split_ratio)
         if column is None:
             return
@@ -120,10 +112,13 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             joined = self.meta_info[whole].replace("val", "train")
             self.meta_info = self.meta_info.assign(**{column: joined})
         check_column(opt["meta_info_file"], self.meta_info, column)
-        phases = self.meta_info[column]
-        self.paths_mos = [
-            row for row, phase in zip(self.paths_mos, phases, strict=True) if phase == self.phase
-        ]
+        is_own = self.meta_info[column] == self.phase
+        self.paths_mos = list(compress(self.paths_mos, is_own))
+        if not self.paths_mos:
+            found = sorted(set(self.meta_info[column]))
+            raise ValueError(
+                f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
+            )
 
     def get_transforms(self, opt: dict[str, Any]) -> None:
         """Replace pyiqa's transforms, which draw from NumPy and ``random``."""

@@ -549,10 +549,10 @@ def test_rows_without_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"halves": "h.csv"}, "--halves describes livec, not koniq10k"),
+        ({"halves": Path("h.csv")}, "--halves describes livec, not koniq10k"),
         ({"mos_range": (0, 1)}, "--mos-range describes folder, not koniq10k"),
         ({"lower_better": True}, "--lower-better describes folder, not koniq10k"),
-        ({"scores": "s.csv"}, "--scores describes folder, not koniq10k"),
+        ({"scores": Path("s.csv")}, "--scores describes folder, not koniq10k"),
         ({"columns": Columns("x")}, "--mos-column or --name-column describes folder, not koniq10k"),
     ],
 )
