@@ -249,13 +249,9 @@ def official_split(rows: list[Row]) -> list[str]:
 
 def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list[str]:
     """Return the phases, with ``near_duplicate`` for each image outside test that is one of an image in it."""
-    prints = _fingerprints(root, rows)
-    tests = prints[np.array(phases) == "test"]
-    is_near_duplicate = (prints @ tests.T).max(axis=1, initial=0) >= NEAR_DUPLICATE
-    return [
-        "near_duplicate" if near_duplicate and phase != "test" else phase
-        for near_duplicate, phase in zip(is_near_duplicate, phases, strict=True)
-    ]
+    prints, is_test = _fingerprints(root, rows), np.array(phases) == "test"
+    is_near_duplicate = (prints @ prints[is_test].T).max(axis=1, initial=0) >= NEAR_DUPLICATE
+    return list(np.where(is_near_duplicate & ~is_test, "near_duplicate", phases))
 
 
 def _fingerprints(root: Path, rows: list[Row]) -> NDArray[np.float32]:

@@ -72,9 +72,9 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     test_sets = _plan(opt, datasets)
     state = load_state(opt, auto_resume)
     folder = Path(opt["path"]["experiments_root"])
-    done = 0 if state is None else state["iter"]
     tested = folder / TEST_RESULTS
-    is_tested = bool(test_sets and auto_resume and state and tested.is_file())
+    done = 0 if state is None else state["iter"]
+    is_tested = bool(done and test_sets and auto_resume and tested.is_file())
     if is_tested and done >= opt["train"]["total_iter"]:
         kept.check_same(options, folder)
         return cast(dict[str, Any], read_json(tested))
@@ -82,28 +82,31 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         model = build_model(opt)  # before an older run of the name is moved aside
     if is_tested:
         tested.unlink(missing_ok=True)  # it is of a shorter run, which goes on
-    if state is not None:  # pyiqa makes these folders for new runs only
-        for name in ("models", "training_states"):
-            os.makedirs(opt["path"][name], exist_ok=True)
     model.trained_on = learn_digests(datasets["train"].sources, weights_of(opt["network"]))
-    sampler = functools.partial(
-        ResumableSampler,
-        seed=opt["manual_seed"],
-        start_iter=done,
-        epochs=opt["train"]["total_epoch"],
-    )
-    built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
-    replaced = {
-        "load_resume_state": lambda _: state,
-        "EnlargedSampler": sampler,
-        "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
-        "build_model": lambda _: hand_over(model, datasets),
-        "copy_opt_file": lambda *_: kept.note(options, folder) if not opt["rank"] else None,
-    }
+    replaced = _functions_of_loop(opt, datasets, model, state)
+    replaced["copy_opt_file"] = lambda *_: None if opt["rank"] else kept.note(options, folder)
     with forgetful_logger(), training_loop(replaced):
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
         tell_of_std(folder / "models" / "net_best.safetensors")
     return run_test(opt, test_sets) if test_sets else {}
+
+
+def _functions_of_loop(
+    opt: Options, datasets: dict[str, Any], model: Any, state: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what pyiqa's loop calls in place of its own functions: all that it would build is there already."""
+    if state is not None:  # pyiqa makes these folders for new runs only
+        for name in ("models", "training_states"):
+            os.makedirs(opt["path"][name], exist_ok=True)
+    done = 0 if state is None else state["iter"]
+    order = {"seed": opt["manual_seed"], "start_iter": done, "epochs": opt["train"]["total_epoch"]}
+    built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
+    return {
+        "load_resume_state": lambda _: state,
+        "EnlargedSampler": functools.partial(ResumableSampler, **order),
+        "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
+        "build_model": lambda _: hand_over(model, datasets),
+    }
 
 
 def _plan(opt: Options, datasets: dict[str, Any]) -> dict[str, LifeIQADataset]:

@@ -21,9 +21,9 @@ from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.splits import train_splits
 
-pytestmark = pytest.mark.slow
+from .conftest import FOLDER, read_state
 
-FOLDER = Path("experiments/tiny")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_run_on_three_sets(write_mixture):
     assert (FOLDER / "test_scores_b.csv").exists()
     card = read_checkpoint(FOLDER / "models/net_best.safetensors").card
     assert card.training_data == "a-train (a.csv), b-train (b.csv), photos (photos)"
-    state = torch.load(FOLDER / "training_states/latest.state", weights_only=True)
+    state = read_state()
     assert state["own_scales"]["offset"][[0, 2]].tolist() == [0, 0]
     assert state["own_scales"]["offset"][1] != 0
     assert set(state["best_metric_results"]) == {"a-val", "b-val_b"}
@@ -179,10 +179,7 @@ def test_an_interrupted_mixture_is_the_run_itself(write_mixture, tmp_path, monke
     launch.train(option_file, auto_resume=True)
     monkeypatch.chdir(tmp_path / "whole")
     launch.train(option_file)
-    states = [
-        torch.load(root / FOLDER / "training_states/latest.state", weights_only=True)
-        for root in (tmp_path, tmp_path / "whole")
-    ]
+    states = [read_state(root / FOLDER) for root in (tmp_path, tmp_path / "whole")]
     assert states[0]["iter"] == states[1]["iter"] == 8
     for part in ("network", "own_scales"):
         for name, value in states[0][part].items():
@@ -303,8 +300,7 @@ def test_two_processes_learn_the_line_of_one(
             for process in start_two("-opt", option_file, "--force_yml", half):
                 process.join(120)
                 assert process.exitcode == 0
-        path = FOLDER / "training_states/latest.state"
-        states.append(torch.load(path, weights_only=True)["own_scales"])
+        states.append(read_state()["own_scales"])
     assert states[0]["offset"][1] != 0
     for name in ("offset", "log_slope"):
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-6)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import shutil
 import signal
 import sys
@@ -29,35 +28,9 @@ from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.splits import train_splits
 
+from .conftest import FOLDER, newest, newest_log, read_csv, read_log, read_state
+
 pytestmark = pytest.mark.slow
-
-FOLDER = Path("experiments/tiny")
-
-
-def read_state(folder: Path = FOLDER) -> dict:
-    return torch.load(folder / "training_states/latest.state", weights_only=True)
-
-
-def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
-    """The numbers of every iteration of the newest log."""
-    text = max(folder.glob("train_*.log"), key=newest).read_text()
-    lines = [line for line in text.splitlines() if "iter:" in line and "l_mos" in line]
-    return [
-        {k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])}
-        for line in lines
-    ]
-
-
-def read_csv(path: str | Path) -> list[list[str]]:
-    return [line.split(",") for line in Path(path).read_text().splitlines()]
-
-
-def newest_log() -> str:
-    return max(FOLDER.glob("train_*.log"), key=newest).read_text()
-
-
-def newest(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def test_overfits(write_options, images):
