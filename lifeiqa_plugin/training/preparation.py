@@ -30,7 +30,7 @@ def prepare_options(options: Options) -> Options:
     """Add what pyiqa's own parser adds, for one process or, below torchrun, for this one of several; seed everything.
 
     Raises:
-        ValueError: several GPUs without torchrun, a loader that hangs on errors, no rights to write here.
+        ValueError: several GPUs without torchrun, no rights to write here.
     """
     opt = copy.deepcopy(options)
     import_modules(opt["import"])
@@ -47,10 +47,6 @@ def prepare_options(options: Options) -> Options:
     opt["datasets"]["train"] = as_one(opt["datasets"]["train"])
     for phase, dataset in opt["datasets"].items():
         dataset["phase"] = phase.split("_")[0]
-    if opt["datasets"]["train"].get("prefetch_mode") == "cpu":
-        raise ValueError(
-            "datasets:train:prefetch_mode cpu hangs when an image is bad; use cuda, or leave it out"
-        )
     make_paths(opt, os.getcwd())
     set_random_seed(opt["manual_seed"] + opt["rank"])
     return opt

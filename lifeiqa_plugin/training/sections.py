@@ -91,7 +91,7 @@ class TrainingSetOptions(DatasetOptions):
     """as in pyiqa"""
     persistent_workers: bool | None = None
     """keep the decoding processes from epoch to epoch; true where there are any"""
-    prefetch_mode: str | None = None
+    prefetch_mode: Literal["cuda"] | None = None
     """as in pyiqa: `cuda`, but not `cpu`, which hangs on errors"""
 
 

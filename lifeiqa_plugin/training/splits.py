@@ -76,11 +76,8 @@ def write_summary(
         values = [f"{result[metric]:.4f}" for metric in METRICS]
         rows.append([str(split), *values, *(str(counted[name]) for name in names)])
     spread = statistics.stdev if len(results) > 1 else lambda _: 0.0
-    for word, combine in (
-        ("median", statistics.median),
-        ("mean", statistics.mean),
-        ("std", spread),
-    ):
+    combined = {"median": statistics.median, "mean": statistics.mean, "std": spread}
+    for word, combine in combined.items():
         values = [f"{combine([result[metric] for result in results]):.4f}" for metric in METRICS]
         rows.append([word, *values, *([""] * len(names))])
     with open(f"{stem}.csv", "w", newline="", encoding="utf-8") as file:

@@ -134,12 +134,12 @@ def test_distortions_are_the_second_task(write_options, build_model):
     model.feed_data(batch)
     model.optimize_parameters(1)
     assert model.log_dict["l_distortion"] == pytest.approx(expected.item(), rel=1e-5)
-    for iteration in range(2, 60):
+    for iteration in range(2, 25):
         model.optimize_parameters(iteration)
     assert model.log_dict["l_distortion"] < 0.7 * expected.item()
     batch["kinds"][:] = data.UNKNOWN
     model.feed_data(batch)
-    model.optimize_parameters(60)
+    model.optimize_parameters(25)
     assert model.log_dict["l_distortion"] == 0
 
 

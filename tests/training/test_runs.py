@@ -307,7 +307,6 @@ def test_another_network_is_refused(write_options):
             ValueError,
             "both at least crop_size=32, got .16",
         ),
-        ("datasets:train:prefetch_mode=cpu", ValueError, "prefetch_mode cpu hangs"),
     ],
 )
 def test_errors_before_training(write_options, change, error, message):
