@@ -24,9 +24,10 @@ INPUTS = "inputs.json"
 
 def note(options: dict[str, Any], folder: Path) -> None:
     """Write what a run is made of."""
-    write_json(folder / INPUTS, digests(options))
+    inputs, text = digests(options), yaml.safe_dump(_plain(options), sort_keys=False)
+    write_json(folder / INPUTS, inputs)
     with write_whole(folder / OPTIONS) as file:
-        file.write(yaml.safe_dump(_plain(options), sort_keys=False).encode())
+        file.write(text.encode())
 
 
 def check_same(options: dict[str, Any], folder: Path) -> None:

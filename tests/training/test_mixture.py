@@ -14,7 +14,8 @@ import yaml
 from torch import nn
 
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.training import launch, preparation
+from lifeiqa_plugin.correlation import METRICS
+from lifeiqa_plugin.training import launch, preparation, splits
 from lifeiqa_plugin.training.losses import AffineCalibration, FidelityLoss, within_sets
 from lifeiqa_plugin.training.mixture import ResumableSampler
 from lifeiqa_plugin.training.model import LifeIQAModel
@@ -252,14 +253,22 @@ def test_changes_of_a_list(write_mixture):
         read_options(write_mixture(), ["datasets:train=[5]"])
 
 
-def test_splits_renumber_only_numbered_sets(write_options, images, tmp_path):
-    """An external test set keeps all its rows."""
+def test_splits_renumber_only_numbered_sets(write_options, images, tmp_path, monkeypatch):
+    """An external test set keeps all its rows; ``test_splits`` trains for real."""
+    trained = []
+    result = dict.fromkeys(METRICS, 0.5)
+    monkeypatch.setattr(
+        splits, "run", lambda options, auto_resume: trained.append(options) or result
+    )
     external = f"{{meta_info_file: {images / 'meta.csv'}, dataroot_target: {tmp_path / 'other'}}}"
     (tmp_path / "other").mkdir()
     for path in images.glob("*.png"):
         (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
     option_file = write_options("train:total_epoch=1", f"datasets:test={external}")
-    assert [result["images"] for result in train_splits(read_options(option_file), 2)] == [40, 40]
+    Path("experiments").mkdir()
+    train_splits(read_options(option_file), 2)
+    assert [one["datasets"]["train"]["split_index"] for one in trained] == [1, 2]
+    assert [one["datasets"]["test"].get("split_index") for one in trained] == [None, None]
     table = pd.read_csv("experiments/tiny_splits.csv")
     assert table["rows of meta-test"][:2].tolist() == [40, 40]
     assert table["rows of noise-train"][:2].tolist() == [28, 28]

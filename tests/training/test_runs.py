@@ -115,7 +115,11 @@ def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, images):
     """What validation reported is what the saved file gives, although training computes in bfloat16."""
     launch.train(
         write_options(
-            "train:amp=bf16", "train:ema_decay=0.5", "train:optim:lr=3e-3", "val:val_freq=2"
+            "train:amp=bf16",
+            "train:ema_decay=0.5",
+            "train:optim:lr=3e-3",
+            "val:val_freq=2",
+            "train:total_epoch=2",
         )
     )
     best = read_state()["best_metric_results"]["noise-val"]
