@@ -13,7 +13,7 @@ from lifeiqa_plugin.arguments import (
     check_target,
     choose_device,
 )
-from lifeiqa_plugin.datasets.columns import Columns, add_columns
+from lifeiqa_plugin.datasets.table import Columns, add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from lifeiqa_plugin.benchmark import photos
 from lifeiqa_plugin.benchmark.metrics import NAME, first_line, read_yaml
-from lifeiqa_plugin.datasets.columns import MOS, USUAL, Columns
 from lifeiqa_plugin.datasets.labelled import (
     FileReader,
     LabelledDataset,
@@ -28,6 +27,7 @@ from lifeiqa_plugin.datasets.labelled import (
     origin_of,
     read_labelled,
 )
+from lifeiqa_plugin.datasets.table import MOS, USUAL, Columns
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet

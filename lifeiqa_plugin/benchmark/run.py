@@ -27,8 +27,8 @@ from lifeiqa_plugin.benchmark.protocol import Protocol
 from lifeiqa_plugin.benchmark.scores import Store, score_metric
 from lifeiqa_plugin.benchmark.speed import measure_speed, read_speed
 from lifeiqa_plugin.benchmark.tables import all_tables
-from lifeiqa_plugin.datasets.columns import USUAL, Columns
 from lifeiqa_plugin.datasets.labelled import LabelledDataset
+from lifeiqa_plugin.datasets.table import USUAL, Columns
 
 
 @dataclass(frozen=True)

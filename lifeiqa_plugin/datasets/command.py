@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import check_target
-from lifeiqa_plugin.datasets.columns import Columns, add_columns
+from lifeiqa_plugin.datasets.table import Columns, add_columns
+
+OPTIONS = (
+    *("scores", "halves", "mos_range", "lower_better", "splits", "group", "skip_missing"),
+    *("drop_near_duplicates", "group_near_duplicates"),
+)
+"""Arguments that ``prepare`` takes under the same name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,19 +66,6 @@ def run(args: argparse.Namespace) -> None:
 
     out = args.out or Path(f"meta_info_{args.dataset}.csv")
     check_target(out)
-    described = prepare(
-        args.dataset,
-        args.root,
-        out,
-        args.scores,
-        args.mos_range,
-        args.lower_better,
-        args.splits,
-        args.drop_near_duplicates,
-        args.halves,
-        args.skip_missing,
-        Columns(args.mos_column, args.name_column),
-        args.group,
-        args.group_near_duplicates,
-    )
-    print(described)
+    columns = Columns(args.mos_column, args.name_column)
+    given = {name: getattr(args, name) for name in OPTIONS}
+    print(prepare(args.dataset, args.root, out, columns=columns, **given))

@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import pandas as pd
 from torch import Tensor
 
-from lifeiqa_plugin.datasets.columns import USUAL, Columns
-from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
+from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns, check_column, read_meta
 from lifeiqa_plugin.images.reading import DECODING, ImageError, check_image, read_image
 
 GROUP_COLUMNS = (
@@ -164,21 +163,21 @@ def origin_of(path: str | Path, root: str) -> dict[str, str]:
     return {"csv sha256": digest, "root": folder, "decoding": str(DECODING)}
 
 
-def check_images(dataset: LabelledDataset) -> None:
+def check_images(images: Sequence[LabelledImage]) -> None:
     """Open every file; pixels are not decoded.
 
     Raises:
         OSError: some are missing or no images; names up to five.
     """
     problems = []
-    for image in dataset.images:
+    for image in images:
         try:
             check_image(image.path)
         except ImageError as error:
             problems.append(str(error))
     if problems:
         raise OSError(
-            f"{len(problems)} of {len(dataset.images)} images cannot be used: {'; '.join(problems[:5])}; "
+            f"{len(problems)} of {len(images)} images cannot be used: {'; '.join(problems[:5])}; "
             "correct the folder, or remove their rows from the csv"
         )
 
@@ -190,11 +189,7 @@ def _choose(
     chosen = pd.Series(True, index=table.index)
     choices = [(*one, True) for one in only.items()] + [(*one, False) for one in without.items()]
     for column, values, is_taken in choices:
-        if column not in table:
-            splits = [name for name in table if "split" in name]
-            raise ValueError(
-                f"{path}: no column {column!r}; its split columns are {splits}, all are {list(table)}"
-            )
+        check_column(path, table, column)
         chosen &= table[column].astype(str).isin(_texts(values)) == is_taken
     if not chosen.any():
         found = [

@@ -19,9 +19,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lifeiqa_plugin.datasets.columns import USUAL, Columns
 from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
-from lifeiqa_plugin.datasets.table import REFERENCE
+from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns
 from lifeiqa_plugin.images import near_duplicates
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
 from lifeiqa_plugin.images.pixels import as_bytes
@@ -83,30 +82,23 @@ def prepare(
     if name not in DATASETS:
         raise ValueError(f"no dataset is called {name!r}; known are {', '.join(sorted(DATASETS))}")
     source = DATASETS[name]
-    given = {
-        "scores": scores, "columns": columns, "mos_range": mos_range, "lower_better": lower_better, "halves": halves,
-        "group": group,
-    }  # fmt: skip
-    _check_options(name, source, given)
-    _check_out(out, splits, given)
+    of_reader = {"scores": scores, "columns": columns, "halves": halves, "group": group}
+    _check_options(name, of_reader | {"mos_range": mos_range, "lower_better": lower_better})
+    _check_out(out, {"scores": scores, "halves": halves})
+    if splits < 0:
+        raise ValueError(f"--splits takes a number that is not below zero, got {splits}")
     if splits == 0 and (group or group_near_duplicates):
         raise ValueError("--group and --group-near-duplicates change nothing with --splits 0")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected that of the dataset")
-    paths = {
-        option: given[option]
-        for option in ("scores", "columns", "halves", "group")
-        if option in source.takes
-    }
-    rows = source.read(root, **paths)
-    _check_scores(rows)
-    scale = _find_scale(rows, source, mos_range, lower_better)
-    listed = len(rows)
-    if drop_near_duplicates and not all(row.official for row in rows):
+    listed = source.read(root, **{key: of_reader[key] for key in source.takes & of_reader.keys()})
+    _check_scores(listed)
+    scale = _find_scale(listed, source, mos_range, lower_better)
+    if drop_near_duplicates and not all(row.official for row in listed):
         raise ValueError(
             f"--drop-near-duplicates needs an official split to compare, {name} has none"
         )
-    rows = _find_images(root, rows, skip_missing)
+    rows = _find_images(root, listed, skip_missing)
     table = _to_table(rows, scale)
     if drop_near_duplicates:
         table["official_split"] = mark_near_duplicates(root, rows, list(table["official_split"]))
@@ -119,7 +111,7 @@ def prepare(
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         table.to_csv(file, index=False, quoting=csv.QUOTE_MINIMAL)
-    lines = _describe(table, scale, out, listed - len(rows))
+    lines = _describe(table, scale, out, len(listed) - len(rows))
     return "\n".join([*lines, *_describe_near_duplicates(table, twins, group_near_duplicates)])
 
 
@@ -140,25 +132,22 @@ class Scale(NamedTuple):
         return f"{worst:g} {best:g}"
 
 
-def _check_options(name: str, source: Source, given: dict[str, Any]) -> None:
+def _check_options(name: str, given: dict[str, Any]) -> None:
     for option, value in given.items():
-        is_given = any(value) if isinstance(value, Columns) else value not in (None, False)
-        if is_given and option not in source.takes:
+        is_given = value not in (None, False, USUAL)
+        if is_given and option not in DATASETS[name].takes:
             owners = [other for other, about in DATASETS.items() if option in about.takes]
-            words = OPTIONS.get(option, f"--{option.replace('_', '-')}")
+            words = f"--{option.replace('_', '-')}"
+            if option == "columns":
+                words = "--mos-column or --name-column"
             raise ValueError(f"{words} describes {' or '.join(owners)}, not {name}")
 
 
-OPTIONS = {"columns": "--mos-column or --name-column"}
-
-
-def _check_out(out: Path, splits: int, given: dict[str, Any]) -> None:
-    if splits < 0:
-        raise ValueError(f"--splits takes a number that is not below zero, got {splits}")
+def _check_out(out: Path, read: dict[str, Path | None]) -> None:
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out {out}: expected the name of a csv to write")
-    for option in ("scores", "halves"):
-        if given[option] is not None and Path(given[option]).resolve() == out.resolve():
+    for option, path in read.items():
+        if path is not None and path.resolve() == out.resolve():
             raise ValueError(f"--out {out}: this is what --{option} reads; give another name")
 
 
@@ -236,12 +225,11 @@ def _find_images(root: Path, rows: list[Row], skip_missing: bool) -> list[Row]:
 def _to_table(rows: list[Row], scale: Scale) -> pd.DataFrame:
     raw = np.array([row.mos for row in rows], dtype=float)
     table = pd.DataFrame({"name": [row.name for row in rows], "mos": scale.to_mos(raw).round(6)})
-    table["mos_raw"] = raw
-    table["mos_range"] = str(scale)
-    if any(row.reference for row in rows):
-        table[REFERENCE] = [row.reference for row in rows]
-    if any(row.subset for row in rows):
-        table["subset"] = [row.subset for row in rows]
+    table["mos_raw"], table["mos_range"] = raw, str(scale)
+    for column in (REFERENCE, "subset"):
+        values = [getattr(row, column) for row in rows]
+        if any(values):
+            table[column] = values
     for column in dict.fromkeys(column for row in rows for column in row.more):
         table[column] = [row.more.get(column, "") for row in rows]
     if all(row.official for row in rows):
@@ -254,29 +242,21 @@ def official_split(rows: list[Row]) -> list[str]:
     phases = np.array([row.official for row in rows], dtype=object)
     if "val" not in phases:
         train = np.flatnonzero(phases == "train")
-        chosen = np.random.default_rng(SPLIT_SEED).permutation(train)[
-            : max(1, round(VAL_SHARE * len(train)))
-        ]
-        phases[chosen] = "val"
+        shuffled = np.random.default_rng(SPLIT_SEED).permutation(train)
+        phases[shuffled[: max(1, round(VAL_SHARE * len(train)))]] = "val"
     return list(phases)
 
 
 def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list[str]:
     """Return the phases, with ``near_duplicate`` for each image outside test that is one of an image in it."""
-    prints = _fingerprints(root, rows)
-    tests = prints[np.array(phases) == "test"]
-    is_near_duplicate = (prints @ tests.T).max(axis=1, initial=0) >= NEAR_DUPLICATE
-    return [
-        "near_duplicate" if near_duplicate and phase != "test" else phase
-        for near_duplicate, phase in zip(is_near_duplicate, phases, strict=True)
-    ]
+    prints, is_test = _fingerprints(root, rows), np.array(phases) == "test"
+    is_near_duplicate = (prints @ prints[is_test].T).max(axis=1, initial=0) >= NEAR_DUPLICATE
+    return list(np.where(is_near_duplicate & ~is_test, "near_duplicate", phases))
 
 
 def _fingerprints(root: Path, rows: list[Row]) -> NDArray[np.float32]:
-    images = (
-        Image.fromarray(as_bytes(decode(root / row.name, at_least=64).pixels)) for row in rows
-    )
-    return np.stack([fingerprint(image) for image in images])
+    images = (as_bytes(decode(root / row.name, at_least=64).pixels) for row in rows)
+    return np.stack([fingerprint(Image.fromarray(image)) for image in images])
 
 
 def split_groups(rows: list[Row], twins: Sequence[int | None] = ()) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
@@ -12,8 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lifeiqa_plugin.datasets.columns import NAMES, USUAL, Columns, find_column, find_name_and_mos
-from lifeiqa_plugin.datasets.table import REFERENCE
+from lifeiqa_plugin.datasets.table import (
+    NAMES,
+    REFERENCE,
+    USUAL,
+    Columns,
+    find_column,
+    find_name_and_mos,
+    number,
+)
 
 RESERVED = ("name", "mos", "mos_raw", "mos_range", "official_split")
 """Columns that prepare writes."""
@@ -57,7 +64,7 @@ class Source(NamedTuple):
     low: float | None = None
     high: float | None = None
     lower_better: bool = False
-    takes: tuple[str, ...] = ()
+    takes: frozenset[str] = frozenset()
     open_ended: bool = False
 
 
@@ -78,25 +85,32 @@ def _find(root: Path, *names: str) -> Path:
 
 def _table(path: Path) -> pd.DataFrame:
     """Read a csv or xlsx, and drop columns that have neither name nor content."""
-    if path.suffix == ".csv":
-        table = pd.read_csv(path, skipinitialspace=True)
-    else:
-        try:
-            table = pd.read_excel(path)
-        except ImportError as error:
-            raise ValueError(
-                f"{path}: reading xlsx needs pip install openpyxl, or save the sheet as csv"
-            ) from error
+    csv = path.suffix == ".csv"
+    table = pd.read_csv(path, skipinitialspace=True) if csv else _sheet(path)
     return table.loc[:, [not str(name).startswith("Unnamed") for name in table]]
 
 
-def _column(table: pd.DataFrame, path: Path, *names: str) -> list[Any]:
-    """Return the first of the columns that exists, whatever the case of its name.
+def _sheet(path: Path, name: str = "", **how: Any) -> pd.DataFrame:
+    try:
+        return pd.read_excel(path, sheet_name=name or 0, **how)
+    except ImportError as error:
+        wanted = name or "the sheet"
+        raise ValueError(
+            f"{path}: reading xlsx needs pip install openpyxl, or save {wanted} as csv"
+        ) from error
+
+
+def _values(
+    path: Path, *columns: str | tuple[str, ...], table: pd.DataFrame | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """Return what each row of a file has in these columns, each given by the names that it may have, in any case.
 
     Raises:
-        ValueError: none does.
+        ValueError: one is not there.
     """
-    return list(table[find_column(path, table, *names)])
+    table = _table(path) if table is None else table
+    names = [(column,) if isinstance(column, str) else column for column in columns]
+    return zip(*(table[find_column(path, table, *each)] for each in names), strict=True)
 
 
 def _mat(path: Path, name: str) -> list[Any]:
@@ -131,21 +145,13 @@ def read_folder(
         more = {column: values[column] for column in others}
         reference, subset = values.get(REFERENCE, ""), values.get("subset", "")
         shared = values[group] if group else ""
-        rows.append(Row(values[name], _number(values[mos]), reference, "", subset, shared, more))
+        rows.append(Row(values[name], number(values[mos]), reference, "", subset, shared, more))
     return rows
 
 
 def _text_table(path: Path) -> pd.DataFrame:
     """Read a csv as it is written: a name such as 007 is no number."""
     return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-
-
-def _number(text: str) -> float | str:
-    """Return a number; text that is none stays, for the message."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def read_biq2021(root: Path) -> list[Row]:
@@ -158,9 +164,7 @@ def read_biq2021(root: Path) -> list[Row]:
     rows = []
     for part in ("train", "test"):
         path = _find(root, f"{part.capitalize()} (Images and MOS).csv")
-        table = _table(path)
-        names, mos = _column(table, path, "Image Name"), _column(table, path, "MOS")
-        for name, score in zip(names, mos, strict=True):
+        for name, score in _values(path, "Image Name", "MOS"):
             more = {"bundled_split": listed.get(_stem(name), part)}
             rows.append(Row(f"Images/{name}", score, "", part, name[:4].lower(), more=more))
     return rows
@@ -182,23 +186,18 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
         )
     rows = rows[7:]
     half = _shipped("livec_halves.csv", "half") if halves is None else _read_halves(rows, halves)
-    split, listed = {"A": "train", "B": "test"}, _shipped("livec_halves.csv", "bundled_split")
-    found = []
-    for row in rows:
-        letter = half.get(_stem(row.name), "")
-        more = {
-            "half": letter,
-            "half_split": split.get(letter, ""),
-            "bundled_split": listed.get(_stem(row.name), ""),
-        }
-        found.append(row._replace(more=more))
-    return found
+    split = {image: {"A": "train", "B": "test"}.get(letter, "") for image, letter in half.items()}
+    listed = _shipped("livec_halves.csv", "bundled_split")
+    columns = {"half": half, "half_split": split, "bundled_split": listed}
+    return [
+        row._replace(more={name: of.get(_stem(row.name), "") for name, of in columns.items()})
+        for row in rows
+    ]
 
 
 def _read_halves(rows: list[Row], path: Path) -> dict[str, str]:
     table = _text_table(_find(path.parent, path.name))
-    names, letters = _column(table, path, *NAMES), _column(table, path, "half")
-    half = {_stem(name): letter for name, letter in zip(names, letters, strict=True)}
+    half = {_stem(name): letter for name, letter in _values(path, NAMES, "half", table=table)}
     missing = [row.name for row in rows if half.get(_stem(row.name)) not in ("A", "B")]
     if missing:
         raise ValueError(
@@ -223,34 +222,25 @@ def read_koniq10k(root: Path) -> list[Row]:
     """MOS on 0 .. 100; in the file without official sets that is ``MOS_zscore``, and ``MOS`` is on 1 .. 5."""
     path = _find(root, "koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
     table = _table(path)
-    names, mos = _column(table, path, "image_name"), _column(table, path, "MOS_zscore", "MOS")
-    sets = _column(table, path, "set") if "set" in table else [""] * len(table)
+    if "set" not in table:
+        table = table.assign(set="")
+    rows = _values(path, "image_name", ("MOS_zscore", "MOS"), "set", table=table)
     official = {"training": "train", "validation": "val", "test": "test", "": ""}
     folder = next((f for f in ("1024x768", "512x384") if (root / f).is_dir()), "1024x768")
-    return [
-        Row(f"{folder}/{n}", m, "", official[s]) for n, m, s in zip(names, mos, sets, strict=True)
-    ]
+    return [Row(f"{folder}/{name}", mos, "", official[part]) for name, mos, part in rows]
 
 
 def read_kadid10k(root: Path) -> list[Row]:
     """The column is called dmos, yet higher is better."""
-    path = _find(root, "dmos.csv")
-    table = _table(path)
-    columns = (_column(table, path, name) for name in ("dist_img", "dmos", "ref_img"))
-    return [
-        Row(f"images/{n}", m, str(r), subset=f"type {n[4:6]}")
-        for n, m, r in zip(*columns, strict=True)
-    ]
+    rows = _values(_find(root, "dmos.csv"), "dist_img", "dmos", "ref_img")
+    return [Row(f"images/{n}", m, str(r), subset=f"type {n[4:6]}") for n, m, r in rows]
 
 
 def read_spaq(root: Path) -> list[Row]:
     """Smartphone images; MOS only, the attribute scores are left out."""
-    path = _find(
-        root, *(f"Annotations/MOS and Image attribute scores.{end}" for end in ("csv", "xlsx"))
-    )
-    table = _table(path)
-    names, mos = _column(table, path, "Image name"), _column(table, path, "MOS")
-    return [Row(f"TestImage/{n}", m) for n, m in zip(names, mos, strict=True)]
+    stem = "Annotations/MOS and Image attribute scores"
+    path = _find(root, f"{stem}.csv", f"{stem}.xlsx")
+    return [Row(f"TestImage/{name}", mos) for name, mos in _values(path, "Image name", "MOS")]
 
 
 def read_tid2013(root: Path) -> list[Row]:
@@ -267,33 +257,21 @@ def read_csiq(root: Path) -> list[Row]:
     """Joined by image, distortion and level: the sheet's rows, the folders and the usual listings differ in order."""
     path = _find(root, "csiq.DMOS.csv", "csiq.DMOS.xlsx")
     table = _table(path) if path.suffix == ".csv" else _csiq_sheet(path)
-    columns = [_column(table, path, name) for name in ("image", "dst_type", "dst_lev", "dmos")]
-    kinds = {
-        "noise": ("awgn", "AWGN"), "blur": ("blur", "BLUR"), "contrast": ("contrast", "contrast"),
-        "fnoise": ("fnoise", "fnoise"), "jpeg": ("jpeg", "JPEG"), "jpeg 2000": ("jpeg2000", "jpeg2000"),
-    }  # fmt: skip
+    words = {"noise": "AWGN", "blur": "BLUR", "jpeg": "JPEG", "jpeg 2000": "jpeg2000"}
+    words |= {"contrast": "contrast", "fnoise": "fnoise"}
     rows = []
-    for image, kind, level, dmos in zip(*columns, strict=True):
-        folder, word = kinds[str(kind).lower()]
-        rows.append(
-            Row(
-                f"dst_imgs/{folder}/{image}.{word}.{int(level)}.png",
-                dmos,
-                str(image),
-                subset=str(kind),
-            )
-        )
+    for image, kind, level, dmos in _values(
+        path, "image", "dst_type", "dst_lev", "dmos", table=table
+    ):
+        word = words[str(kind).lower()]
+        name = f"dst_imgs/{word.lower()}/{image}.{word}.{int(level)}.png"
+        rows.append(Row(name, dmos, str(image), subset=str(kind)))
     return rows
 
 
 def _csiq_sheet(path: Path) -> pd.DataFrame:
     """Return the sheet ``all_by_image``, whose table stands below some lines of explanation."""
-    try:
-        cells = pd.read_excel(path, sheet_name="all_by_image", header=None)
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: reading xlsx needs pip install openpyxl; or save all_by_image as csv"
-        ) from error
+    cells = _sheet(path, "all_by_image", header=None)
     is_header = (cells == "dst_type").any(axis=1)
     if not is_header.any():
         raise ValueError(
@@ -325,26 +303,12 @@ def read_flive(root: Path) -> list[Row]:
     path = _find(root, "database/labels_image.csv")
     large = _find(root, "database/labels>640.csv", "database/labels640.csv")
     small = _find(root, "database/labels<=640_padded.csv", "database/labels=640_padded.csv")
-    table, listed = _table(path), _table(small)
-    test = set(_column(_table(large), large, "name_image"))
-    is_valid = zip(
-        _column(listed, small, "name_image"), _column(listed, small, "is_valid"), strict=True
-    )
-    val = {name for name, valid in is_valid if valid}
-    rows = zip(
-        _column(table, path, "name", "name_image"),
-        _column(table, path, "mos", "mos_image"),
-        strict=True,
-    )
-    return [
-        Row(
-            f"database/{name}",
-            mos,
-            "",
-            "test" if name in test else "val" if name in val else "train",
-        )
-        for name, mos in rows
-    ]
+    phases = {
+        name: "val" for name, is_valid in _values(small, "name_image", "is_valid") if is_valid
+    }
+    phases |= {name: "test" for (name,) in _values(large, "name_image")}
+    rows = _values(path, ("name", "name_image"), ("mos", "mos_image"))
+    return [Row(f"database/{name}", mos, "", phases.get(name, "train")) for name, mos in rows]
 
 
 def read_agiqa3k(root: Path) -> list[Row]:
@@ -355,11 +319,10 @@ def read_agiqa3k(root: Path) -> list[Row]:
     split into train, val and test would mix them.
     """
     path = _find(root, "data.csv")
-    table = _text_table(path)
-    columns = [_column(table, path, name) for name in ("name", "prompt", "mos_quality")]
-    phases = _bundled_split(columns[1])
+    values = list(_values(path, "name", "prompt", "mos_quality", table=_text_table(path)))
+    phases = _bundled_split([prompt for _, prompt, _ in values])
     rows = []
-    for name, prompt, mos in zip(*columns, strict=True):
+    for name, prompt, mos in values:
         generator = name.split("_")[0]
         is_old = generator.lower() in ("attngan", "glide")
         more = {
@@ -367,7 +330,7 @@ def read_agiqa3k(root: Path) -> list[Row]:
             "generation": "older" if is_old else "newer",
             "bundled_split": phases[prompt],
         }
-        rows.append(Row(name, _number(mos), subset=generator, group=prompt, more=more))
+        rows.append(Row(name, number(mos), subset=generator, group=prompt, more=more))
     first = rows[0].name if rows else ""
     folder = next((f for f in AGIQA_FOLDERS if (root / f / first).is_file()), ".")
     return [row._replace(name=(Path(folder) / row.name).as_posix()) for row in rows]
@@ -390,24 +353,20 @@ AGIQA_FOLDERS = (".", "images", "AGIQA-3K", "ACGIQA-3K")
 def read_avt_ai(root: Path) -> list[Row]:
     """AVT AI images: mean quality, 1 to 5, of 135 AI images and of 11 photos, which ``kind`` sets apart."""
     path = _find(root, "evaluation_quality_appeal/quality.csv")
-    table = _text_table(path)
-    columns = [_column(table, path, name) for name in ("image_key", "rating", "prompt")]
     rows = []
-    for key, mos, prompt in zip(*columns, strict=True):
-        generator = key.split("/")[0]
+    for key, mos, prompt in _values(path, "image_key", "rating", "prompt", table=_text_table(path)):
+        name, generator = f"images/{key}.png", key.split("/")[0]
         more = {"prompt": prompt, "kind": "photo" if generator == "own" else "ai"}
-        rows.append(
-            Row(f"images/{key}.png", _number(mos), subset=generator, group=prompt, more=more)
-        )
+        rows.append(Row(name, number(mos), subset=generator, group=prompt, more=more))
     return rows
 
 
 DATASETS: dict[str, Source] = {
     "folder": Source(
-        read_folder, takes=("scores", "columns", "mos_range", "lower_better", "group")
+        read_folder, takes=frozenset({"scores", "columns", "mos_range", "lower_better", "group"})
     ),
     "biq2021": Source(read_biq2021, 0, 1),
-    "livec": Source(read_livec, 0, 100, takes=("halves",)),
+    "livec": Source(read_livec, 0, 100, takes=frozenset({"halves"})),
     "koniq10k": Source(read_koniq10k, 0, 100),
     "kadid10k": Source(read_kadid10k, 1, 5),
     "spaq": Source(read_spaq, 0, 100),

@@ -97,10 +97,6 @@ class _Part:
     residues: Integers
 
 
-def _residues(digests: Iterable[int], size: int) -> Integers:
-    return np.array(sorted(digest % (size << LOW_BITS) for digest in digests), dtype=np.int64)
-
-
 @dataclass(frozen=True)
 class TrainedOn:
     """Images that a model has learnt opinions of; a fine-tuned model has a part for itself and one for its start."""
@@ -111,7 +107,9 @@ class TrainedOn:
     def build(images: Sequence[Digests]) -> TrainedOn:
         """Put the digests of training images into a set."""
         found = {digest for image in images for digest in (*image.file, *image.looks[:1])}
-        return TrainedOn((_Part(len(images), _residues(found, len(found))),) if found else ())
+        modulus = len(found) << LOW_BITS
+        residues = np.array(sorted(digest % modulus for digest in found), dtype=np.int64)
+        return TrainedOn((_Part(len(images), residues),) if found else ())
 
     @property
     def images(self) -> int:
@@ -127,11 +125,9 @@ class TrainedOn:
         """Tell which images were trained on, (N,)."""
         hits = np.zeros(len(images), dtype=bool)
         for part in self.parts:
-            known, size = set(part.residues.tolist()), len(part.residues)
+            known, modulus = set(part.residues.tolist()), len(part.residues) << LOW_BITS
             for i, image in enumerate(images):
-                hits[i] |= not known.isdisjoint(
-                    _residues((*image.file, *image.looks), size).tolist()
-                )
+                hits[i] |= any(one % modulus in known for one in (*image.file, *image.looks))
         return hits
 
     def to_text(self) -> str:

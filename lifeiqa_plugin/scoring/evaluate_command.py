@@ -18,7 +18,7 @@ from lifeiqa_plugin.arguments import (
     import_modules,
 )
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
-from lifeiqa_plugin.datasets.columns import Columns, add_columns
+from lifeiqa_plugin.datasets.table import Columns, add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     from lifeiqa_plugin.checkpoints.factory import load
     from lifeiqa_plugin.datasets.labelled import check_images, read_labelled
-    from lifeiqa_plugin.datasets.mos import check_mos_range
+    from lifeiqa_plugin.datasets.table import check_mos_range
     from lifeiqa_plugin.datasets.trained_on import count_in_words, trained_on
     from lifeiqa_plugin.scoring.evaluation import evaluate
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     mos = [image.mos for image in dataset.images]
     for network in networks.values():
         check_mos_range(mos, network.score_range, str(args.meta))
-    check_images(dataset)
+    check_images(dataset.images)
     for name, network in networks.items():
         network.to(device)
         result = evaluate(

@@ -10,13 +10,14 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.training.sections import DatasetOptions, Options, TrainingSetOptions
 
 CHANGED = {
     "ladder_weight": "it is now 'rank_weight'",
     "std_line": "it is now 'std_calibration'",
     "dataset_enlarge_ratio": "it is now 'crops_per_image'",
+    "split_file": "it is gone: write the phase of each row into a column of the csv, and name it with 'split_index'",
     "views": "it is gone: each visit decodes the image and cuts new crops; leave the key out",
 }
 """Keys of earlier versions, or of pyiqa, and what has become of them."""
@@ -95,7 +96,7 @@ def _explain(section: type, errors: Sequence[Mapping[str, Any]], where: str) -> 
     own = _place(first)
     key = join(where, *own)
     if first["type"] == "missing":
-        return f"{key} is missing; see docs/training.md for what it means"
+        return missing(key)
     wanted = [
         WORDS.get(error["type"], error["msg"].removeprefix("Input should be "))
         for error in errors
@@ -114,16 +115,15 @@ def join(*parts: object) -> str:
     return ":".join(str(part) for part in parts if part != "")
 
 
+def missing(key: str) -> str:
+    """Return what to say of a key that must be there."""
+    return f"{key} is missing; see docs/training.md for what it means"
+
+
 def unknown_key(key: str, known: list[str]) -> str:
     """Return what to say of a key that nothing reads."""
     name = key.rsplit(":", 1)[-1]
-    near = nearest(name, known)
-    if name in CHANGED:
-        hint = CHANGED[name]
-    elif near:
-        hint = f"did you mean {near[0]!r}?"
-    else:
-        hint = f"known here: {', '.join(known)}"
+    hint = CHANGED.get(name) or did_you_mean(name, known, f"known here: {', '.join(known)}")
     return f"unknown key {key}; {hint}"
 
 

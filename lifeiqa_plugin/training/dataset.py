@@ -7,6 +7,7 @@ visit, and plain errors for bad tables and bad files.
 from __future__ import annotations
 
 import math
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
-from lifeiqa_plugin.datasets.table import REFERENCE, read_meta
+from lifeiqa_plugin.datasets.table import REFERENCE, check_column, check_mos_range, read_meta
 from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
-from lifeiqa_plugin.images.reading import check_image, find_images, read_image
+from lifeiqa_plugin.images.reading import find_images, read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.sections import TrainingSetOptions
@@ -72,12 +73,6 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
     def __init__(self, opt: dict[str, Any]) -> None:
         self.options = view(TrainingSetOptions, opt)
         super().__init__(opt)
-        if not self.paths_mos:
-            column = split_column(self.options.split_index, self.options.split_ratio)
-            found = sorted(set(self.meta_info[column])) if column in self.meta_info else []
-            raise ValueError(
-                f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
-            )
         share = self.options.ladder_share
         if share and self.options.crops_per_image < 2:
             raise ValueError(
@@ -108,29 +103,22 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Keep the rows of this phase, and their references for :func:`check_no_overlap`."""
         references = self.meta_info.get(REFERENCE, pd.Series([""] * len(self.meta_info)))
         self.paths_mos = [[*row, ref] for row, ref in zip(self.paths_mos, references, strict=True)]
-        if self.options.split_file is not None:
-            self.get_split_with_file(opt)
-            return
         column = split_column(self.options.split_index, self.options.split_ratio)
         if column is None:
             return
         whole = split_column(self.options.split_index, "712")
-        if (
-            column not in self.meta_info
-            and self.options.split_ratio == "802"
-            and whole in self.meta_info
-        ):
+        is_joined = self.options.split_ratio == "802" and whole in self.meta_info
+        if column not in self.meta_info and is_joined:
             joined = self.meta_info[whole].replace("val", "train")
             self.meta_info = self.meta_info.assign(**{column: joined})
-        if column not in self.meta_info:
-            splits = [name for name in self.meta_info if "split" in name]
+        check_column(opt["meta_info_file"], self.meta_info, column)
+        is_own = self.meta_info[column] == self.phase
+        self.paths_mos = list(compress(self.paths_mos, is_own))
+        if not self.paths_mos:
+            found = sorted(set(self.meta_info[column]))
             raise ValueError(
-                f"{opt['meta_info_file']}: no column {column!r}; its split columns are {splits}"
+                f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
             )
-        phases = self.meta_info[column]
-        self.paths_mos = [
-            row for row, phase in zip(self.paths_mos, phases, strict=True) if phase == self.phase
-        ]
 
     def get_transforms(self, opt: dict[str, Any]) -> None:
         """Replace pyiqa's transforms, which draw from NumPy and ``random``."""
@@ -151,34 +139,21 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Scores of the rows that have one."""
         return [mos for mos in self.mos if math.isfinite(mos)]
 
-    def check_scores(self) -> None:
-        """See that there is something to learn, or to be judged by.
+    def check_scores(self, score_range: tuple[float, float] | None) -> None:
+        """See that there is something to learn, or to be judged by, and that a network can give all of it.
+
+        Scores with ``own_scale`` may lie anywhere: they are brought to the shared scale.
 
         Raises:
-            ValueError: all scores are the same.
+            ValueError: all scores are the same, or some outside the network's range.
         """
-        if len(set(self.labels)) == 1:
+        name, labels = self.options.name, self.labels
+        if len(set(labels)) == 1:
             raise ValueError(
-                f"{self.options.name}: all {len(self)} scores are {self.mos[0]:g}; expected scores that differ"
+                f"{name}: all {len(self)} scores are {labels[0]:g}; expected scores that differ"
             )
-
-    def check_files(self) -> None:
-        """Open every file; pixels are not decoded.
-
-        Raises:
-            OSError: names up to five files that are missing or no images, and says how many there are.
-        """
-        problems = []
-        for path, *_ in self.paths_mos:
-            try:
-                check_image(path)
-            except (OSError, ValueError) as error:
-                problems.append(str(error))
-        if problems:
-            raise OSError(
-                f"{len(problems)} of {len(self)} images cannot be used: {'; '.join(problems[:5])}; "
-                "correct the folder, or remove their rows from the csv"
-            )
+        if not self.options.own_scale:
+            check_mos_range(labels, score_range, f"{name} ({self.options.meta_info_file})")
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Decode one image: that of a row or, for training, of a (row, seed)."""

@@ -1,17 +1,19 @@
-"""What a run was made of, so that the results of another one are never handed back."""
+"""Files of a run beside its weights: what it was made of, so that no other's results are handed back; its tables."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lifeiqa_plugin.journal import read_json, write_json, write_whole
-from lifeiqa_plugin.training.options import differences
+from lifeiqa_plugin.training.checking import join, short
 
 OPTIONS = "options.yml"
 """The options of the run with all defaults and changes, below the run's folder; can be read as an option file."""
@@ -22,9 +24,10 @@ INPUTS = "inputs.json"
 
 def note(options: dict[str, Any], folder: Path) -> None:
     """Write what a run is made of."""
+    inputs, text = digests(options), yaml.safe_dump(_plain(options), sort_keys=False)
+    write_json(folder / INPUTS, inputs)
     with write_whole(folder / OPTIONS) as file:
-        file.write(yaml.safe_dump(_plain(options), sort_keys=False).encode())
-    write_json(folder / INPUTS, digests(options))
+        file.write(text.encode())
 
 
 def check_same(options: dict[str, Any], folder: Path) -> None:
@@ -69,3 +72,39 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
     """The same without tuples, and without YAML's aliases for what occurs twice."""
     plain: dict[str, Any] = json.loads(json.dumps(options))
     return plain
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return what differs between two sets of options, ``train:optim:lr 0.001 -> 0.002``."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new, key = before.get(name), now.get(name), join(where, name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, key)
+        elif old != new:
+            found.append(f"{key} {short(old)} -> {short(new)}")
+    return found
+
+
+def add_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows below those that are there; the first column is an iteration."""
+    is_new = not path.is_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(header)
+        writer.writerows(rows)
+
+
+def cut_after(folder: Path, iteration: int) -> None:
+    """Remove the rows of later iterations, which a resumed run writes again, from the tables of a run."""
+    for path in (*folder.glob("curves_*.csv"), *folder.glob("predictions_*.csv")):
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        whole_rows = [row for row in rows if len(row) == len(header)]  # a killed run leaves parts
+        kept = [row for row in whole_rows if int(row[0]) <= iteration]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([header, *kept])
+        with write_whole(path) as target:
+            target.write(text.getvalue().encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,26 +18,24 @@ from pyiqa.utils import get_root_logger
 
 from lifeiqa_plugin.checkpoints.factory import build_network, weights_of
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.checkpoints.models import resolve
-from lifeiqa_plugin.datasets.trained_on import trained_on
-from lifeiqa_plugin.journal import write_whole
-from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
+from lifeiqa_plugin.checkpoints.models import Model, resolve
+from lifeiqa_plugin.datasets.trained_on import TrainedOn, count_in_words, digests_of, trained_on
+from lifeiqa_plugin.journal import read_json, write_json
+from lifeiqa_plugin.pyiqa_compat import forgetful_logger, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training import kept
-from lifeiqa_plugin.training.contamination import learn_digests, warn_of_trained_on
 from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.training.mixture import ResumableSampler
 from lifeiqa_plugin.training.model import STATE_FILE
 from lifeiqa_plugin.training.optim import bfloat16_slowdown
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.preparation import (
     Options,
     check_data,
-    check_labels,
     known_names,
     prepare_options,
     take_sizes_from_network,
 )
-from lifeiqa_plugin.training.sampler import ResumableSampler
 
 TEST_RESULTS = "test_results.json"
 """Written last, below the run's folder: a run that has it is finished."""
@@ -69,43 +67,46 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     """Train with options that have been read; everything else as :func:`train`."""
     opt = prepare_options(options)
     network = take_sizes_from_network(opt)
-    datasets = check_data(opt)
-    check_labels(datasets, network.score_range)
+    datasets = check_data(opt, network.score_range)
     del network
     test_sets = _plan(opt, datasets)
     state = load_state(opt, auto_resume)
     folder = Path(opt["path"]["experiments_root"])
-    done = 0 if state is None else state["iter"]
     tested = folder / TEST_RESULTS
-    is_tested = bool(test_sets and auto_resume and state and tested.is_file())
+    done = 0 if state is None else state["iter"]
+    is_tested = bool(done and test_sets and auto_resume and tested.is_file())
     if is_tested and done >= opt["train"]["total_iter"]:
         kept.check_same(options, folder)
-        return cast(dict[str, Any], json.loads(tested.read_text(encoding="utf-8")))
-    with quiet(), known_names():
+        return cast(dict[str, Any], read_json(tested))
+    with known_names():
         model = build_model(opt)  # before an older run of the name is moved aside
     if is_tested:
         tested.unlink(missing_ok=True)  # it is of a shorter run, which goes on
-    if state is not None:  # pyiqa makes these folders for new runs only
-        for name in ("models", "training_states"):
-            os.makedirs(opt["path"][name], exist_ok=True)
     model.trained_on = learn_digests(datasets["train"].sources, weights_of(opt["network"]))
-    built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
-    replaced = {
-        "load_resume_state": lambda _: state,
-        "EnlargedSampler": functools.partial(
-            ResumableSampler,
-            seed=opt["manual_seed"],
-            start_iter=done,
-            epochs=opt["train"]["total_epoch"],
-        ),
-        "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
-        "build_model": lambda _: hand_over(model, datasets),
-        "copy_opt_file": lambda *_: kept.note(options, folder) if not opt["rank"] else None,
-    }
+    replaced = _functions_of_loop(opt, datasets, model, state)
+    replaced["copy_opt_file"] = lambda *_: None if opt["rank"] else kept.note(options, folder)
     with forgetful_logger(), training_loop(replaced):
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
         tell_of_std(folder / "models" / "net_best.safetensors")
     return run_test(opt, test_sets) if test_sets else {}
+
+
+def _functions_of_loop(
+    opt: Options, datasets: dict[str, Any], model: Any, state: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what pyiqa's loop calls in place of its own functions: all that it would build is there already."""
+    if state is not None:  # pyiqa makes these folders for new runs only
+        for name in ("models", "training_states"):
+            os.makedirs(opt["path"][name], exist_ok=True)
+    done = 0 if state is None else state["iter"]
+    order = {"seed": opt["manual_seed"], "start_iter": done, "epochs": opt["train"]["total_epoch"]}
+    built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
+    return {
+        "load_resume_state": lambda _: state,
+        "EnlargedSampler": functools.partial(ResumableSampler, **order),
+        "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
+        "build_model": lambda _: hand_over(model, datasets),
+    }
 
 
 def _plan(opt: Options, datasets: dict[str, Any]) -> dict[str, LifeIQADataset]:
@@ -126,15 +127,33 @@ def _plan(opt: Options, datasets: dict[str, Any]) -> dict[str, LifeIQADataset]:
 
 def hand_over(model: Any, datasets: dict[str, Any]) -> Any:
     """Return the model that pyiqa's loop asks for, and describe it in the log that is open by then."""
-    warn_of_bfloat16(model.opt)
-    warn_of_trained_on(model, [one for phase, one in datasets.items() if phase != "train"])
+    if model.opt["rank"] == 0:
+        warn_of_bfloat16(model.opt)
+        for dataset in [one for phase, one in datasets.items() if phase != "train"]:
+            warn_of_trained_on(model.trained_on, dataset)
     model.print_network(model.net)
     return model
 
 
+def learn_digests(sources: list[LifeIQADataset], start: Model | None) -> TrainedOn:
+    """Return which images weights will have been trained on, those that they start from included."""
+    labelled = [row[0] for source in sources for row in source.paths_mos if math.isfinite(row[1])]
+    own = TrainedOn.build(digests_of(labelled))
+    before = None if start is None else trained_on(start)
+    return own if before is None else own | before
+
+
+def warn_of_trained_on(learnt: TrainedOn, dataset: LifeIQADataset) -> None:
+    """Say which images of validation or test are in training too, perhaps as a copy, or were in that of the start."""
+    hits = learnt.hits(digests_of(row[0] for row in dataset.paths_mos))
+    if hits.any():
+        count = count_in_words(int(hits.sum()), len(hits))
+        get_root_logger().warning(f"{dataset.options.name}: {count}")
+
+
 def warn_of_bfloat16(opt: Options) -> None:
     """Say so where this CPU has no instructions for the type that ``train.amp`` names."""
-    if opt["train"]["amp"] == "bf16" and not opt["num_gpu"] and opt["rank"] == 0:
+    if opt["train"]["amp"] == "bf16" and not opt["num_gpu"]:
         factor = bfloat16_slowdown()
         if factor > 1.5:
             get_root_logger().warning(
@@ -183,18 +202,14 @@ def run_test(opt: Options, datasets: dict[str, LifeIQADataset]) -> dict[str, Any
     network = build_network({"type": opt["network"]["type"], "pretrained_model_path": path})
     network.to("cuda" if opt["num_gpu"] else "cpu")
     learnt = trained_on(resolve(path))
-    result: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for phase, dataset in datasets.items():
         out = folder / f"{phase.replace('test', 'test_scores', 1)}.csv"
         workers = dataset.opt["num_worker_per_gpu"]
-        of_set = evaluate(network, dataset, out, workers, learnt=learnt)
-        if result:
-            result[dataset.opt["name"]] = of_set
-        else:
-            result = dict(of_set)
+        found[dataset.opt["name"]] = evaluate(network, dataset, out, workers, learnt=learnt)
+    result: dict[str, Any] = found.pop(next(iter(found))) | found
     if opt["rank"] == 0:
-        with write_whole(folder / TEST_RESULTS) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_json(folder / TEST_RESULTS, result)
     return result
 
 

@@ -33,8 +33,8 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
 from lifeiqa_plugin.training.checking import view
-from lifeiqa_plugin.training.curves import add_rows, cut_after
 from lifeiqa_plugin.training.dataset import UNKNOWN
+from lifeiqa_plugin.training.kept import add_rows, cut_after, differences
 from lifeiqa_plugin.training.losses import (
     AffineCalibration,
     Labels,
@@ -43,6 +43,7 @@ from lifeiqa_plugin.training.losses import (
     rank_loss,
     within_sets,
 )
+from lifeiqa_plugin.training.mixture import derive_seed
 from lifeiqa_plugin.training.optim import (
     freeze,
     parameter_groups,
@@ -50,7 +51,6 @@ from lifeiqa_plugin.training.optim import (
     schedule_of,
     set_train_mode,
 )
-from lifeiqa_plugin.training.options import differences
 from lifeiqa_plugin.training.sections import (
     CardOptions,
     OptimOptions,
@@ -58,7 +58,6 @@ from lifeiqa_plugin.training.sections import (
     TrainOptions,
     ValidationOptions,
 )
-from lifeiqa_plugin.training.seeds import seed_of_iteration
 
 STATE_FILE = "latest.state"
 
@@ -120,30 +119,25 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         metric_loss = self.options.metric_loss_opt
         self.cri_metric = build_loss(metric_loss) if metric_loss else None
         self.columns = self._columns_of_distortions()
-        self.setup_precision()
+        self.dtype = precision_of(self.options.amp, self.device.type)
+        is_half = self.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_half)
         self.setup_optimizers()
         total_iter = self.opt["train"]["total_iter"]
         self.schedule = schedule_of(self.options, total_iter)
         self.backbone_schedule = schedule_of(self.options, total_iter, self.options.decoder_first)
         self.backbone_waits = False
-        self.ema = self._average(self.options.ema_decay)
+        self.ema: AveragedModel | None = None
+        if decay := self.options.ema_decay:
+            self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.key_metric = view(ValidationOptions, self.opt["val"] or {}).key_metric
-        self.val_names = [
-            dataset["name"]
-            for phase, dataset in self.opt["datasets"].items()
-            if phase.startswith("val")
-        ]
+        sets = self.opt["datasets"]
+        self.val_names = [sets[phase]["name"] for phase in sets if phase.startswith("val")]
         self.epoch, self.current_iter, self.save_pending = 0, 0, False
         self.validated: dict[str, int] = {}
         self.best_metric_results: dict[str, Any] = {}
         self.bar: Any = None
         self.loss_rows: list[list[Any]] = []
-
-    def setup_precision(self) -> None:
-        """Choose the type of the forward pass: ``train.amp`` is fp32, bf16 (CPU and GPU) or fp16 (GPU, with scaler)."""
-        self.dtype = precision_of(self.options.amp, self.device.type)
-        is_half = self.dtype == torch.float16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_half)
 
     def setup_optimizers(self) -> None:
         """AdamW, or another optimiser of torch by its name, on the groups of :func:`parameter_groups`."""
@@ -151,7 +145,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         groups = parameter_groups(
             self.network, options.lr, options.weight_decay, options.lr_backbone
         )
-        own = {name: getattr(options, name) for name in ("betas", "eps", "momentum")}
+        own = {"betas": options.betas, "eps": options.eps, "momentum": options.momentum}
         given = {name: value for name, value in own.items() if value is not None}
         if self.calibration.is_needed:
             line = {"params": list(self.calibration.parameters()), "weight_decay": 0.0}
@@ -186,10 +180,17 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
                 "train.steps_per_batch must be 1 with ladder_share, whose distortion levels belong in one step"
             )
 
-    def _average(self, decay: float) -> AveragedModel | None:
-        if not decay:
-            return None
-        return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What is learned or counted, and so belongs to a training state."""
+        parts = {
+            "network": self.network,
+            "ema": self.ema,
+            "own_scales": self.calibration if self.calibration.is_needed else None,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def network(self) -> LifeIQA:
@@ -220,9 +221,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     def optimize_parameters(self, current_iter: int) -> None:
         """Do ``train.steps_per_batch`` steps, each on its share of every image's crops; log their mean losses."""
         self.current_iter = current_iter
-        torch.manual_seed(
-            seed_of_iteration(self.opt["manual_seed"], self.opt["rank"], current_iter)
-        )
+        torch.manual_seed(derive_seed(self.opt["manual_seed"], self.opt["rank"], current_iter))
         self._hold_backbone(current_iter <= self.backbone_schedule.start)
         for group in self.optimizer.param_groups:
             is_backbone = group.get("is_backbone", False)
@@ -328,16 +327,10 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Draw a bar with losses, learning rate and time left, on terminals only."""
         if self.bar is None:
             done = self.current_iter - 1
-            self.bar = tqdm(
-                total=self.schedule.total_iter,
-                initial=done,
-                unit="it",
-                disable=None,
-                dynamic_ncols=True,
-            )
-        self.bar.set_postfix(
-            {name: f"{value:.3g}" for name, value in self.log_dict.items()}, refresh=False
-        )
+            total = self.schedule.total_iter
+            self.bar = tqdm(total=total, initial=done, disable=None, dynamic_ncols=True)
+        shown = {name: f"{value:.3g}" for name, value in self.log_dict.items()}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
@@ -411,39 +404,26 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
                 torch.distributed.broadcast(buffer, 0)
 
     def _update_best(self, name: str) -> bool:
-        """Enter new best results into pyiqa's table; a NaN never replaces a number, and a first result always counts.
-
-        Returns:
-            Whether these are the best.
-        """
-        best = self.best_metric_results.get(name)
+        """Enter results into pyiqa's table if they are the best; a NaN never replaces a number, but a number a NaN."""
         value = self.metric_results[self.key_metric]
-        if best is not None:
-            before = best[self.key_metric]["val"]
+        if name in self.best_metric_results:
+            before = self.best_metric_results[name][self.key_metric]["val"]
             is_better = value < before if self.key_metric == "rmse" else value > before
             if not (is_better or math.isnan(before)):
                 return False
+        better = {metric: "lower" if metric == "rmse" else "higher" for metric in METRICS}
         self.best_metric_results[name] = {
-            metric: {
-                "better": "lower" if metric == "rmse" else "higher",
-                "val": result,
-                "iter": self.current_iter,
-            }
+            metric: {"better": better[metric], "val": result, "iter": self.current_iter}
             for metric, result in self.metric_results.items()
         }
         return True
 
     def _validation_due(self) -> bool:
         """Whether pyiqa is going to validate the weights of this iteration and has not yet."""
-        val_opt = self.opt.get("val")
-        if not val_opt or all(
-            self.validated.get(name) == self.current_iter for name in self.val_names
-        ):
+        now = self.current_iter
+        if not self.opt["val"] or all(self.validated.get(name) == now for name in self.val_names):
             return False
-        return (
-            self.current_iter % val_opt["val_freq"] == 0
-            or self.current_iter == self.schedule.total_iter
-        )
+        return now % self.opt["val"]["val_freq"] == 0 or now == self.schedule.total_iter
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save the state, after the validation of the same iteration if one is due; weights too where pyiqa names them.
@@ -467,12 +447,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     ) -> None:
         """Write ``models/<label>.safetensors``, which ``pyiqa.create_metric`` takes as ``pretrained_model_path``."""
         about = view(CardOptions, self.opt["card"])
-        origins = [
-            f"{source.name} ({Path(source.meta_info_file or source.dataroot_target).name})"
-            for source in self.sources
-        ]
-        training_data = about.training_data or ", ".join(origins)
-        card = ModelCard(training_data=training_data, license=about.licence, std=std)
+        origins = [(one.name, one.meta_info_file or one.dataroot_target) for one in self.sources]
+        data = ", ".join(f"{name} ({Path(path).name})" for name, path in origins)
+        card = ModelCard(about.training_data or data, about.licence, std=std)
         self.scored_network.config["std_calibration"] = std_calibration
         path = Path(self.opt["path"]["models"]) / f"{label}.safetensors"
         learnt = None if self.trained_on is None else self.trained_on.to_text()
@@ -488,11 +465,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         state = {
             "epoch": epoch,
             "iter": current_iter,
-            "network": self.network.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "own_scales": self.calibration.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts.items()},
             "best_metric_results": self.best_metric_results,
             "validated": self.validated,
             "options": self._own_options(),
@@ -507,13 +480,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             ValueError: the state is of a run with another network, optimiser or ``ema_decay`` switched on or off.
         """
         try:
-            self.network.load_state_dict(resume_state["network"])
-            if self.ema is not None:
-                self.ema.load_state_dict(resume_state["ema"])
-            if self.calibration.is_needed:
-                self.calibration.load_state_dict(resume_state["own_scales"])
-            self.optimizer.load_state_dict(resume_state["optimizer"])
-            self.scaler.load_state_dict(resume_state["scaler"])
+            for name, part in self._parts.items():
+                part.load_state_dict(resume_state[name])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             first = " ".join(str(error).split("\n")[:2])
             raise ValueError(

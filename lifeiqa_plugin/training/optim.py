@@ -20,11 +20,7 @@ from lifeiqa_plugin.training.sections import TrainOptions
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
 """Parts of a parameter's own name that exempt it from weight decay, beside every parameter of fewer than two axes."""
 
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "fp32": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def precision_of(amp: str, device: str) -> torch.dtype | None:
@@ -83,13 +79,8 @@ def parameter_groups(
             continue
         is_backbone, decayed = name.startswith("backbone."), decays(name, parameter)
         rate = lr_backbone if is_backbone and lr_backbone is not None else lr
-        group = {
-            "params": [],
-            "is_backbone": is_backbone,
-            "lr": rate,
-            "initial_lr": rate,
-            "weight_decay": weight_decay if decayed else 0.0,
-        }
+        group = {"params": [], "is_backbone": is_backbone, "lr": rate, "initial_lr": rate}
+        group["weight_decay"] = weight_decay if decayed else 0.0
         groups.setdefault((is_backbone, decayed), group)["params"].append(parameter)
     if not groups:
         raise ValueError("train.freeze leaves no parameter to train; remove a name from it")
@@ -154,7 +145,7 @@ class Schedule:
         start: iterations before it begins, in which the factor is 0.
 
     Raises:
-        ValueError: an unknown type, a warm-up as long as the run, a step of no iterations.
+        ValueError: a warm-up as long as the run, a step of no iterations.
     """
 
     total_iter: int
@@ -167,10 +158,6 @@ class Schedule:
     start: int = 0
 
     def __post_init__(self) -> None:
-        if self.type not in ("constant", "step", "cosine"):
-            raise ValueError(
-                f"train.scheduler.type must be 'constant', 'step' or 'cosine', got {self.type!r}"
-            )
         if not 0 <= self.warmup_iter < self.total_iter - self.start:
             after = " after train.decoder_first" if self.start else ""
             raise ValueError(

@@ -14,23 +14,11 @@ from typing import Any
 
 import yaml
 
-from lifeiqa_plugin.training.checking import fill, join, short, unknown_key
+from lifeiqa_plugin.training.checking import fill, missing, short, unknown_key
 from lifeiqa_plugin.training.sections import BATCH, DatasetOptions, Options, TrainingSetOptions
 
 LARGEST = 10_000
 """Values that an option file may hold; YAML's aliases can make billions of a few lines."""
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """Return what differs between two sets of options, ``train:optim:lr 0.001 -> 0.002``."""
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        old, new, key = before.get(name), now.get(name), join(where, name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, key)
-        elif old != new:
-            found.append(f"{key} {short(old)} -> {short(new)}")
-    return found
 
 
 def read_options(path: str | Path, force_yml: list[str] | None = None) -> dict[str, Any]:
@@ -121,31 +109,33 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     if "debug" in name:
         raise ValueError(f"name must not contain 'debug', where pyiqa stops early, got {name!r}")
     for loss in ("mos_loss_opt", "metric_loss_opt"):
-        if "type" not in options["train"].get(loss, {"type": None}):
-            raise ValueError(f"train:{loss}:type is missing; see docs/training.md")
+        _require("type", options["train"].get(loss, {"type": None}), f"train:{loss}")
     options["network"].setdefault("type", "LifeIQA")
     options["datasets"] = {
         phase: _resolve_dataset(phase, dataset) for phase, dataset in options["datasets"].items()
     }
-    if "train" not in options["datasets"]:
-        raise ValueError("datasets:train is missing; see docs/training.md for what it means")
+    _require("train", options["datasets"], "datasets")
     if not any(phase.startswith("val") for phase in options["datasets"]):
         options["val"] = None
     return options
 
 
+def _require(key: str, section: Mapping[str, Any], where: str) -> None:
+    if key not in section:
+        raise ValueError(missing(f"{where}:{key}"))
+
+
 def _resolve_dataset(phase: str, given: Any) -> Any:
     """Check and complete a dataset, or the list of ``datasets:train``."""
-    if phase not in ("train", "val", "test") and not phase.startswith(("val_", "test_")):
-        raise ValueError(unknown_key(f"datasets:{phase}", ["train", "val", "test"]))
-    where = f"datasets:{phase}"
+    where, phases = f"datasets:{phase}", ["train", "val", "test"]
+    if phase not in phases and not phase.startswith(("val_", "test_")):
+        raise ValueError(unknown_key(where, phases))
     if phase == "train":
         return _resolve_list(given) if isinstance(given, list) else _resolve_source(where, given)
     if not isinstance(given, Mapping):
         raise ValueError(f"{where} must be a section, got {short(given)}")
     dataset = fill(DatasetOptions, given, where)
-    if "meta_info_file" not in dataset:
-        raise ValueError(f"{where}:meta_info_file is missing; see docs/training.md")
+    _require("meta_info_file", dataset, where)
     return _finish(dataset, phase, where)
 
 
@@ -175,8 +165,7 @@ def _resolve_source(where: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise ValueError(f"{where} must be a section or a list of sections, got {short(given)}")
     source = fill(TrainingSetOptions, given, where)
-    if "batch_size_per_gpu" not in source:
-        raise ValueError(f"{where}:batch_size_per_gpu is missing; see docs/training.md")
+    _require("batch_size_per_gpu", source, where)
     if "meta_info_file" not in source and source["ladder_share"] != 1:
         raise ValueError(
             f"{where}:meta_info_file is missing; photos without scores can be shown as ladders only, ladder_share: 1"

@@ -16,7 +16,7 @@ from pyiqa.utils.options import make_paths
 
 from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.checkpoints.factory import build_network
-from lifeiqa_plugin.datasets.mos import check_mos_range
+from lifeiqa_plugin.datasets.labelled import check_images
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.pyiqa_compat import quiet
 from lifeiqa_plugin.training.dataset import check_no_overlap
@@ -30,23 +30,13 @@ def prepare_options(options: Options) -> Options:
     """Add what pyiqa's own parser adds, for one process or, below torchrun, for this one of several; seed everything.
 
     Raises:
-        ValueError: several GPUs without torchrun, a loader that hangs on errors, no rights to write here.
+        ValueError: several GPUs without torchrun, no rights to write here.
     """
     opt = copy.deepcopy(options)
     import_modules(opt["import"])
     opt["dist"] = torch.distributed.is_initialized()
     opt["rank"], opt["world_size"] = get_dist_info()
-    if opt["num_gpu"] == "auto":
-        opt["num_gpu"] = min(1, torch.cuda.device_count())
-    if opt["num_gpu"] > 1 and not opt["dist"]:
-        raise ValueError(
-            f"num_gpu is {opt['num_gpu']}: several GPUs need one process each, torchrun --nproc_per_node "
-            f"{opt['num_gpu']} -m lifeiqa_plugin.cli train ... --launcher pytorch"
-        )
-    if opt["num_gpu"] > torch.cuda.device_count():
-        raise ValueError(
-            f"num_gpu is {opt['num_gpu']}, but this machine has none; use num_gpu: auto or 0"
-        )
+    opt["num_gpu"] = count_gpus(opt["num_gpu"], opt["dist"])
     if not os.access(os.getcwd(), os.W_OK):
         raise ValueError(
             f"{os.getcwd()}: no permission to write here, where experiments/ would go; change the folder"
@@ -57,13 +47,23 @@ def prepare_options(options: Options) -> Options:
     opt["datasets"]["train"] = as_one(opt["datasets"]["train"])
     for phase, dataset in opt["datasets"].items():
         dataset["phase"] = phase.split("_")[0]
-    if opt["datasets"]["train"].get("prefetch_mode") == "cpu":
-        raise ValueError(
-            "datasets:train:prefetch_mode cpu hangs when an image is bad; use cuda, or leave it out"
-        )
     make_paths(opt, os.getcwd())
     set_random_seed(opt["manual_seed"] + opt["rank"])
     return opt
+
+
+def count_gpus(wanted: int | str, is_distributed: bool) -> int:
+    """Return the number of GPUs for ``num_gpu``, ``auto`` included; see :func:`prepare_options`."""
+    there = torch.cuda.device_count()
+    count = min(1, there) if wanted == "auto" else int(wanted)
+    if count > 1 and not is_distributed:
+        raise ValueError(
+            f"num_gpu is {count}: several GPUs need one process each, torchrun --nproc_per_node "
+            f"{count} -m lifeiqa_plugin.cli train ... --launcher pytorch"
+        )
+    if count > there:
+        raise ValueError(f"num_gpu is {count}, but this machine has none; use num_gpu: auto or 0")
+    return count
 
 
 def as_one(train: Options | list[Options]) -> Options:
@@ -99,8 +99,12 @@ def take_sizes_from_network(opt: Options) -> LifeIQA:
     return network
 
 
-def check_data(opt: Options) -> dict[str, Any]:
+def check_data(opt: Options, score_range: tuple[float, float] | None) -> dict[str, Any]:
     """Build and return every dataset, open every file, and see that no two share an image or a reference.
+
+    Args:
+        opt: as :func:`prepare_options` returns it.
+        score_range: of the network, which must be able to give every label.
 
     Raises:
         OSError, ValueError: as :class:`~lifeiqa_plugin.training.dataset.LifeIQADataset` and its checks.
@@ -111,7 +115,7 @@ def check_data(opt: Options) -> dict[str, Any]:
     if len(set(names)) < len(names):
         raise ValueError(f"datasets: each needs a name of its own, got {', '.join(names)}")
     held_out = {phase: one for phase, one in opt["datasets"].items() if phase != "train"}
-    with quiet(), known_names():
+    with known_names():
         sources = [build_dataset(source) for source in train_opt["sources"]]
         datasets = {phase: build_dataset(one) for phase, one in held_out.items()}
     several = len(sources) > 1
@@ -119,36 +123,22 @@ def check_data(opt: Options) -> dict[str, Any]:
         f"train {source.options.name}" if several else "train": source for source in sources
     } | datasets
     for dataset in parts.values():
-        dataset.check_scores()
-        dataset.check_files()
+        dataset.check_scores(score_range)
+        check_images(dataset.images)
     check_no_overlap(parts)
     return {"train": Mixture(sources, train_opt)} | datasets
 
 
-def check_labels(datasets: dict[str, Any], score_range: tuple[float, float] | None) -> None:
-    """See that the network can give every label, before it learns from one that it cannot.
-
-    Labels of a training set with ``own_scale`` may lie anywhere: they are brought to the shared scale.
-
-    Raises:
-        ValueError: as :func:`~lifeiqa_plugin.datasets.mos.check_mos_range`.
-    """
-    sets = [source for source in datasets["train"].sources if not source.options.own_scale]
-    sets += [dataset for phase, dataset in datasets.items() if phase != "train"]
-    for dataset in sets:
-        meta = dataset.options.meta_info_file
-        check_mos_range(dataset.labels, score_range, f"{dataset.options.name} ({meta})")
-
-
 @contextmanager
 def known_names() -> Iterator[None]:
-    """Let a dataset, loss or model that pyiqa does not know be an error like others; it names similar ones.
+    """Build a dataset or model without pyiqa's notices; a name that it does not know is an error like others.
 
     Raises:
         ValueError: instead of a KeyError.
     """
     try:
-        yield
+        with quiet():
+            yield
     except KeyError as error:
         if "registry" not in str(error):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ def train_splits(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
         raise ValueError(
             "--splits needs a number of 1 or more, and an option file with datasets: test:"
         )
-    indices = [dataset.get("split_index") for dataset in sections(options)]
-    if not any(isinstance(index, int) for index in indices):
+    if not any(isinstance(dataset.get("split_index"), int) for _, dataset in sections(options)):
         raise ValueError(
             "--splits goes through numbered splits, but every split_index is a column or none; set it to 1, with "
             "split_ratio, for each dataset that has them"
@@ -40,7 +40,7 @@ def train_splits(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
     for split in range(1, count + 1):
         one = copy.deepcopy(options)
         one["name"] = f"{options['name']}_split{split:02d}"
-        for dataset in sections(one):
+        for _, dataset in sections(one):
             if isinstance(dataset.get("split_index"), int):
                 dataset["split_index"] = split
         rows[split] = count_rows(one)
@@ -50,23 +50,20 @@ def train_splits(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
     return results
 
 
-def sections(options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the section of every dataset, those of a list of training sets one by one."""
-    found = []
-    for section in options["datasets"].values():
-        found += section if isinstance(section, list) else [section]
-    return found
+def sections(options: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield phase and section of every dataset, those of a list of training sets one by one."""
+    for phase, section in options["datasets"].items():
+        for dataset in section if isinstance(section, list) else [section]:
+            yield phase.split("_")[0], dataset
 
 
 def count_rows(options: dict[str, Any]) -> dict[str, int]:
     """Return how many rows each dataset has, by its name."""
-    counted = {}
     with quiet():
-        for phase, section in options["datasets"].items():
-            for dataset in section if isinstance(section, list) else [section]:
-                built = build_dataset(dataset | {"phase": phase.split("_")[0]})
-                counted[dataset["name"]] = len(built)
-    return counted
+        return {
+            dataset["name"]: len(build_dataset(dataset | {"phase": phase}))
+            for phase, dataset in sections(options)
+        }
 
 
 def write_summary(
@@ -79,11 +76,8 @@ def write_summary(
         values = [f"{result[metric]:.4f}" for metric in METRICS]
         rows.append([str(split), *values, *(str(counted[name]) for name in names)])
     spread = statistics.stdev if len(results) > 1 else lambda _: 0.0
-    for word, combine in (
-        ("median", statistics.median),
-        ("mean", statistics.mean),
-        ("std", spread),
-    ):
+    combined = {"median": statistics.median, "mean": statistics.mean, "std": spread}
+    for word, combine in combined.items():
         values = [f"{combine([result[metric] for result in results]):.4f}" for metric in METRICS]
         rows.append([word, *values, *([""] * len(names))])
     with open(f"{stem}.csv", "w", newline="", encoding="utf-8") as file:

@@ -23,7 +23,7 @@ from lifeiqa_plugin.benchmark.metrics import (
     fingerprint,
     read_yaml,
 )
-from lifeiqa_plugin.datasets.columns import Columns
+from lifeiqa_plugin.datasets.table import Columns
 
 ROOT = Path(__file__).parents[2]
 PYIQA_METRICS = """# for example, psnr with y channel

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from lifeiqa_plugin.datasets.columns import Columns
 from lifeiqa_plugin.datasets.prepare import prepare, random_split, split_groups
 from lifeiqa_plugin.datasets.readers import DATASETS, Row
+from lifeiqa_plugin.datasets.table import Columns
 
 
 def write(root, *names):
@@ -154,6 +154,10 @@ MAKERS = {
     for name, maker in globals().items()
     if name.startswith("make_")
 }
+SUBSETS = {
+    "biq2021": {"ss01"}, "kadid10k": {"type 01", "type 02"}, "avt_ai": {"glide", "own"},
+    "live": {"jp2k", "jpeg", "wn", "gblur", "fastfading"}, "agiqa3k": {"AttnGAN", "glide", "sd1.5"},
+}  # fmt: skip
 OFFICIAL = {"biq2021": (27, 3, 10), "koniq10k": (6, 3, 3), "flive": (6, 2, 2)}
 
 
@@ -174,6 +178,8 @@ def test_set(name, tmp_path):
     assert {key: mos[key] for key in expected} == pytest.approx(expected, abs=1e-6)
     assert list(table)[:3] == ["name", "mos", "mos_raw"]
     check_splits(table)
+    if name in SUBSETS:
+        assert set(table["subset"]) == SUBSETS[name]
     assert ("official_split" in table) == (name in OFFICIAL)
     if name in OFFICIAL:
         assert (
@@ -376,20 +382,6 @@ def test_bad_folders(tmp_path, scores, kind, message):
     assert not (tmp_path / "meta.csv").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "subsets"),
-    [
-        ("biq2021", {"ss01"}),
-        ("kadid10k", {"type 01", "type 02"}),
-        ("live", {"jp2k", "jpeg", "wn", "gblur", "fastfading"}),
-    ],
-)
-def test_subsets_are_named(tmp_path, name, subsets):
-    MAKERS[name](tmp_path)
-    prepare(name, tmp_path, tmp_path / "meta.csv")
-    assert set(pd.read_csv(tmp_path / "meta.csv")["subset"]) == subsets
-
-
 def test_subset_of_a_folder(tmp_path):
     write(tmp_path, *(f"{i}.png" for i in range(6)))
     rows = "".join(f"{i}.png,{i},{'ab'[i % 2]}\n" for i in range(6))
@@ -515,7 +507,6 @@ def test_images_of_one_prompt_stay_together(tmp_path):
     make_agiqa3k(tmp_path)
     prepare("agiqa3k", tmp_path, tmp_path / "meta.csv")
     table = pd.read_csv(tmp_path / "meta.csv")
-    assert set(table["subset"]) == {"AttnGAN", "glide", "sd1.5"}
     assert set(table["generation"][table["subset"] == "sd1.5"]) == {"newer"}
     assert set(table["generation"][table["subset"] != "sd1.5"]) == {"older"}
     assert table["prompt"].nunique() == 10
@@ -549,10 +540,10 @@ def test_rows_without_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"halves": "h.csv"}, "--halves describes livec, not koniq10k"),
+        ({"halves": Path("h.csv")}, "--halves describes livec, not koniq10k"),
         ({"mos_range": (0, 1)}, "--mos-range describes folder, not koniq10k"),
         ({"lower_better": True}, "--lower-better describes folder, not koniq10k"),
-        ({"scores": "s.csv"}, "--scores describes folder, not koniq10k"),
+        ({"scores": Path("s.csv")}, "--scores describes folder, not koniq10k"),
         ({"columns": Columns("x")}, "--mos-column or --name-column describes folder, not koniq10k"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -41,6 +43,43 @@ OPTIONS: dict[str, Any] = {
     "val": {"val_freq": 5, "key_metric": "srcc"},
     "logger": {"print_freq": 1, "save_latest_freq": 1000, "use_tb_logger": False},
 }  # fmt: skip
+
+
+FOLDER = Path("experiments/tiny")
+NO_SIDE_LOSS = ("train:load_balancing_weight=0", "train:router_z_weight=0", "network:dropout=0")
+
+
+def read_state(folder: Path = FOLDER) -> dict:
+    return torch.load(folder / "training_states/latest.state", weights_only=True)
+
+
+def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
+    """The numbers of every iteration of the newest log."""
+    text = max(folder.glob("train_*.log"), key=newest).read_text()
+    lines = [line for line in text.splitlines() if "iter:" in line and "l_mos" in line]
+    return [
+        {k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])}
+        for line in lines
+    ]
+
+
+def read_csv(path: str | Path) -> list[list[str]]:
+    return [line.split(",") for line in Path(path).read_text().splitlines()]
+
+
+def newest_log() -> str:
+    return max(FOLDER.glob("train_*.log"), key=newest).read_text()
+
+
+def newest(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def assert_same(first: dict, second: dict) -> None:
+    """Bit for bit."""
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=0, atol=0, equal_nan=True, msg=key)
 
 
 def write_images(root: Path, count: int) -> Path:

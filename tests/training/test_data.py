@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, _utils
 
+from lifeiqa_plugin.datasets.labelled import check_images
 from lifeiqa_plugin.distortions.kinds import KINDS, Ladder
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.training import dataset as data
 from lifeiqa_plugin.training.dataset import LifeIQADataset, check_no_overlap, random_crops
-from lifeiqa_plugin.training.mixture import Mixture
-from lifeiqa_plugin.training.sampler import ResumableSampler
-from lifeiqa_plugin.training.seeds import derive_seed
+from lifeiqa_plugin.training.mixture import Mixture, ResumableSampler, derive_seed
 
 
 @pytest.fixture
@@ -329,7 +328,7 @@ def test_files_are_checked_before_training(make_dataset, damaged):
         OSError,
         match=r"2 of 40 images cannot be used: .*000\.png: no such file; .*001\.png: cannot be",
     ):
-        dataset.check_files()
+        check_images(dataset.images)
 
 
 def test_bad_file_in_a_worker_is_an_error_and_no_hang(make_dataset, damaged, monkeypatch):
@@ -359,7 +358,7 @@ def test_constant_scores(make_dataset, tmp_path):
     with pytest.raises(
         ValueError, match=r"train: all 2 scores are 0\.5; expected scores that diff"
     ):
-        dataset.check_scores()
+        dataset.check_scores(None)
 
 
 def test_overlap(make_dataset, images, tmp_path):

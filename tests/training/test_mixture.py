@@ -14,16 +14,17 @@ import yaml
 from torch import nn
 
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
-from lifeiqa_plugin.training import launch, preparation
+from lifeiqa_plugin.correlation import METRICS
+from lifeiqa_plugin.training import launch, preparation, splits
 from lifeiqa_plugin.training.losses import AffineCalibration, FidelityLoss, within_sets
+from lifeiqa_plugin.training.mixture import ResumableSampler
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.sampler import ResumableSampler
 from lifeiqa_plugin.training.splits import train_splits
 
-pytestmark = pytest.mark.slow
+from .conftest import FOLDER, read_state
 
-FOLDER = Path("experiments/tiny")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def write_mixture(write_options, images, halves):
 def sampler_of(option_file, start_iter=0):
     opt = preparation.prepare_options(read_options(option_file))
     preparation.take_sizes_from_network(opt)
-    mixture = preparation.check_data(opt)["train"]
+    mixture = preparation.check_data(opt, None)["train"]
     return ResumableSampler(mixture, 1, 0, seed=1, start_iter=start_iter), mixture
 
 
@@ -153,7 +154,7 @@ def test_a_run_on_three_sets(write_mixture):
     assert (FOLDER / "test_scores_b.csv").exists()
     card = read_checkpoint(FOLDER / "models/net_best.safetensors").card
     assert card.training_data == "a-train (a.csv), b-train (b.csv), photos (photos)"
-    state = torch.load(FOLDER / "training_states/latest.state", weights_only=True)
+    state = read_state()
     assert state["own_scales"]["offset"][[0, 2]].tolist() == [0, 0]
     assert state["own_scales"]["offset"][1] != 0
     assert set(state["best_metric_results"]) == {"a-val", "b-val_b"}
@@ -179,10 +180,7 @@ def test_an_interrupted_mixture_is_the_run_itself(write_mixture, tmp_path, monke
     launch.train(option_file, auto_resume=True)
     monkeypatch.chdir(tmp_path / "whole")
     launch.train(option_file)
-    states = [
-        torch.load(root / FOLDER / "training_states/latest.state", weights_only=True)
-        for root in (tmp_path, tmp_path / "whole")
-    ]
+    states = [read_state(root / FOLDER) for root in (tmp_path, tmp_path / "whole")]
     assert states[0]["iter"] == states[1]["iter"] == 8
     for part in ("network", "own_scales"):
         for name, value in states[0][part].items():
@@ -255,14 +253,22 @@ def test_changes_of_a_list(write_mixture):
         read_options(write_mixture(), ["datasets:train=[5]"])
 
 
-def test_splits_renumber_only_numbered_sets(write_options, images, tmp_path):
-    """An external test set keeps all its rows."""
+def test_splits_renumber_only_numbered_sets(write_options, images, tmp_path, monkeypatch):
+    """An external test set keeps all its rows; ``test_splits`` trains for real."""
+    trained = []
+    result = dict.fromkeys(METRICS, 0.5)
+    monkeypatch.setattr(
+        splits, "run", lambda options, auto_resume: trained.append(options) or result
+    )
     external = f"{{meta_info_file: {images / 'meta.csv'}, dataroot_target: {tmp_path / 'other'}}}"
     (tmp_path / "other").mkdir()
     for path in images.glob("*.png"):
         (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
     option_file = write_options("train:total_epoch=1", f"datasets:test={external}")
-    assert [result["images"] for result in train_splits(read_options(option_file), 2)] == [40, 40]
+    Path("experiments").mkdir()
+    train_splits(read_options(option_file), 2)
+    assert [one["datasets"]["train"]["split_index"] for one in trained] == [1, 2]
+    assert [one["datasets"]["test"].get("split_index") for one in trained] == [None, None]
     table = pd.read_csv("experiments/tiny_splits.csv")
     assert table["rows of meta-test"][:2].tolist() == [40, 40]
     assert table["rows of noise-train"][:2].tolist() == [28, 28]
@@ -303,8 +309,7 @@ def test_two_processes_learn_the_line_of_one(
             for process in start_two("-opt", option_file, "--force_yml", half):
                 process.join(120)
                 assert process.exitcode == 0
-        path = FOLDER / "training_states/latest.state"
-        states.append(torch.load(path, weights_only=True)["own_scales"])
+        states.append(read_state()["own_scales"])
     assert states[0]["offset"][1] != 0
     for name in ("offset", "log_slope"):
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-2, atol=1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import resource
 import sys
 import time
@@ -20,51 +19,26 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.training.mixture import ResumableSampler
 from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
-from lifeiqa_plugin.training.sampler import ResumableSampler
+
+from .conftest import (
+    FOLDER,
+    NO_SIDE_LOSS,
+    assert_same,
+    newest,
+    newest_log,
+    read_csv,
+    read_log,
+    read_state,
+)
 
 pytestmark = pytest.mark.slow
-
-FOLDER = Path("experiments/tiny")
-NO_SIDE_LOSS = ("train:load_balancing_weight=0", "train:router_z_weight=0", "network:dropout=0")
-
-
-def read_state(folder: Path = FOLDER) -> dict:
-    return torch.load(folder / "training_states/latest.state", weights_only=True)
 
 
 def read_weights(label: str, folder: Path = FOLDER) -> dict:
     return read_checkpoint(folder / "models" / f"{label}.safetensors").state_dict
-
-
-def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
-    """The numbers of every iteration of the newest log."""
-    text = max(folder.glob("train_*.log"), key=newest).read_text()
-    lines = [line for line in text.splitlines() if "iter:" in line and "l_mos" in line]
-    return [
-        {k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])}
-        for line in lines
-    ]
-
-
-def read_csv(path: str | Path) -> list[list[str]]:
-    return [line.split(",") for line in Path(path).read_text().splitlines()]
-
-
-def newest_log() -> str:
-    return max(FOLDER.glob("train_*.log"), key=newest).read_text()
-
-
-def newest(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def assert_same(first: dict, second: dict) -> None:
-    """Bit for bit."""
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        torch.testing.assert_close(second[key], value, rtol=0, atol=0, equal_nan=True, msg=key)
 
 
 def finish(processes: list) -> None:
@@ -346,7 +320,7 @@ def test_batch_statistics_of_two_processes_are_those_of_the_first(
     state, opt = read_state(), preparation.prepare_options(read_options(option_file))
     assert state["iter"] == 2
     preparation.take_sizes_from_network(opt)
-    dataset = preparation.check_data(opt)["train"]
+    dataset = preparation.check_data(opt, None)["train"]
     averages = []
     for rank in (0, 1):
         network = build_model(option_file).network

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import shutil
 import signal
 import sys
@@ -29,35 +28,9 @@ from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.splits import train_splits
 
+from .conftest import FOLDER, newest, newest_log, read_csv, read_log, read_state
+
 pytestmark = pytest.mark.slow
-
-FOLDER = Path("experiments/tiny")
-
-
-def read_state(folder: Path = FOLDER) -> dict:
-    return torch.load(folder / "training_states/latest.state", weights_only=True)
-
-
-def read_log(folder: Path = FOLDER) -> list[dict[str, float]]:
-    """The numbers of every iteration of the newest log."""
-    text = max(folder.glob("train_*.log"), key=newest).read_text()
-    lines = [line for line in text.splitlines() if "iter:" in line and "l_mos" in line]
-    return [
-        {k: float(v) for k, v in re.findall(r"(\w+): +([-+.\de]+)", line.split(")] ")[-1])}
-        for line in lines
-    ]
-
-
-def read_csv(path: str | Path) -> list[list[str]]:
-    return [line.split(",") for line in Path(path).read_text().splitlines()]
-
-
-def newest_log() -> str:
-    return max(FOLDER.glob("train_*.log"), key=newest).read_text()
-
-
-def newest(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def test_overfits(write_options, images):
@@ -142,7 +115,11 @@ def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, images):
     """What validation reported is what the saved file gives, although training computes in bfloat16."""
     launch.train(
         write_options(
-            "train:amp=bf16", "train:ema_decay=0.5", "train:optim:lr=3e-3", "val:val_freq=2"
+            "train:amp=bf16",
+            "train:ema_decay=0.5",
+            "train:optim:lr=3e-3",
+            "val:val_freq=2",
+            "train:total_epoch=2",
         )
     )
     best = read_state()["best_metric_results"]["noise-val"]
@@ -180,7 +157,7 @@ def test_whole_images(write_options):
     assert network(torch.rand(1, 3, 40, 57), return_details=True).crop_shape == (40, 57)
     opt = preparation.prepare_options(read_options(FOLDER / "options.yml"))
     preparation.take_sizes_from_network(opt)
-    train_set = preparation.check_data(opt)["train"]
+    train_set = preparation.check_data(opt, None)["train"]
     assert train_set[0, 1]["img"].shape == (2, 3, 48, 48)
     with pytest.raises(ValueError, match="crop_size is 64, but the network's is 48"):
         launch.train(write_options("network:whole_image=true", "datasets:train:crop_size=64"))
@@ -334,7 +311,6 @@ def test_another_network_is_refused(write_options):
             ValueError,
             "both at least crop_size=32, got .16",
         ),
-        ("datasets:train:prefetch_mode=cpu", ValueError, "prefetch_mode cpu hangs"),
     ],
 )
 def test_errors_before_training(write_options, change, error, message):

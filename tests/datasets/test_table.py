@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from lifeiqa_plugin.datasets.columns import Columns, find_name_and_mos
-from lifeiqa_plugin.datasets.table import read_meta
+from lifeiqa_plugin.datasets.table import Columns, find_name_and_mos, read_meta
 
 FOUND = {
     "name,mos": ("name", "mos"),
