@@ -16,11 +16,11 @@ from PIL import ExifTags, Image, ImageCms
 
 from lifeiqa_plugin.images.boxes import Crop
 from lifeiqa_plugin.images.color import Signal, hdr_to_srgb, make_profile
-from lifeiqa_plugin.images.jpeg import load_jpeg, note_or_refuse
+from lifeiqa_plugin.images.jpeg_loading import load_jpeg
 from lifeiqa_plugin.images.kinds import UnsupportedError
 from lifeiqa_plugin.images.resizing import Pixels, shape_of
 from lifeiqa_plugin.images.signals import NOTHING, Signaled
-from lifeiqa_plugin.images.whole import missing_rows
+from lifeiqa_plugin.images.whole import missing_rows, note_or_refuse
 
 Array = NDArray[Any]
 

@@ -22,8 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lifeiqa_plugin.images import raw
 from lifeiqa_plugin.images.binary import Binary
-from lifeiqa_plugin.images.jpeg import note_or_refuse
-from lifeiqa_plugin.images.kinds import BYTES, UnsupportedError, is_heif, kind_of
+from lifeiqa_plugin.images.kinds import BYTES, HEIF, UnsupportedError, kind_of
 from lifeiqa_plugin.images.pixels import (
     JPEGS,
     TRANSPOSED,
@@ -34,7 +33,7 @@ from lifeiqa_plugin.images.pixels import (
 )
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
 from lifeiqa_plugin.images.signals import ADOBE_MARK, NOTHING, Signaled, read_signals
-from lifeiqa_plugin.images.whole import describe_depth, is_cut_off, missing_elsewhere
+from lifeiqa_plugin.images.whole import describe_depth, is_cut_off, missing_elsewhere, note_or_refuse
 from lifeiqa_plugin.pyiqa_compat import add_codec, own_pillow_rules, quiet_libtiff
 
 if TYPE_CHECKING:
@@ -432,7 +431,7 @@ def _open(source: str | os.PathLike[str] | bytes, name: str) -> Opened:
         start = data.read(0, min(BYTES, data.size))
         if raw.is_raw(data, name):
             return _open_raw(data, name)
-        missing = add_codec(start, is_heif(start))
+        missing = add_codec(start, kind_of(start) is HEIF)
         is_cut = is_cut_off(data)
     try:
         return Opened(_attempt(source, FORMATS), source)
