@@ -15,7 +15,7 @@ from lifeiqa_plugin.images import tiff
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.boxes import find, walk
 from lifeiqa_plugin.images.jpeg import FRAMES, SOS, read_segments
-from lifeiqa_plugin.images.tiff import BROKEN, STRIP_SIZES, STRIPS, Directory, Entry, Tiff
+from lifeiqa_plugin.images.tiff import BROKEN, STRIP_SIZES, STRIPS, Directory, Tiff
 
 SUFFIXES = frozenset(
     {

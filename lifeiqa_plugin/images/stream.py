@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lifeiqa_plugin.images.pairs import note_pair
-from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode, decode_resized
+from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, decode, decode_resized
+from lifeiqa_plugin.images.refusals import ImageError
 
 MIN_SIDE = 64
 """Pixels of the shorter side of an image below which nothing can be said of its quality."""

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import SUFFIXES, ImageError, Source, name_of
+from lifeiqa_plugin.images.folders import SUFFIXES
+from lifeiqa_plugin.images.reading import Source
+from lifeiqa_plugin.images.refusals import ImageError, name_of
 from lifeiqa_plugin.scoring.in_time import in_time, open_in_time
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")

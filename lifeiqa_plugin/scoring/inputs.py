@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import count_skipped, name_of, walk_images
+from lifeiqa_plugin.images.folders import count_skipped, walk_images
+from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.scoring.containers import ARCHIVES, Found, Table, Tar, bad, stamp_of
 
 CHUNK = 1 << 16

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lifeiqa_plugin.images import jpeg
-from lifeiqa_plugin.images.jpeg import END, find_missing, read_header, read_scans
-from lifeiqa_plugin.images.reading import ImageError, decode, decode_resized
+from lifeiqa_plugin.images import jpeg_loading
+from lifeiqa_plugin.images.jpeg import END, read_header, read_scans
+from lifeiqa_plugin.images.jpeg_loading import find_missing
+from lifeiqa_plugin.images.reading import decode, decode_resized
+from lifeiqa_plugin.images.refusals import ImageError
 
 RNG = np.random.default_rng(3)
 COARSE = Image.fromarray(RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8))
@@ -146,7 +148,7 @@ def test_zeros_before_and_after_the_data_are_no_hole(monkeypatch):
     """Cameras leave some in EXIF, and a second decoding would be for nothing."""
     exif = Image.Exif()
     exif[0x9286] = bytes(500)
-    monkeypatch.setattr(jpeg, "find_missing", lambda data: pytest.fail("looked at twice"))
+    monkeypatch.setattr(jpeg_loading, "find_missing", lambda data: pytest.fail("looked at twice"))
     for options in ({}, {"progressive": True}):
         assert decode(encode(exif=exif, **options) + bytes(500) + END).notes == ()
 

@@ -19,7 +19,8 @@ from PIL import (
 )
 
 from lifeiqa_plugin.images.kinds import STARTS, kind_of
-from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import ImageError
 from tests.images.test_reading import plain_tiff, write_png16
 
 CASES = Path(__file__).with_name("cases")
@@ -72,8 +73,9 @@ def test_a_photoshop_file_of_16_bits_is_named():
 
 
 def test_every_start_is_found():
-    for offset, magic, kind in STARTS:
-        assert kind_of(bytes([1]) * offset + magic + bytes(300)) == kind
+    for offset, marks, kind in STARTS:
+        for mark in marks:
+            assert kind_of(bytes([1]) * offset + mark + bytes(300)) == kind
     assert kind_of(b"") is None
 
 

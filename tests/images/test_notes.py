@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin.images.reading import (
-    count_skipped,
-    decode,
-    describe_skipped,
-    find_images,
-    read_image,
-)
+from lifeiqa_plugin.images.folders import count_skipped, describe_skipped, find_images
+from lifeiqa_plugin.images.reading import decode, read_image
 from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Recipe, prepare_images
 
 

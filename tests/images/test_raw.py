@@ -13,7 +13,8 @@ from PIL import Image
 
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.raw import CANON_PREVIEW, CANON_TAGS, RAF, find_preview, is_raw
-from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import ImageError
 
 
 def jpeg(width: int, height: int, orientation: int = 0) -> bytes:

@@ -15,15 +15,11 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from lifeiqa_plugin.images import reading
-from lifeiqa_plugin.images.reading import (
-    ImageError,
-    check_image,
-    decode,
-    decode_resized,
-    find_images,
-    read_image,
-)
+from lifeiqa_plugin.images import opening
+from lifeiqa_plugin.images.folders import find_images
+from lifeiqa_plugin.images.opening import check_image
+from lifeiqa_plugin.images.reading import decode, decode_resized, read_image
+from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.images.resizing import resize
 
 RNG = np.random.default_rng(0)
@@ -274,7 +270,7 @@ def test_a_missing_codec_is_named(monkeypatch, header, package):
         raise ImportError(name)
 
     monkeypatch.setattr("lifeiqa_plugin.pyiqa_compat.importlib.import_module", not_installed)
-    monkeypatch.setattr(reading, "FORMATS", reading.COMMON)
+    monkeypatch.setattr(opening, "FORMATS", opening.COMMON)
     with pytest.raises(ImageError, match=f"needs pip install {package}"):
         decode(header)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lifeiqa_plugin.images.reading import ImageError
+from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.images.stream import Named, Recipe, prepare_images
 from lifeiqa_plugin.network.crops import working_shape
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import ImageError
 
 RNG = np.random.default_rng(5)
 NOISE = Image.fromarray(RNG.integers(0, 256, (96, 128, 3), dtype=np.uint8))
