@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lifeiqa_plugin.images.opening import Opened, open_image
-from lifeiqa_plugin.images.pixels import (
-    JPEGS,
-    TRANSPOSED,
-    from_array,
-    orient,
-    orientation_of,
-    to_srgb,
-)
+from lifeiqa_plugin.images.orientation import TRANSPOSED, orient, orientation_of
+from lifeiqa_plugin.images.pixels import JPEGS, from_array, to_srgb
 from lifeiqa_plugin.images.refusals import name_of, refuse, reporting
 from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
 from lifeiqa_plugin.pyiqa_compat import own_pillow_rules, quiet_libtiff
