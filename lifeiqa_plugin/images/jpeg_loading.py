@@ -11,18 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lifeiqa_plugin.images.jpeg import (
-    ARITHMETIC,
-    END,
-    HOLE,
-    LOSSLESS,
-    MARKER,
-    RESTART,
-    Header,
-    Scan,
-    read_header,
-    read_scans,
-)
+from lifeiqa_plugin.images import jpeg
+from lifeiqa_plugin.images.jpeg import END, Header, Scan, read_header, read_scans
 from lifeiqa_plugin.images.kinds import UnsupportedError
 from lifeiqa_plugin.images.whole import Missing, note_or_refuse
 
@@ -56,7 +46,7 @@ def load_jpeg(image: Any) -> tuple[str, ...]:
             is_cut = not feed.is_finished or _ends_gray(image) or _has_hole(data, header.start)
             has_end = data.endswith(END) or data.find(END, header.start) >= 0
     except OSError as error:
-        if read_header(data).frame in LOSSLESS:
+        if read_header(data).frame in jpeg.LOSSLESS:
             raise UnsupportedError(
                 "a JPEG without losses or in layers, which few programs read"
             ) from error
@@ -86,8 +76,8 @@ def _ends_gray(image: Any) -> bool:
 
 def _has_hole(data: bytes, start: int) -> bool:
     """Say whether there is a hole in the coded data that begin there; what follows the image does not count."""
-    hole = data.find(HOLE, start)
-    return hole >= 0 and MARKER.search(data, start, hole) is None
+    hole = data.find(jpeg.HOLE, start)
+    return hole >= 0 and jpeg.MARKER.search(data, start, hole) is None
 
 
 def find_missing(data: bytes) -> Missing:
@@ -100,13 +90,13 @@ def find_missing(data: bytes) -> Missing:
         share = _missing_detail(data, header, scans)
         return Missing(share, "fine detail of the last {} is missing")
     scan = scans[0]
-    restart = RESTART.search(data, scan.hole, scan.stop)
+    restart = jpeg.RESTART.search(data, scan.hole, scan.stop)
     if restart is not None and scan.hole < scan.stop:
         share = (restart.start() - scan.hole) / (scan.stop - scan.start)
         return Missing(share, "{} in the middle are missing")
     feed = _Feed(_open(data))
     feed(data[: scan.hole])
-    return Missing(0.0 if feed.pad() or header.frame >= ARITHMETIC else _missing_rows(feed))
+    return Missing(0.0 if feed.pad() or header.frame >= jpeg.ARITHMETIC else _missing_rows(feed))
 
 
 def _missing_rows(feed: _Feed) -> float:
