@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lifeiqa_plugin.images.opening import Opened, open_image
+from lifeiqa_plugin.images.opening import Content, Opened, open_image
 from lifeiqa_plugin.images.orientation import TRANSPOSED, orient, orientation_of
 from lifeiqa_plugin.images.pixels import JPEGS, from_array, to_srgb
 from lifeiqa_plugin.images.refusals import name_of, refuse, reporting
@@ -113,18 +113,23 @@ class _Loaded(NamedTuple):
 
 
 def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
-    name = name_of(source)
     if isinstance(source, np.ndarray) or hasattr(source, "cpu"):
-        with reporting(name):
+        with reporting(name_of(source)):
             array = from_array(source)
         return _Loaded(array, 1, *array.shape[:2])
-    if not isinstance(source, str | os.PathLike | bytes | Image.Image):
-        if not hasattr(source, "read"):
-            raise TypeError(
-                f"an image must be a path, bytes, an open file, a Pillow image, an array or a tensor, "
-                f"got {type(source).__name__}"
-            )
-        source = source.read()
+    if isinstance(source, str | os.PathLike | bytes | Image.Image):
+        return _load_image(source, name_of(source), at_least, max_pixels)
+    if hasattr(source, "read"):
+        return _load_image(source.read(), name_of(source), at_least, max_pixels)
+    raise TypeError(
+        f"an image must be a path, bytes, an open file, a Pillow image, an array or a tensor, "
+        f"got {type(source).__name__}"
+    )
+
+
+def _load_image(
+    source: Content | Image.Image, name: str, at_least: int | None, max_pixels: int
+) -> _Loaded:
     with own_pillow_rules(), open_image(source) as opened, reporting(name):
         image = opened.image
         width, height = image.size

@@ -16,6 +16,7 @@ from lifeiqa_plugin.images.jpeg import END, read_header, read_scans
 from lifeiqa_plugin.images.jpeg_loading import find_missing
 from lifeiqa_plugin.images.reading import decode, decode_resized
 from lifeiqa_plugin.images.refusals import ImageError
+from tests.images import files
 
 RNG = np.random.default_rng(3)
 COARSE = Image.fromarray(RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8))
@@ -30,9 +31,7 @@ SCENE = Image.fromarray(
 
 
 def encode(image: Image.Image = SCENE, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", **options)
-    return buffer.getvalue()
+    return files.encode(image, "JPEG", **options)
 
 
 KINDS = {
