@@ -172,8 +172,6 @@ def test_all_raw_modes_with_16_are_tested():
 
 def test_strips_of_16_bit_colors():
     """Every strip gets its lower bytes, not the first alone."""
-    whole = decode(write_tiff(WIDE[..., :3], "<")).pixels
-    np.testing.assert_allclose(whole, WIDE[..., :3] / 65535, atol=1e-6)
     cv2 = pytest.importorskip("cv2")
     written = cv2.imencode(
         ".tiff", np.tile(WIDE[..., 2::-1], (9, 9, 1)), [cv2.IMWRITE_TIFF_COMPRESSION, 1]

@@ -188,13 +188,6 @@ def test_other_modes_become_colors(mode):
     )
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_first_of_several_frames(kind):
-    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    content = encode(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert decode(content).pixels[4, 4].astype(int) == pytest.approx([255, 0, 0], abs=5)
-
-
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
 def test_newer_formats(kind):
     smooth = np.asarray(Image.fromarray(NOISE).resize((4, 4)).resize((64, 64)))
