@@ -1,4 +1,7 @@
-"""Images that are prepared in processes of their own: what crashes one, or hangs in it, costs one image."""
+"""Many images made ready to be scored, in order.
+
+In processes of their own, a file may crash its decoder, take all memory of its process, or hang: it costs that file.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,28 @@ Task = tuple[int, Named]
 """An image by its number."""
 
 
-def prepare_in_processes(
+def prepare_images(
+    images: Iterable[Named], recipe: Recipe, workers: int = 0, time_limit: float = 60
+) -> Iterator[Prepared]:
+    """Prepare images, in order.
+
+    Args:
+        images: taken as they are needed, about ``AHEAD`` times ``workers`` before they are given out.
+        recipe: what is done with each.
+        workers: processes that do it; 0 for this one, which no time limit holds for.
+        time_limit: seconds after which the process of an image is ended.
+
+    Raises:
+        RuntimeError: a process cannot start.
+    """
+    if workers == 0:
+        return map(recipe, images)
+    return _prepare_in_processes(images, recipe, workers, time_limit)
+
+
+def _prepare_in_processes(
     images: Iterable[Named], recipe: Recipe, workers: int, time_limit: float
 ) -> Iterator[Prepared]:
-    """Prepare images in order, as :func:`lifeiqa_plugin.images.stream.prepare_images` says."""
     waiting = enumerate(images)
     pool = _Pool(recipe, workers, time_limit)
     died: dict[int, Named] = {}  # which may have been for lack of memory that others had

@@ -1,11 +1,8 @@
-"""Many images to the size at which they are scored, in order; one that cannot be read is an item like any other.
-
-With ``processes``, a file may crash its decoder, take all memory of its process, or hang: it costs that file.
-"""
+"""One of many images to the size at which it is scored; one that cannot be read is an item like any other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,24 +77,3 @@ class Recipe:
         if self.shrink_to is None:
             return None
         return round(self.shrink_to * min(self.working_shape(100_000, 100_000)))
-
-
-def prepare_images(
-    images: Iterable[Named], recipe: Recipe, workers: int = 0, time_limit: float = 60
-) -> Iterator[Prepared]:
-    """Prepare images, in order.
-
-    Args:
-        images: taken as they are needed, a few for each process before they are given out.
-        recipe: what is done with each.
-        workers: processes that do it; 0 for this one, which no time limit holds for.
-        time_limit: seconds after which the process of an image is ended.
-
-    Raises:
-        RuntimeError: a process cannot start.
-    """
-    if workers == 0:
-        return map(recipe, images)
-    from lifeiqa_plugin.images.processes import prepare_in_processes  # which imports this module
-
-    return prepare_in_processes(images, recipe, workers, time_limit)

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from lifeiqa_plugin.images.folders import count_skipped, describe_skipped, find_images
+from lifeiqa_plugin.images.processes import prepare_images
 from lifeiqa_plugin.images.reading import decode, read_image
-from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Recipe, prepare_images
+from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Recipe
 
 
 def small(height: int, width: int) -> tuple[int, int]:
