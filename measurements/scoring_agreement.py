@@ -19,7 +19,7 @@ from PIL import Image
 import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.correlation import correlations, interval, resamples
-from lifeiqa_plugin.images.reading import find_images
+from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.stream import Recipe
 from lifeiqa_plugin.runtimes import Engine, create_engine
 

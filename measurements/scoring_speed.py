@@ -276,7 +276,7 @@ def print_starts(photos: list[Image.Image], folder: Path, rounds: int) -> None:
 
 def load_photos(folder: Path, count: int = 24) -> list[Image.Image]:
     """Read photos of a folder, evenly chosen."""
-    from lifeiqa_plugin.images.reading import find_images
+    from lifeiqa_plugin.images.folders import find_images
 
     found = find_images(folder)
     chosen = found[:: max(1, len(found) // count)][:count]

@@ -24,7 +24,8 @@ from lifeiqa_plugin.benchmark.photos import reduced
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.distortions.kinds import KINDS
-from lifeiqa_plugin.images.reading import find_images, read_image
+from lifeiqa_plugin.images.folders import find_images
+from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 

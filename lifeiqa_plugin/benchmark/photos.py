@@ -25,8 +25,9 @@ from lifeiqa_plugin.benchmark.tidy import Number
 from lifeiqa_plugin.correlation import Floats, interval_of_mean
 from lifeiqa_plugin.datasets.labelled import LabelledImage, Reader
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
+from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.pixels import as_bytes
-from lifeiqa_plugin.images.reading import decode, find_images, read_image
+from lifeiqa_plugin.images.reading import decode, read_image
 
 KINDS = TRAINED | HELD_OUT
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)

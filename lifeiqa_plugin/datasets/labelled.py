@@ -14,7 +14,9 @@ import pandas as pd
 from torch import Tensor
 
 from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns, check_column, read_meta
-from lifeiqa_plugin.images.reading import DECODING, ImageError, check_image, read_image
+from lifeiqa_plugin.images.opening import check_image
+from lifeiqa_plugin.images.reading import DECODING, read_image
+from lifeiqa_plugin.images.refusals import ImageError
 
 GROUP_COLUMNS = (
     "subset",

@@ -24,7 +24,8 @@ from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns
 from lifeiqa_plugin.images import near_duplicates
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
 from lifeiqa_plugin.images.pixels import as_bytes
-from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.journal import write_whole
 
 Floats = NDArray[np.float64]

@@ -27,7 +27,8 @@ from scipy.fft import dctn
 
 from lifeiqa_plugin.checkpoints.models import BUNDLED, Model
 from lifeiqa_plugin.images.pixels import as_bytes
-from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import ImageError
 
 Integers = NDArray[np.int64]
 

@@ -14,7 +14,7 @@ from lifeiqa_plugin.arguments import (
     choose_device,
     find_model,
 )
-from lifeiqa_plugin.images.reading import name_of
+from lifeiqa_plugin.images.refusals import name_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model, resolve
 from lifeiqa_plugin.export.graph import ScoringGraph, export_program
-from lifeiqa_plugin.images.reading import find_images
+from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import Floats, create_engine

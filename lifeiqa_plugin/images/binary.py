@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-from types import TracebackType
 from typing import IO
 
 
 class Binary:
-    """The bytes of a file, or of a part of it; offsets count from where the part begins.
-
-    Args:
-        source: a path, or the bytes themselves.
-    """
+    """The bytes of a file, given as a path or as they are."""
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
-        is_bytes = isinstance(source, bytes)
-        self.file: IO[bytes] = io.BytesIO(source) if is_bytes else open(source, "rb")  # type: ignore[arg-type]  # noqa: SIM115 (closed by __exit__)
+        self.file: IO[bytes] = (
+            io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 (closed by __exit__)
+        )
         self.size = self.file.seek(0, os.SEEK_END)
         self.file.seek(0)
 
     def __enter__(self) -> Binary:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.file.close()
 
     def read(self, start: int, length: int) -> bytes:
@@ -43,10 +34,10 @@ class Binary:
         self.file.seek(start)
         return self.file.read(length)
 
-    def number(self, start: int, length: int, is_little: bool = False) -> int:
-        """Return an unsigned integer.
+    def read_some(self, start: int, most: int) -> bytes:
+        """Return as many bytes as there are; ``EOFError`` if ``start`` is outside of the file."""
+        return self.read(start, min(most, self.size - start))
 
-        Raises:
-            EOFError: as :meth:`read`.
-        """
+    def number(self, start: int, length: int, is_little: bool = False) -> int:
+        """Return an unsigned integer; ``EOFError`` as :meth:`read`."""
         return int.from_bytes(self.read(start, length), "little" if is_little else "big")

@@ -70,20 +70,14 @@ def read_properties(data: Binary) -> Properties:
     """
     for box in find(data, 0, data.size, b"meta"):
         inside = (box.start + 4, box.stop)
-        main = _main_item(data, *inside)
-        kinds = [list(walk(data, b.start, b.stop)) for b in find(data, *inside, b"iprp", b"ipco")]
-        if not kinds or main is None:
+        main = next(find(data, *inside, b"pitm"), None)
+        lists = [list(walk(data, b.start, b.stop)) for b in find(data, *inside, b"iprp", b"ipco")]
+        if main is None or not lists:
             break
-        numbers = _associated(data, main, *inside)
-        chosen = [kinds[0][n - 1] for n in numbers if 0 < n <= len(kinds[0])]
-        return _properties(data, chosen)
+        item = data.number(main.start + 4, 4 if data.number(main.start, 1) else 2)
+        numbers = _associated(data, item, *inside)
+        return _properties(data, [lists[0][n - 1] for n in numbers if 0 < n <= len(lists[0])])
     return Properties()
-
-
-def _main_item(data: Binary, start: int, stop: int) -> int | None:
-    for box in find(data, start, stop, b"pitm"):
-        return data.number(box.start + 4, 4 if data.number(box.start, 1) else 2)
-    return None
 
 
 def _associated(data: Binary, item: int, start: int, stop: int) -> list[int]:

@@ -17,12 +17,10 @@ WHITE_D65 = (0.3127, 0.3290)
 SRGB = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, *WHITE_D65)
 
 PRIMARIES = {
-    1: SRGB,
-    2: SRGB,  # unspecified
+    **dict.fromkeys((1, 2), SRGB),  # 2: unspecified
     4: (0.67, 0.33, 0.21, 0.71, 0.14, 0.08, 0.310, 0.316),
     5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06, *WHITE_D65),
-    6: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070, *WHITE_D65),
-    7: (0.630, 0.340, 0.310, 0.595, 0.155, 0.070, *WHITE_D65),
+    **dict.fromkeys((6, 7), (0.630, 0.340, 0.310, 0.595, 0.155, 0.070, *WHITE_D65)),
     8: (0.681, 0.319, 0.243, 0.692, 0.145, 0.049, 0.310, 0.316),
     9: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, *WHITE_D65),
     11: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.314, 0.351),
@@ -124,15 +122,17 @@ def to_xyz(primaries: tuple[float, ...]) -> Array:
 BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
+"""From XYZ to what the eye's cones see, in which one white is changed for another."""
 
 D50 = np.array([0.9642, 1.0, 0.8249])
+"""The white of all profiles."""
 
 
 def make_profile(signal: Signal, mode: str) -> bytes:
-    """Write an ICC profile for pixels of mode RGB or L.
+    """Write an ICC profile for pixels of mode RGB or L; the signal is none of high dynamic range.
 
     Raises:
-        ValueError: as :func:`to_xyz`, or the curve is none that a profile can hold.
+        ValueError: as :func:`to_xyz`, or an exponent outside [0.1, 10].
     """
     matrix = to_xyz(signal.primaries)
     cones = BRADFORD @ matrix.sum(1)
@@ -149,17 +149,9 @@ def make_profile(signal: Signal, mode: str) -> bytes:
         table += name + struct.pack(">II", 132 + 12 * len(tags) + len(data), len(content))
         data += content
     space = b"GRAY" if mode == "L" else b"RGB "
-    start = struct.pack(
-        ">I4sI4s4s4s12x4s",
-        132 + len(table) - 4 + len(data),
-        b"",
-        0x04200000,
-        b"mntr",
-        space,
-        b"XYZ ",
-        b"acsp",
-    )
-    header = start + bytes(28) + _fixed(*D50)
+    size = struct.pack(">I", 128 + len(table) + len(data))
+    kind = b"\4\x20\0\0mntr" + space + b"XYZ "  # version 4.2, of a display
+    header = size + bytes(4) + kind + bytes(12) + b"acsp" + bytes(28) + _fixed(*D50)
     return header.ljust(128, b"\0") + table + data
 
 
@@ -172,9 +164,7 @@ def _fixed(*values: float) -> bytes:
 
 
 def _curve_tag(curve: str | float) -> bytes:
-    if isinstance(curve, str):
-        if curve != SRGB_CURVE:
-            raise ValueError(f"no profile holds the curve {curve}")
+    if isinstance(curve, str):  # that of sRGB; those of high dynamic range get no profile
         numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
         return b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _fixed(*numbers)
     if not 0.1 <= curve <= 10:
@@ -223,11 +213,10 @@ def _limit(distance: Array) -> Array:
 
 def _to_light(values: Array, signal: Signal) -> Array:
     """Return linear light, in which reference white is 1."""
-    if values.dtype == np.uint8:
-        table = _curve(np.arange(256) / 255, signal.curve)
-        light = table[values]
-    else:
-        light = _curve(values, signal.curve)
+    is_bytes = values.dtype == np.uint8
+    levels = np.arange(256) / 255 if is_bytes else values
+    light = _curve(levels, signal.curve)
+    light = light[values] if is_bytes else light
     if signal.curve == PQ:
         return light * (10_000 / REFERENCE_WHITE)
     return light / _curve(np.array(HLG_WHITE), HLG)

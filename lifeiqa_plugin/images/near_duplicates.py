@@ -14,11 +14,11 @@ BLOCK = 1024
 
 
 def fingerprint(image: Image.Image) -> NDArray[np.float32]:
-    """Return an image as 32 x 32 gray values of zero mean and unit length, (1024,); all 0 if it is one colour."""
+    """Return an image as 32 x 32 gray values of zero mean and unit length, (1024,); all 0 if it is one color."""
     small = image.convert("L").resize((32, 32), Image.Resampling.BOX)
     values = np.asarray(small, dtype=np.float32).ravel()
-    centred: NDArray[np.float32] = values - values.mean()
-    return centred / max(float(np.linalg.norm(centred)), 1e-6)
+    centered: NDArray[np.float32] = values - values.mean()
+    return centered / max(float(np.linalg.norm(centered)), 1e-6)
 
 
 def group_near_duplicates(prints: NDArray[np.float32]) -> list[int | None]:

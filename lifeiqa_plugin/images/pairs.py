@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from lifeiqa_plugin.images import raw
-from lifeiqa_plugin.images.reading import SUFFIXES, name_of
+from lifeiqa_plugin.images.folders import SUFFIXES
+from lifeiqa_plugin.images.refusals import name_of
 
 
 def note_pair(source: Any) -> tuple[str, ...]:

@@ -1,62 +1,39 @@
-"""From a Pillow image or an array to sRGB pixels: depth, palette, color profile, transparency, orientation."""
+"""From a Pillow image or an array to sRGB pixels: depth, palette, color profile, transparency."""
 
 from __future__ import annotations
 
 import functools
 import io
-import re
-import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms
 
+from lifeiqa_plugin.images import deep
 from lifeiqa_plugin.images.boxes import Crop
 from lifeiqa_plugin.images.color import Signal, hdr_to_srgb, make_profile
-from lifeiqa_plugin.images.jpeg import load_jpeg, note_or_refuse
-from lifeiqa_plugin.images.kinds import UnsupportedError
+from lifeiqa_plugin.images.deep import Array, Reopen, raw_mode_of
+from lifeiqa_plugin.images.jpeg_loading import load_jpeg
 from lifeiqa_plugin.images.resizing import Pixels, shape_of
 from lifeiqa_plugin.images.signals import NOTHING, Signaled
-from lifeiqa_plugin.images.whole import missing_rows
+from lifeiqa_plugin.images.whole import missing_rows, note_or_refuse
 
-Array = NDArray[Any]
-
-Reopen = Callable[[], AbstractContextManager[Image.Image]]
+Transform: TypeAlias = ImageCms.ImageCmsTransform
 
 SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Colour space of a profile -> the mode of the pixels that it describes."""
-
-XMP = ("xmp", "XML:com.adobe.xmp")
+"""Color space of a profile -> the mode of the pixels that it describes."""
 
 JPEGS = ("JPEG", "MPO")
-
-TRANSPOSED = 5
-"""EXIF orientations from here on exchange height and width."""
-
-WHITE = {"I;12": 4095}
-"""Largest value of a raw mode of gray pixels, where it is not that of 16 bits."""
-
-DEEP = re.compile(r"(RGB|RGBA|RGBX|RGBa);16([LBN])")
-"""Raw modes of which Pillow keeps the upper bytes, and whose other byte order it reads too."""
 
 ALPHA_MAY_BE_ZERO = ("BMP", "DIB", "TGA")
 """Formats in which an alpha of 0 everywhere means that nobody wrote any, as browsers see it."""
 
 
-class Converted(NamedTuple):
-    """Pixels in sRGB, and what was assumed or left out on the way."""
-
-    pixels: Pixels
-    notes: tuple[str, ...] = ()
-
-
 def to_srgb(
     image: Image.Image, reopen: Reopen | None = None, signaled: Signaled = NOTHING
-) -> Converted:
-    """Return the pixels of an image, as they are stored, not as they are to be turned.
+) -> tuple[Pixels, tuple[str, ...]]:
+    """Return the pixels of an image in sRGB, as they are stored and not turned, and what was assumed or left out.
 
     Args:
         image: open; its pixels are loaded.
@@ -65,32 +42,18 @@ def to_srgb(
 
     Returns:
         8 bits as an image of mode RGB, the same one if it is that already; (H, W, 3) float32 in [0, 1] if there are
-        more to a color, or transparent places.
+        more to a color, or transparent places. Then the notes.
 
     Raises:
         UnsupportedError: values without a known white, or outside [0, 1]; a JPEG of a kind that is not read.
         ValueError: more than 1 % of the image is missing.
         Exception: whatever Pillow raises for a file that is damaged.
     """
-    raw_mode = _raw_mode(image)
-    is_inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
-    first_frame = _first_frame(image)
+    raw_mode, first_frame = raw_mode_of(image), _first_frame(image)  # loading forgets them
     notes = list(_load(image, reopen))
     mode = _plain_mode(image)
     transform, hdr = _conversion(image, signaled, mode, notes)
-    alpha: Array | None = None
-    colors: Pixels
-    if image.mode.startswith(("I", "F")):
-        colors = _deep_gray(image, raw_mode)
-        colors = np.repeat((1 - colors if is_inverted else colors)[..., None], 3, axis=2)
-        if transform is not None:
-            colors = transform.apply(Image.fromarray(as_bytes(colors[..., 0])))
-    elif mode == "RGB" and DEEP.fullmatch(raw_mode) and transform is None and reopen is not None:
-        colors, alpha = _deep_colors(image, raw_mode, reopen)
-    elif raw_mode == "LA;16B" and transform is None and reopen is not None:
-        colors, alpha = _deep_gray_alpha(reopen)
-    else:
-        colors, alpha = _colors(image, mode, transform)
+    colors, alpha = _colors(image, raw_mode, mode, transform, reopen)
     if first_frame is not None:
         alpha = _outside_is_clear(alpha, first_frame, shape_of(colors))
     if hdr is not None:
@@ -98,7 +61,7 @@ def to_srgb(
     if alpha is not None and alpha.min() < 1:
         colors = _on_white(np.asarray(colors), alpha)
         notes.append("transparency lies on white")
-    return Converted(_cropped(colors, signaled.crop, notes), tuple(notes))
+    return _cropped(colors, signaled.crop, notes), tuple(notes)
 
 
 def _first_frame(image: Any) -> tuple[int, int, int, int] | None:
@@ -132,7 +95,7 @@ def _load(image: Any, reopen: Reopen | None) -> tuple[str, ...]:
 
 def _conversion(
     image: Image.Image, signaled: Signaled, mode: str, notes: list[str]
-) -> tuple[ImageCms.ImageCmsTransform | None, Signal | None]:
+) -> tuple[Transform | None, Signal | None]:
     """Return what turns the colors of an image into sRGB: a profile, or a signal of high dynamic range."""
     profile = signaled.profile or image.info.get("icc_profile")
     signal = signaled.signal if signaled.overrules_profile or not profile else None
@@ -143,25 +106,15 @@ def _conversion(
         if signal.is_hdr:
             return None, signal
         if mode != "CMYK":
-            return _transform(make_profile(signal, mode), mode).transform, None
+            return _transform(make_profile(signal, mode), mode)[0], None
     if not profile:
         if mode == "CMYK":
             notes.append("CMYK without a profile")
         return None, None
-    found = _transform(profile, mode)
-    if found.problem:
-        notes.append(found.problem)
-    return found.transform, None
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """Return how the file stores its pixels; empty if they are loaded already."""
-    tiles = getattr(image, "tile", None)
-    if not tiles:
-        return ""
-    arguments = tiles[0].args
-    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return raw_mode if isinstance(raw_mode, str) else ""
+    transform, problem = _transform(profile, mode)
+    if problem:
+        notes.append(problem)
+    return transform, None
 
 
 def _plain_mode(image: Image.Image) -> str:
@@ -171,64 +124,18 @@ def _plain_mode(image: Image.Image) -> str:
     return "CMYK" if image.mode == "CMYK" else "RGB"
 
 
-def _deep_gray(image: Image.Image, raw_mode: str) -> Array:
-    """Return pixels of mode I;16, I or F as (H, W) in [0, 1]."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):
-            raise UnsupportedError(f"float pixels must lie in [0, 1], got {low:.4g} to {high:.4g}")
-        return values.astype(np.float32)
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # these have 16 bits
-        what = "signed" if raw_mode in ("I;16S", "I;16BS") else "32-bit integers"
-        raise UnsupportedError(f"pixels are {what}, whose white is not known")
-    return values.astype(np.float32) / WHITE.get(raw_mode, 65535)
-
-
-def _read_as(reopen: Reopen, raw_mode: str, mode: str | None = None) -> Array:
-    """Read the pixels of a file once more, as if they were stored in another way."""
-    with reopen() as again:
-        again.tile = [  # type: ignore[attr-defined]
-            tile._replace(
-                args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode
-            )
-            for tile in again.tile  # type: ignore[attr-defined]
-        ]
-        if mode is not None:
-            again._mode = mode
-        again.load()
-        return np.asarray(again)
-
-
-def _deep_colors(image: Image.Image, raw_mode: str, reopen: Reopen) -> tuple[Array, Array | None]:
-    """Return 16-bit colors and their alpha; Pillow keeps the upper byte of each.
-
-    The lower bytes are what a second reading gives that takes the file for one of the other byte order.
-    """
-    name, order = raw_mode.split(";16")
-    order = sys.byteorder[0].upper() if order == "N" else order
-    other = "B" if order == "L" else "L"
-    is_premultiplied = name == "RGBa"
-    name = "RGBA" if is_premultiplied else name
-    high = _read_as(reopen, f"{name};16{order}") if is_premultiplied else np.asarray(image)
-    values = (high.astype(np.float32) * 256 + _read_as(reopen, f"{name};16{other}")) / 65535
-    alpha = values[..., 3] if values.shape[2] == 4 else None
-    colors = values[..., :3]
-    if is_premultiplied and alpha is not None:
-        colors = (colors / alpha[..., None].clip(1 / 65535)).clip(0, 1)
-    return colors, alpha
-
-
-def _deep_gray_alpha(reopen: Reopen) -> tuple[Array, Array]:
-    """Return 16-bit gray and alpha, whose four bytes Pillow can read as four colors."""
-    parts = _read_as(reopen, "RGBA", "RGBA").astype(np.float32)
-    values = (parts[..., ::2] * 256 + parts[..., 1::2]) / 65535
-    return np.repeat(values[..., :1], 3, axis=2), values[..., 1]
-
-
 def _colors(
-    image: Image.Image, mode: str, transform: ImageCms.ImageCmsTransform | None
-) -> tuple[Image.Image, Array | None]:
+    image: Image.Image, raw_mode: str, mode: str, transform: Transform | None, reopen: Reopen | None
+) -> tuple[Pixels, Array | None]:
+    """Return colors in sRGB, with all bits that are there, and their alpha if there is any."""
+    if image.mode.startswith(("I", "F")):
+        gray = deep.read_gray(image, raw_mode)
+        return transform.apply(Image.fromarray(as_bytes(gray[..., 0]))) if transform else gray, None
+    if transform is None and reopen is not None:
+        if mode == "RGB" and deep.DEEP.fullmatch(raw_mode):
+            return deep.read_colors(image, raw_mode, reopen)
+        if raw_mode == "LA;16B":
+            return deep.read_gray_alpha(reopen)
     alpha = None
     if image.has_transparency_data:
         is_vague = image.format in ALPHA_MAY_BE_ZERO
@@ -238,7 +145,7 @@ def _colors(
             alpha = levels.astype(np.float32) / 255
     if transform is not None:
         return transform.apply(image.convert(mode)), alpha
-    return image if image.mode == "RGB" else image.convert("RGB"), alpha  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB"), alpha  # a copy only if needed
 
 
 def _cropped(pixels: Pixels, crop: Crop | None, notes: list[str]) -> Pixels:
@@ -261,13 +168,8 @@ def _on_white(colors: Array, alpha: Array) -> Array:
     return mixed
 
 
-class _Transform(NamedTuple):
-    transform: ImageCms.ImageCmsTransform | None
-    problem: str = ""
-
-
 @functools.lru_cache(maxsize=32)
-def _transform(profile: bytes, mode: str) -> _Transform:
+def _transform(profile: bytes, mode: str) -> tuple[Transform | None, str]:
     """Return what turns pixels of a mode and profile into sRGB.
 
     None if there is nothing to turn: the profile cannot be read or is of another color space, as in every browser,
@@ -277,7 +179,7 @@ def _transform(profile: bytes, mode: str) -> _Transform:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space
         if SPACES.get(space) != mode:
-            return _Transform(None, f"its profile is for {space.strip()} and ignored")
+            return None, f"its profile is for {space.strip()} and ignored"
         transform = ImageCms.buildTransform(
             source,
             ImageCms.createProfile("sRGB"),
@@ -287,46 +189,15 @@ def _transform(profile: bytes, mode: str) -> _Transform:
             ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError):
-        return _Transform(None, "its profile cannot be read and is ignored")
+        return None, "its profile cannot be read and is ignored"
     if mode == "CMYK":
-        return _Transform(transform)
+        return transform, ""
     levels = np.linspace(0, 255, 9).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(9, -1, 3)
     probe = Image.fromarray(np.ascontiguousarray(grid[..., 0] if mode == "L" else grid))
     before = np.asarray(probe.convert("RGB")).astype(int)
     change = np.abs(np.asarray(transform.apply(probe)).astype(int) - before)
-    return _Transform(None if change.max() <= 1 else transform)
-
-
-def orientation_of(image: Image.Image, default: int = 1) -> int:
-    """Return the EXIF orientation, 1 to 8; ``default`` where there is none, or none that can be read.
-
-    One that stands in XMP only was left behind when EXIF was taken out, and turns the image nowhere else.
-    """
-    content = image.info.get("exif")
-    hidden = {key: image.info.pop(key) for key in XMP if key in image.info}
-    try:
-        exif = image.getexif()
-        if isinstance(content, bytes):  # what Pillow has read of it may be mixed with XMP
-            exif = Image.Exif()
-            exif.load(content)
-        value = exif.get(ExifTags.Base.Orientation, default)
-    except Exception:  # damaged EXIF data do not make the image unreadable
-        return default
-    finally:
-        image.info.update(hidden)
-    return value if value in range(1, 9) else default
-
-
-def orient(pixels: Array, orientation: int) -> Array:
-    """Turn and mirror (H, W, 3) as an EXIF orientation says."""
-    if orientation >= TRANSPOSED:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
+    return None if change.max() <= 1 else transform, ""
 
 
 def from_array(array: Any) -> Array:
@@ -337,9 +208,8 @@ def from_array(array: Any) -> Array:
     """
     values, last = array, "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
     if hasattr(array, "cpu"):
-        values, last = array.detach().float().cpu().numpy(), "(1, H, W) or (3, H, W)"
-        if array.dtype.is_floating_point is False:
-            values = array.cpu().numpy()
+        tensor, last = array.detach().cpu(), "(1, H, W) or (3, H, W)"
+        values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
         if values.ndim == 4 and len(values) == 1:
             values = values[0]
         values = values.transpose(1, 2, 0) if values.ndim == 3 else values[None, None, None]
@@ -350,10 +220,7 @@ def from_array(array: Any) -> Array:
     if values.dtype == np.uint16:
         values = values.astype(np.float32) / 65535
     elif np.issubdtype(values.dtype, np.floating):
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"float pixels must lie in [0, 1], got {low:.4g} to {high:.4g}")
-        values = values.astype(np.float32)
+        values = deep.in_range(values)
     elif values.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, uint16 or floating point, got {values.dtype}")
     if values.shape[2] == 4:

@@ -96,15 +96,15 @@ def _parts(length: int, new_length: int, shrunk: int, size: int) -> list[Part]:
     scale = length / new_length
     stretch = max(scale, 1.0)
     reach = 2 * stretch + (shrunk > 1)  # of the kernel, to either side
-    centres = (np.arange(new_length) + 0.5) * scale - 0.5
-    taps = np.floor(centres - reach)[:, None] + np.arange(2 * reach + 2)  # (new_length, T)
+    centers = (np.arange(new_length) + 0.5) * scale - 0.5
+    taps = np.floor(centers - reach)[:, None] + np.arange(2 * reach + 2)  # (new_length, T)
     inside = (taps >= 0) & (taps < length)
-    totals = (_kernel(taps - centres[:, None], stretch, shrunk) * inside).sum(1, keepdims=True)
+    totals = (_kernel(taps - centers[:, None], stretch, shrunk) * inside).sum(1, keepdims=True)
     parts = []
     for start in range(0, length, size):
         stop = min(start + size, length)
-        first, last = map(int, np.searchsorted(centres, (start - reach, stop + reach)))
-        offsets = np.arange(start, stop) - centres[first:last, None]
+        first, last = map(int, np.searchsorted(centers, (start - reach, stop + reach)))
+        offsets = np.arange(start, stop) - centers[first:last, None]
         weights = _kernel(offsets, stretch, shrunk) / totals[first:last]
         parts.append(Part(start, stop, first, last, weights.astype(np.float32)))
     return parts

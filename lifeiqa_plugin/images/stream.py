@@ -1,41 +1,22 @@
-"""Many images to the size at which they are scored, in order; one that cannot be read is an item like any other.
-
-In processes of their own, a file may crash its decoder, take all memory of its process, or hang: it costs that file.
-"""
+"""One of many images to the size at which it is scored; one that cannot be read is an item like any other."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import queue
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lifeiqa_plugin.images.pairs import note_pair
-from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, Source, decode, decode_resized
+from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, decode_resized
+from lifeiqa_plugin.images.refusals import ImageError
 
 MIN_SIDE = 64
 """Pixels of the shorter side of an image below which nothing can be said of its quality."""
 
 TOO_SMALL = "too small to judge"
-
-AHEAD = 4
-"""Images for each process that may wait for one before them; each takes about 2 MB."""
-
-DIED = "the process that decoded it died"
-
-START_LIMIT = 300
-"""Seconds that a process may take to begin."""
 
 
 class Named(NamedTuple):
@@ -60,10 +41,10 @@ class Prepared(NamedTuple):
     """An image at its working size, or the reason why there is none; width, height and notes are the file's."""
 
     name: str
-    width: int
-    height: int
-    image: NDArray[np.float32] | None  # (3, h, w) in [0, 1]
-    error: str | None
+    width: int = 0
+    height: int = 0
+    image: NDArray[np.float32] | None = None  # (3, h, w) in [0, 1]
+    error: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -87,232 +68,23 @@ class Recipe:
         try:
             if isinstance(source, ImageError):
                 raise source
-            shape, at_least = self.working_shape, self._at_least()
-            ready = decode_resized(source, shape, at_least=at_least, max_pixels=self.max_pixels)
+            ready = decode_resized(
+                source, self.working_shape, at_least=self.at_least, max_pixels=self.max_pixels
+            )
         except ImageError as error:
-            return Prepared(name, 0, 0, None, error.reason or str(error))
+            return Prepared(name, error=error.reason or str(error))
         except MemoryError:
-            return Prepared(name, 0, 0, None, "not enough memory to decode it")
+            return Prepared(name, error="not enough memory to decode it")
         except TypeError as error:
-            return Prepared(name, 0, 0, None, str(error))
+            return Prepared(name, error=str(error))
         notes = ready.notes + note_pair(source)
         if min(ready.width, ready.height) < MIN_SIDE:
             notes += (TOO_SMALL,)
         return Prepared(name, ready.width, ready.height, ready.pixels, None, notes)
 
-    def _at_least(self) -> int | None:
+    @property
+    def at_least(self) -> int | None:
         """Pixels of the shorter side that a JPEG decoder leaves; None for all."""
         if self.shrink_to is None:
             return None
         return round(self.shrink_to * min(self.working_shape(100_000, 100_000)))
-
-
-def prepare_images(
-    images: Iterable[Named], recipe: Recipe, workers: int = 0, time_limit: float = 60
-) -> Iterator[Prepared]:
-    """Prepare images, in order.
-
-    Args:
-        images: taken as they are needed, about ``AHEAD`` times ``workers`` before they are given out.
-        recipe: what is done with each.
-        workers: processes that do it; 0 for this one, which no time limit holds for.
-        time_limit: seconds after which the process of an image is ended.
-
-    Raises:
-        RuntimeError: a process cannot start.
-    """
-    if workers == 0:
-        return map(recipe, images)
-    return _prepare_in_processes(images, recipe, workers, time_limit)
-
-
-def _prepare_in_processes(
-    images: Iterable[Named], recipe: Recipe, workers: int, time_limit: float
-) -> Iterator[Prepared]:
-    waiting = enumerate(images)
-    pool = _Pool(recipe, workers, time_limit)
-    died: dict[int, Named] = {}  # at these a process died, maybe as others took all memory
-    again: set[int] = set()
-    done: dict[int, Prepared] = {}
-    given, taken = 0, 0
-    try:
-        while True:
-            while not died and len(pool.busy()) < workers and given - taken < AHEAD * workers:
-                number, named = next(waiting, (-1, None))
-                if named is None:
-                    break
-                pool.give(number, named)
-                given = number + 1
-            if died and not pool.busy():  # one more time, alone
-                number, named = died.popitem()
-                pool.give(number, named)
-                again.add(number)
-            if taken in done:
-                yield done.pop(taken)
-                taken += 1
-            elif taken == given:
-                return
-            else:
-                for number, named, prepared in pool.collect():
-                    if (prepared.error or "").startswith(DIED) and number not in again:
-                        died[number] = named
-                    else:
-                        done[number] = prepared
-    finally:
-        pool.end()
-
-
-_BEGUN = Prepared("", 0, 0, None, None)
-"""What a process answers when it has started."""
-
-
-class _Pool:
-    """Processes that prepare one image each, and are replaced if one costs their life."""
-
-    def __init__(self, recipe: Recipe, workers: int, time_limit: float) -> None:
-        self.recipe, self.time_limit = recipe, time_limit
-        self.answers: queue.SimpleQueue[tuple[_Worker, Prepared | None]] = queue.SimpleQueue()
-        self.workers = [_Worker(recipe, self.answers) for _ in range(workers)]
-
-    def busy(self) -> list[_Worker]:
-        return [worker for worker in self.workers if worker.task is not None]
-
-    def give(self, number: int, named: Named) -> None:
-        worker = next(worker for worker in self.workers if worker.task is None)
-        worker.give(number, named._replace(source=_portable(named.source)))
-
-    def collect(self) -> list[tuple[int, Named, Prepared]]:
-        """Wait until an image is ready, a process has died, or one has taken too long."""
-        busy = self.busy()
-        left = min(worker.seconds_left(self.time_limit) for worker in busy)
-        try:
-            worker, prepared = self.answers.get(timeout=max(0.0, left))
-        except queue.Empty:
-            late = [worker for worker in busy if worker.seconds_left(self.time_limit) <= 0]
-            reason = f"took longer than {self.time_limit:g} s"
-            return [failed for worker in late for failed in self._give_up(worker, reason)]
-        if worker not in self.workers or prepared is _BEGUN:  # it was given up before, or waits
-            return []
-        if prepared is None:
-            return self._give_up(worker, f"{DIED} ({worker.how_it_ended()})")
-        task, worker.task = worker.task, None
-        return [] if task is None else [(*task, prepared)]
-
-    def _give_up(self, worker: _Worker, reason: str) -> list[tuple[int, Named, Prepared]]:
-        """Fail the image at hand, if there is one, and go on with a new process."""
-        worker.end()
-        self.workers[self.workers.index(worker)] = _Worker(self.recipe, self.answers)
-        if worker.task is None:
-            return []
-        number, named = worker.task
-        return [(number, named, Prepared(named.name, 0, 0, None, reason))]
-
-    def end(self) -> None:
-        for worker in self.workers:
-            worker.end()
-
-
-class _Worker:
-    """A process, and a thread that talks to it, since either end of a pipe may block for ever."""
-
-    def __init__(
-        self, recipe: Recipe, answers: queue.SimpleQueue[tuple[_Worker, Prepared | None]]
-    ) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=_serve, args=(child, recipe), daemon=True)
-        with _one_thread():
-            self.process.start()
-        child.close()
-        self.answers = answers
-        self.tasks: queue.SimpleQueue[Named | None] = queue.SimpleQueue()
-        self.task: tuple[int, Named] | None = None
-        self.has_started = False
-        self.since = time.monotonic()
-        threading.Thread(target=self._talk, daemon=True).start()
-
-    def give(self, number: int, named: Named) -> None:
-        self.task, self.since = (number, named), time.monotonic()
-        self.tasks.put(named)
-
-    def seconds_left(self, time_limit: float) -> float:
-        """Return how long the image may still take; starting the process does not count."""
-        return self.since + (time_limit if self.has_started else START_LIMIT) - time.monotonic()
-
-    def how_it_ended(self) -> str:
-        """Return how the process ended.
-
-        Raises:
-            ChildProcessError: before it had begun.
-        """
-        self.process.join(5)
-        code = self.process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        if not self.has_started:
-            raise ChildProcessError(
-                f"a process that decodes ended as it began ({how}); in a script, put what starts it "
-                "below if __name__ == '__main__', or use workers=0"
-            )
-        return how
-
-    def end(self) -> None:
-        """End the process; one that hangs in the system cannot be ended, and nobody waits for it."""
-        self.tasks.put(None)
-        self.process.kill()
-        self.process.join(1)
-        if self.process.is_alive():
-            multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
-
-    def _talk(self) -> None:
-        """Give images to the process, and its answers to all who wait; None when it has died."""
-        with self.connection:
-            try:
-                self.connection.recv()
-                self.since = time.monotonic()
-                self.has_started = True
-                self.answers.put((self, _BEGUN))
-                while (named := self.tasks.get()) is not None:
-                    self.answers.put((self, self._ask(named)))
-            except (EOFError, OSError):
-                self.answers.put((self, None))
-
-    def _ask(self, named: Named) -> Prepared:
-        try:
-            message = ForkingPickler.dumps(named)
-        except Exception as error:  # what the caller's own objects raise
-            return Prepared(named.name, 0, 0, None, f"cannot be sent to a process ({error})")
-        self.connection.send_bytes(message)
-        return cast("Prepared", self.connection.recv())
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let a process that starts inside multiply matrices with one thread: there is one for each core already."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-def _portable(source: Any) -> Any:
-    """Return what can be sent to another process: an open file is read, a tensor becomes an array."""
-    if hasattr(source, "read"):
-        return source.read()
-    if hasattr(source, "cpu"):
-        return decode(source).pixels
-    return source
-
-
-def _serve(connection: Connection, recipe: Recipe) -> None:
-    """Prepare what arrives, until nobody is at the other end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    try:
-        connection.send(None)
-        while True:
-            connection.send(recipe(connection.recv()))
-    except (EOFError, OSError):
-        return

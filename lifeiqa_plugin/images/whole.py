@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from lifeiqa_plugin.images import tiff
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.boxes import Box, walk
-from lifeiqa_plugin.images.jpeg import END, HOLE, Missing
-from lifeiqa_plugin.images.raw import BROKEN, COMPRESSION, STRIP_SIZES, STRIPS, TIFFS, Tree
+from lifeiqa_plugin.images.jpeg import END, HOLE
+from lifeiqa_plugin.images.tiff import BROKEN, Tiff
 
-TILES, TILE_SIZES, BITS, SAMPLES, SAMPLE_FORMAT = 324, 325, 258, 277, 339
+MAX_MISSING = 0.01
+"""Share of an image that may be missing; more is an error."""
 
 JPEG_IN_TIFF = 7
 
@@ -21,14 +23,36 @@ NEAR_END = 64
 """Bytes at the end of a JPEG in which its end marker is looked for."""
 
 
+class Missing(NamedTuple):
+    """What share of an image's area is missing, and a sentence about it, to fill in."""
+
+    share: float
+    says: str = "the last {} of it are missing"
+
+    def __str__(self) -> str:
+        digits = 2 if self.share < MAX_MISSING else 0
+        return self.says.format(f"{self.share * 100:.{digits}f} %")
+
+
+def note_or_refuse(missing: Missing) -> tuple[str, ...]:
+    """Return a note if a little is missing.
+
+    Raises:
+        ValueError: more than 1 % is.
+    """
+    if missing.share > MAX_MISSING:
+        raise ValueError(str(missing))
+    return (str(missing),) if missing.share else ()
+
+
 def is_cut_off(data: Binary) -> bool:
     """Say whether a file is shorter than it says itself."""
-    start = data.read(0, min(16, data.size))
+    start = data.read_some(0, 16)
     if start.startswith(b"RIFF"):
         return int.from_bytes(start[4:8], "little") + 8 > data.size
-    if start.startswith(TIFFS):
-        order = "little" if start.startswith(b"II") else "big"
-        return int.from_bytes(start[4:8], order) + 2 > data.size  # type: ignore[arg-type]
+    if start.startswith(tiff.STARTS):
+        is_little = start.startswith(b"II")
+        return int.from_bytes(start[4:8], "little" if is_little else "big") + 2 > data.size
     if start[4:8] in (b"ftyp", b"JXL ", b"jP  "):
         last = max((box.stop for box in walk(data, 0, data.size)), default=0)
         return last < data.size
@@ -40,15 +64,14 @@ def describe_depth(data: Binary) -> str:
     try:
         if data.read(0, 4) == b"8BPS":
             return f"{data.number(12, 2)} x {data.number(22, 2)} bits"
-        tree = Tree(data)
-        directory = tree.directories[0]
-        bits, number = (tree.values(directory, tag) or [1] for tag in (BITS, SAMPLES))
-        kind = (tree.values(directory, SAMPLE_FORMAT) or [1])[0]
-        compression = (tree.values(directory, COMPRESSION) or [1])[0]
+        tree = Tiff(data)
+        tags = (tiff.SAMPLES, tiff.BITS, tiff.SAMPLE_FORMAT, tiff.COMPRESSION)
+        found = [tree.values(tree.directories[0], tag) or [1] for tag in tags]
     except BROKEN:
         return ""
+    number, bits, kind, compression = (values[0] for values in found)
     name = {1: "", 2: ", signed", 3: ", float"}.get(kind, ", of no known type")
-    return f"{number[0]} x {bits[0]} bits{name}, compression {compression}"
+    return f"{number} x {bits} bits{name}, compression {compression}"
 
 
 def missing_elsewhere(image: Image.Image, data: Binary) -> Missing:
@@ -57,7 +80,7 @@ def missing_elsewhere(image: Image.Image, data: Binary) -> Missing:
         _check_png(data)
     if image.format in ("WEBP", "AVIF", "HEIF"):
         return _zeros_at_end(data)
-    if image.format == "TIFF" and image.tag_v2.get(259) == JPEG_IN_TIFF:  # type: ignore[attr-defined]
+    if image.format == "TIFF" and image.tag_v2.get(tiff.COMPRESSION) == JPEG_IN_TIFF:  # type: ignore[attr-defined]
         return _cut_strips(data)
     return Missing(0.0)
 
@@ -109,10 +132,10 @@ def _payload(data: Binary) -> Box | None:
 def _cut_strips(data: Binary) -> Missing:
     """Return the share of a TIFF's strips or tiles of JPEG that have no end: libtiff makes one up."""
     try:
-        tree = Tree(data)
-        directory = tree.directories[0]
-        sizes = tree.values(directory, STRIP_SIZES) or tree.values(directory, TILE_SIZES)
-        starts = tree.values(directory, STRIPS) or tree.values(directory, TILES)
+        tree = Tiff(data)
+        main = tree.directories[0]
+        sizes = tree.values(main, tiff.STRIP_SIZES) or tree.values(main, tiff.TILE_SIZES)
+        starts = tree.values(main, tiff.STRIPS) or tree.values(main, tiff.TILES)
         ends = [
             data.read(start + max(size - NEAR_END, 0), min(size, NEAR_END))
             for start, size in zip(starts, sizes, strict=False)

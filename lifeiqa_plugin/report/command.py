@@ -148,7 +148,7 @@ def _read(args: argparse.Namespace, network: LifeIQA) -> list[ScoredImage]:
 def _score(args: argparse.Namespace, network: LifeIQA) -> list[ScoredImage]:
     from tqdm import tqdm
 
-    from lifeiqa_plugin.images.reading import count_skipped, describe_skipped
+    from lifeiqa_plugin.images.folders import count_skipped, describe_skipped
     from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
     says = describe_skipped(count_skipped(args.source)) if args.source.is_dir() else ""

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import SUFFIXES, ImageError, name_of
+from lifeiqa_plugin.images.folders import SUFFIXES
+from lifeiqa_plugin.images.refusals import ImageError, name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.in_time import in_time, open_in_time
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import IO, ClassVar, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import count_skipped, name_of, walk_images
+from lifeiqa_plugin.images.folders import count_skipped, walk_images
+from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.containers import ARCHIVES, Table, Tar, bad, stamp_of
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lifeiqa_plugin.checkpoints.models import DEFAULT
-from lifeiqa_plugin.images.reading import MAX_PIXELS, ImageError, name_of
+from lifeiqa_plugin.images.reading import MAX_PIXELS
+from lifeiqa_plugin.images.refusals import ImageError, name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.runtimes import create_engine
 from lifeiqa_plugin.scoring.containers import BYTES_COLUMNS, NAME_COLUMNS, PATH_COLUMNS

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model
-from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, name_of
-from lifeiqa_plugin.images.stream import Named, Prepared, Recipe, prepare_images
+from lifeiqa_plugin.images.processes import prepare_images
+from lifeiqa_plugin.images.reading import MAX_PIXELS, Source
+from lifeiqa_plugin.images.refusals import name_of
+from lifeiqa_plugin.images.stream import Named, Prepared, Recipe
 from lifeiqa_plugin.runtimes import Engine, create_engine
 from lifeiqa_plugin.scoring.inputs import walk_folder
 from lifeiqa_plugin.scoring.rows import ScoredImage

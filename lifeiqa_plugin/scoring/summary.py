@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 
-from lifeiqa_plugin.images.reading import describe_skipped
+from lifeiqa_plugin.images.folders import describe_skipped
 from lifeiqa_plugin.images.stream import TOO_SMALL
 from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row, distortion_column
 

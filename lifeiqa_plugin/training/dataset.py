@@ -19,7 +19,8 @@ from torch import Generator, Tensor
 from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
 from lifeiqa_plugin.datasets.table import REFERENCE, check_column, check_mos_range, read_meta
 from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
-from lifeiqa_plugin.images.reading import find_images, read_image
+from lifeiqa_plugin.images.folders import find_images
+from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.training.checking import view
 from lifeiqa_plugin.training.sections import TrainingSetOptions

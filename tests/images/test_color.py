@@ -17,6 +17,7 @@ from lifeiqa_plugin.images import color, signals
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.boxes import Crop, read_properties
 from lifeiqa_plugin.images.reading import decode, read_image
+from tests.images.files import chunk, encode
 
 CASES = Path(__file__).with_name("cases")
 
@@ -27,20 +28,9 @@ def mean_of(name: str) -> np.ndarray:
     return read_image(CASES / name).numpy().mean((1, 2)) * 255
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-    )
-
-
 def png(image: Image.Image, *chunks: bytes) -> bytes:
     """Write a PNG with chunks after its header."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    content = buffer.getvalue()
+    content = encode(image)
     return content[:33] + b"".join(chunks) + content[33:]
 
 
@@ -183,12 +173,10 @@ def test_orientation_in_xmp_alone_turns_nothing():
     assert decode(CASES / "orientation_in_xmp_only.jpg").pixels.shape == (64, 96, 3)
 
 
-def avif(*, crop: tuple[int, ...] = (), exif: bytes = b"", xmp: bytes = b"") -> bytes:
+def avif(*, crop: tuple[int, ...] = (), xmp: bytes = b"") -> bytes:
     """Write an AVIF of 64 x 48; a crop is put among the properties of its image."""
-    buffer = io.BytesIO()
     scene = Image.fromarray(SCENE.astype(np.uint8)).resize((64, 48))
-    scene.save(buffer, "AVIF", quality=95, exif=exif or None, xmp=xmp or None)
-    content = buffer.getvalue()
+    content = encode(scene, "AVIF", quality=95, xmp=xmp or None)
     if not crop:
         return content
     clap = struct.pack(">I4s8I", 40, b"clap", *(value & 0xFFFFFFFF for value in crop))

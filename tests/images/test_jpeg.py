@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lifeiqa_plugin.images import jpeg
-from lifeiqa_plugin.images.jpeg import END, find_missing, read_header, read_scans
-from lifeiqa_plugin.images.reading import ImageError, decode, decode_resized
+from lifeiqa_plugin.images import jpeg_loading
+from lifeiqa_plugin.images.jpeg import END, read_header, read_scans
+from lifeiqa_plugin.images.jpeg_loading import find_missing
+from lifeiqa_plugin.images.reading import decode, decode_resized
+from lifeiqa_plugin.images.refusals import ImageError
+from tests.images import files
 
 RNG = np.random.default_rng(3)
 COARSE = Image.fromarray(RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8))
@@ -28,9 +31,7 @@ SCENE = Image.fromarray(
 
 
 def encode(image: Image.Image = SCENE, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", **options)
-    return buffer.getvalue()
+    return files.encode(image, "JPEG", **options)
 
 
 KINDS = {
@@ -78,7 +79,7 @@ def test_only_the_end_marker_is_missing(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("share", [0.02, 0.6])
 @pytest.mark.parametrize("ending", ["", "closed", "zeros", "zeros and closed"])
 def test_a_part_of_the_data_is_refused(kind, share, ending):
     whole = KINDS[kind]
@@ -146,7 +147,7 @@ def test_zeros_before_and_after_the_data_are_no_hole(monkeypatch):
     """Cameras leave some in EXIF, and a second decoding would be for nothing."""
     exif = Image.Exif()
     exif[0x9286] = bytes(500)
-    monkeypatch.setattr(jpeg, "find_missing", lambda data: pytest.fail("looked at twice"))
+    monkeypatch.setattr(jpeg_loading, "find_missing", lambda data: pytest.fail("looked at twice"))
     for options in ({}, {"progressive": True}):
         assert decode(encode(exif=exif, **options) + bytes(500) + END).notes == ()
 

@@ -11,14 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin.images.reading import (
-    count_skipped,
-    decode,
-    describe_skipped,
-    find_images,
-    read_image,
-)
-from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Recipe, prepare_images
+from lifeiqa_plugin.images.folders import count_skipped, describe_skipped, find_images
+from lifeiqa_plugin.images.processes import prepare_images
+from lifeiqa_plugin.images.reading import decode, read_image
+from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Recipe
 
 
 def small(height: int, width: int) -> tuple[int, int]:
@@ -36,9 +32,11 @@ def encode(kind: str, frames: list[Image.Image], **options) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF", "MPO"])
-def test_frames_are_counted(kind):
+def test_the_first_frame_is_taken_and_all_are_counted(kind):
     frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "white")]
-    assert decode(encode(kind, frames)).notes == ("first of 3 frames",)
+    decoded = decode(encode(kind, frames))
+    assert decoded.notes == ("first of 3 frames",)
+    assert decoded.pixels[4, 4].astype(int) == pytest.approx([255, 0, 0], abs=5)
     assert decode(encode(kind, frames[:1])).notes == ()
 
 

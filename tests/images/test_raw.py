@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 
 import numpy as np
@@ -13,19 +12,19 @@ from PIL import Image
 
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.raw import CANON_PREVIEW, CANON_TAGS, RAF, find_preview, is_raw
-from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import ImageError
+from tests.images.files import box, encode
 
 
 def jpeg(width: int, height: int, orientation: int = 0) -> bytes:
     """Return a JPEG whose upper half is red and whose lower half is blue."""
     image = Image.new("RGB", (width, height), "red")
     image.paste("blue", (0, height // 2, width, height))
-    buffer = io.BytesIO()
     exif = Image.Exif()
     if orientation:
         exif[0x0112] = orientation
-    image.save(buffer, "JPEG", quality=30, exif=exif)
-    return buffer.getvalue()
+    return encode(image, "JPEG", quality=30, exif=exif)
 
 
 LARGE = jpeg(1300, 900)
@@ -116,20 +115,14 @@ def rw2() -> bytes:
 
 
 def orf() -> bytes:
-    tiff = Tiff("<", b"IIRO")
+    shift = 2 + 12 + 4  # the directory stands first
     note = Tiff("<", b"OLYM")
-    note.content = b"OLYMPUS\0II\3\0"
+    note.content = b"OLYMPUS\0II\3\0" + bytes(shift)
     start = note.put(LARGE)
     settings = note.directory({0x101: (4, [start]), 0x102: (4, [len(LARGE)])})
     entries = struct.pack("<HHHII", 1, 0x2020, 13, 1, settings) + bytes(4)
-    body = note.content
-    shift = len(entries)  # the directory stands first
-    moved = Tiff("<", b"OLYM")
-    moved.content = b"OLYMPUS\0II\3\0" + bytes(shift)
-    start = moved.put(LARGE)
-    settings = moved.directory({0x101: (4, [start]), 0x102: (4, [len(LARGE)])})
-    entries = struct.pack("<HHHII", 1, 0x2020, 13, 1, settings) + bytes(4)
-    body = moved.content[:12] + entries + moved.content[12 + shift :]
+    body = note.content[:12] + entries + note.content[12 + shift :]
+    tiff = Tiff("<", b"IIRO")
     exif = tiff.directory({37500: (7, body)})
     tiff.chain({274: (3, [6]), 34665: (4, [exif])})
     return tiff.content
@@ -146,11 +139,6 @@ def pef() -> bytes:
 def raf() -> bytes:
     head = RAF.ljust(84, b"0") + struct.pack(">2I", 200, len(jpeg(1300, 900, 6)))
     return head.ljust(200, b"\0") + jpeg(1300, 900, 6) + bytes(500)
-
-
-def box(kind: bytes, *parts: bytes) -> bytes:
-    content = b"".join(parts)
-    return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
 def cr3(is_64: bool = True) -> bytes:
@@ -227,9 +215,8 @@ def test_a_large_jpeg_is_needed():
 
 def test_half_an_embedded_jpeg_is_refused():
     noise = np.random.default_rng(0).integers(0, 255, (900, 1300, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "JPEG")
-    half = buffer.getvalue()[: len(buffer.getvalue()) // 2]
+    whole = encode(noise, "JPEG")
+    half = whole[: len(whole) // 2]
     tiff = Tiff()
     tiff.chain(preview(tiff, half + b"\xff\xd9") | {50706: (1, b"\1\4\0\0")})
     with pytest.raises(ImageError, match=r"damaged image \(the last 5\d % of it are missing\)"):

@@ -6,66 +6,31 @@ import functools
 import io
 import os
 import re
-import struct
 import threading
-import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from lifeiqa_plugin.images import reading
-from lifeiqa_plugin.images.reading import (
-    ImageError,
-    check_image,
-    decode,
-    decode_resized,
-    find_images,
-    read_image,
-)
+from lifeiqa_plugin.images import opening
+from lifeiqa_plugin.images.folders import find_images
+from lifeiqa_plugin.images.opening import check_image
+from lifeiqa_plugin.images.reading import decode, decode_resized, read_image
+from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.images.resizing import resize
+from tests.images.files import encode, write_png16, write_tiff
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8)
 WIDE = RNG.integers(0, 65536, (24, 36, 3)).astype(np.uint16)
 
 
-def encode(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_png16(values: np.ndarray) -> bytes:
-    """Write (H, W, C) uint16 as PNG, which Pillow cannot; every other row is filtered by difference."""
-    height, width, channels = values.shape
-    rows = values.astype(">u2").tobytes()
-    stride = 2 * width * channels
-    lines = []
-    for i in range(height):
-        line = np.frombuffer(rows[i * stride : (i + 1) * stride], np.uint8)
-        if i % 2:
-            before = np.concatenate([np.zeros(2 * channels, np.uint8), line[: -2 * channels]])
-            line = line - before
-        lines.append(bytes([i % 2]) + line.tobytes())
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checked = name + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
-    data = chunk(b"IDAT", zlib.compress(b"".join(lines)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
-
-
 # What is decoded
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "TGA"])
-def test_eight_bit_colours_are_taken_as_they_are(kind):
+def test_eight_bit_colors_are_taken_as_they_are(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     decoded = decode(encode(NOISE, kind, **options))
     assert decoded.pixels.dtype == np.uint8
@@ -131,7 +96,7 @@ def test_profiles_are_applied(kind):
     np.testing.assert_array_equal(same.pixels, NOISE)
 
 
-def test_profiles_are_applied_to_16_bit_colours_and_below_transparency():
+def test_profiles_are_applied_to_16_bit_colors_and_below_transparency():
     swapped = matrix_profile(True)
     clear = np.dstack([NOISE, np.full((24, 36), 128, np.uint8)])
     decoded = decode(encode(clear, icc_profile=swapped)).pixels
@@ -144,7 +109,7 @@ def test_profiles_that_cannot_be_read_are_ignored(profile):
     np.testing.assert_array_equal(decode(encode(NOISE, icc_profile=profile)).pixels, NOISE)
 
 
-def test_profiles_of_another_colour_space_are_ignored():
+def test_profiles_of_another_color_space_are_ignored():
     gray = encode(NOISE[..., 0], icc_profile=matrix_profile(True))
     np.testing.assert_array_equal(decode(gray).pixels, np.repeat(NOISE[..., :1], 3, 2))
 
@@ -161,7 +126,7 @@ def test_transparency_lies_on_white(mode):
     np.testing.assert_allclose(pixels * 255, np.asarray(expected.convert("RGB")), atol=1.01)
 
 
-def test_a_transparent_colour():
+def test_a_transparent_color():
     content = encode(np.array([[10, 200]], np.uint8), transparency=10)
     np.testing.assert_allclose(decode(content).pixels[0, :, 0], [1, 200 / 255])
 
@@ -192,32 +157,11 @@ def test_16_bit_transparency():
 
 
 @pytest.mark.parametrize(("order", "compressed"), [("<", False), (">", False), ("<", True)])
-def test_16_bit_colour_tiff(order, compressed):
+def test_16_bit_color_tiff(order, compressed):
     cv2 = pytest.importorskip("cv2")  # of pyiqa; Pillow cannot write one
     written = cv2.imencode(".tiff", WIDE[..., ::-1])[1].tobytes()
-    content = written if compressed else plain_tiff(WIDE, order)
+    content = written if compressed else write_tiff(WIDE, order)
     np.testing.assert_allclose(decode(content).pixels, WIDE / 65535, atol=1e-6)
-
-
-def plain_tiff(values: np.ndarray, order: str, sample_format: int = 1, photometric: int = 2):
-    """Write (H, W, C) as an uncompressed TIFF of one strip."""
-    height, width, channels = values.shape
-    bits = 8 * values.itemsize
-    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
-    after = 8 + 2 + 12 * 10 + 4
-    tags = [
-        (256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, after + 8), (277, channels),
-        (278, height), (279, len(data)), (339, sample_format),
-    ]  # fmt: skip
-    content = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
-    content += struct.pack(f"{order}H", len(tags))
-    for tag, value in tags:
-        if tag == 258 and channels == 3:
-            content += struct.pack(f"{order}HHII", tag, 3, 3, after)
-        else:
-            content += struct.pack(f"{order}HHII", tag, 4, 1, value)
-    content += struct.pack(f"{order}I", 0) + struct.pack(f"{order}HHHH", bits, bits, bits, 0)
-    return content + data
 
 
 def test_float_tiff():
@@ -229,26 +173,19 @@ def test_float_tiff():
 @pytest.mark.parametrize("kind", ["u1", "u2"])
 def test_tiff_whose_white_is_zero(kind):
     values = WIDE[..., :1].astype(kind)
-    pixels = decode(plain_tiff(values, "<", photometric=0)).pixels
+    pixels = decode(write_tiff(values, "<", photometric=0)).pixels
     white = np.iinfo(kind).max
     pixels = pixels / 255 if kind == "u1" else pixels
     np.testing.assert_allclose(pixels, np.repeat(1 - values / white, 3, 2), atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK"])
-def test_other_modes_become_colours(mode):
+def test_other_modes_become_colors(mode):
     image = Image.fromarray(NOISE).convert(mode)
     kind = "TIFF" if mode == "CMYK" else "PNG"
     np.testing.assert_array_equal(
         decode(encode(image, kind)).pixels, np.asarray(image.convert("RGB"))
     )
-
-
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_first_of_several_frames(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    content = encode(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert decode(content).pixels[4, 4].astype(int) == pytest.approx([255, 0, 0], abs=5)
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
@@ -274,7 +211,7 @@ def test_a_missing_codec_is_named(monkeypatch, header, package):
         raise ImportError(name)
 
     monkeypatch.setattr("lifeiqa_plugin.pyiqa_compat.importlib.import_module", not_installed)
-    monkeypatch.setattr(reading, "FORMATS", reading.COMMON)
+    monkeypatch.setattr(opening, "FORMATS", opening.COMMON)
     with pytest.raises(ImageError, match=f"needs pip install {package}"):
         decode(header)
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lifeiqa_plugin.images.reading import ImageError
-from lifeiqa_plugin.images.stream import Named, Recipe, prepare_images
+from lifeiqa_plugin.images.processes import prepare_images
+from lifeiqa_plugin.images.refusals import ImageError
+from lifeiqa_plugin.images.stream import Named, Recipe
 from lifeiqa_plugin.network.crops import working_shape
 
 RECIPE = Recipe(functools.partial(working_shape, crop_size=8, working_size=16))

@@ -10,17 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin.images.reading import ImageError, decode
+from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import ImageError
+from tests.images.files import chunk, encode, png
 
 RNG = np.random.default_rng(5)
 NOISE = Image.fromarray(RNG.integers(0, 256, (96, 128, 3), dtype=np.uint8))
 SMOOTH = NOISE.resize((32, 24)).resize((512, 384), Image.Resampling.BICUBIC)
-
-
-def encode(kind: str, image: Image.Image = SMOOTH, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def chunks_of(content: bytes) -> list[tuple[bytes, bytes]]:
@@ -32,17 +28,6 @@ def chunks_of(content: bytes) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
-def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    parts = (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "I;16"])
 def test_rows_that_a_png_does_not_have(mode):
     image = (
@@ -50,26 +35,26 @@ def test_rows_that_a_png_does_not_have(mode):
         if mode == "I;16"
         else NOISE.convert(mode)
     )
-    chunks = chunks_of(encode("PNG", image))
+    chunks = chunks_of(encode(image))
     pixels = zlib.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"))
-    head = [chunk for chunk in chunks if chunk[0] not in (b"IDAT", b"IEND")]
+    head = [chunk(*one) for one in chunks if one[0] not in (b"IDAT", b"IEND")]
     short = zlib.compress(pixels[: len(pixels) // 2])
     with pytest.raises(
         ImageError,
         match=r"damaged image \((the last \d\d % of it are missing|image file is trunc.*)\)",
     ):
-        decode(png([*head, (b"IDAT", short), (b"IEND", b"")]))
+        decode(png(*head, chunk(b"IDAT", short), chunk(b"IEND", b"")))
 
 
 def test_black_rows_are_no_gap():
     image = NOISE.copy()
     image.paste("black", (0, 40, 128, 96))
     for mode in ("RGB", "L", "P", "RGBA"):
-        assert decode(encode("PNG", image.convert(mode).convert(mode))).notes == ()
+        assert decode(encode(image.convert(mode))).notes == ()
 
 
 def test_the_checksum_of_the_pixels_of_a_png():
-    content = bytearray(encode("PNG", NOISE))
+    content = bytearray(encode(NOISE))
     at = content.index(b"IDAT") + 4
     length = struct.unpack_from(">I", content, at - 8)[0]
     content[at + length] ^= 1
@@ -82,7 +67,7 @@ def test_the_checksum_of_the_pixels_of_a_png():
 def test_zeros_to_the_end(kind, share):
     if kind == "HEIF":
         pytest.importorskip("pillow_heif").register_heif_opener()
-    whole = encode(kind, quality=95)
+    whole = encode(SMOOTH, kind, quality=95)
     assert decode(whole).notes == ()
     kept = int(len(whole) * share)
     with pytest.raises(
@@ -94,14 +79,14 @@ def test_zeros_to_the_end(kind, share):
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF", "TIFF", "PNG", "GIF", "JPEG2000"])
 def test_a_file_that_was_cut_is_damaged(kind):
     options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
-    whole = encode(kind, **options)
+    whole = encode(SMOOTH, kind, **options)
     for share in (0.3, 0.6, 0.95):
         with pytest.raises(ImageError, match=r": damaged image \("):
             decode(whole[: int(len(whole) * share)])
 
 
 def test_strips_of_jpeg_in_a_tiff():
-    content = bytearray(encode("TIFF", NOISE.resize((512, 384)), compression="jpeg"))
+    content = bytearray(encode(NOISE.resize((512, 384)), "TIFF", compression="jpeg"))
     assert decode(bytes(content)).notes == ()
     image = Image.open(io.BytesIO(content))
     starts, sizes = image.tag_v2[273], image.tag_v2[279]

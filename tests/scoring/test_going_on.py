@@ -127,7 +127,7 @@ def test_what_the_disk_failed_to_give_is_tried_again(score, engine, monkeypatch)
         return stat(path, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lifeiqa_plugin.images.reading.os.stat", fail)
+        patch.setattr("lifeiqa_plugin.images.refusals.os.stat", fail)
         assert score("photos", "-o", "s.csv")[0] == 3
     error = pd.read_csv("s.csv")["error"][3]
     assert error == f"the disk or the network failed ([Errno {errno.ESTALE}] Stale file handle)"

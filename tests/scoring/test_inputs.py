@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from lifeiqa_plugin import score as score_images
 from lifeiqa_plugin.arguments import UsageError
-from lifeiqa_plugin.images.reading import ImageError
+from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.scoring.inputs import Inputs, Shard, split
 
 
