@@ -115,6 +115,8 @@ setup(
             "py.typed",
             "checkpoints/*.onnx",
             "checkpoints/*.safetensors",
+            "checkpoints/*.trained_on",
+            "datasets/*.csv",
             "benchmark/page.html",
             "page/*.css",
             "page/*.html",

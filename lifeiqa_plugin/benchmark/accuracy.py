@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lifeiqa_plugin.benchmark.contamination import COLUMN, NOBODY, is_marked, is_trained_on
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
 from lifeiqa_plugin.benchmark.photos import LEVELS, measure_levels, measure_stability
 from lifeiqa_plugin.benchmark.scores import NOT_SCORED
@@ -20,12 +21,14 @@ from lifeiqa_plugin.correlation import (
     Floats,
     Interval,
     compare,
+    correlations,
     fit,
     holm,
     measure,
     srcc_within,
 )
 from lifeiqa_plugin.datasets.labelled import LabelledDataset
+from lifeiqa_plugin.datasets.trained_on import count_in_words
 from lifeiqa_plugin.distortions.synthetic import TRAINED
 
 SMALLEST_GROUP = 5
@@ -51,7 +54,8 @@ class Results:
         numbers: tidy, see :class:`~lifeiqa_plugin.benchmark.tidy.Number`.
         status: of each dataset and metric: images with a score, those on which it failed and those not scored yet (NaN
             if it was not run), and what a reader has to know.
-        pairs: SRCC of metric a minus that of b on the images that both have scored, Holm-corrected p.
+        pairs: SRCC of metric a minus that of b on the images that both have scored and no metric was trained on,
+            Holm-corrected p.
         failures: images on which a metric failed.
     """
 
@@ -117,13 +121,15 @@ def evaluate(
             counts = (0, np.nan, np.nan)
         else:
             failures.append(bad[FAILURES])
-            found, on_curve = _measure(dataset, good, directions[spec.name], samples)
-            note = note or on_curve
+            direction = directions[spec.name]
+            found, on_curve = _measure(dataset, good, direction, samples)
+            note = note or _note_on_training(spec.name, good, direction) or on_curve
             numbers += [(dataset.name, spec.name, *one) for one in found]
         status.append((dataset.name, spec.name, *counts, note))
     for dataset in datasets:
         if dataset.kind == "mos":
             mine = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
+            mine = mine[mine[COLUMN] == NOBODY] if is_marked(dataset) else mine
             pairs.append(_pairs(dataset.name, mine, directions, samples))
     return Results(
         datasets,
@@ -178,6 +184,19 @@ def _measure_groups(
             for name, value in measure(scores, mos, samples, fitted=False).items():
                 found.append(Number(name, *value, n=len(members), column=column, group=str(group)))
     return found
+
+
+def _note_on_training(metric: str, rows: pd.DataFrame, direction: float) -> str:
+    """Say on how many images a metric was trained, and what it is worth on the others; empty if on none."""
+    hits = is_trained_on(rows.get(COLUMN, [""] * len(rows)), metric)
+    if not hits.any():
+        return ""
+    note = count_in_words(int(hits.sum()), len(rows))
+    left = rows[~hits]
+    if len(left) < SMALLEST_GROUP:
+        return note
+    srcc = correlations(direction * left["score"].to_numpy(float), left["mos"])["srcc"]
+    return f"{note}, SRCC {srcc:.3f}"
 
 
 def _note_on_curve(scores: Floats, mos: Floats, values: Mapping[str, Interval]) -> str:

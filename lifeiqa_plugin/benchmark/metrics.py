@@ -15,8 +15,8 @@ import torch
 import yaml
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.factory import OLD_NAMES
-from lifeiqa_plugin.checkpoints.models import DEFAULT, resolve
+from lifeiqa_plugin.checkpoints.factory import weights_of
+from lifeiqa_plugin.checkpoints.models import resolve
 from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.pyiqa_compat import (
     arguments_of,
@@ -70,14 +70,11 @@ class MetricSpec:
 
 def weights_digest(options: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a metric's weights; empty where pyiqa fetches them or there are none."""
-    path = options.get("pretrained_model_path")
-    if path and Path(path).is_file():
-        about = os.stat(path)
-        return _file_digest(str(path), about.st_mtime_ns, about.st_size)
-    name = options.get("pretrained", True)
-    if path or options.get("type") != "LifeIQA" or name is False:
+    model = weights_of(options)
+    if model is None:
         return ""
-    return resolve(DEFAULT if name is True else OLD_NAMES.get(name, name)).sha256
+    about = os.stat(model.path)
+    return _file_digest(str(model.path), about.st_mtime_ns, about.st_size)
 
 
 @functools.lru_cache

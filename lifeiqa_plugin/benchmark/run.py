@@ -13,6 +13,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.benchmark import report
 from lifeiqa_plugin.benchmark.accuracy import Results, evaluate, frames
+from lifeiqa_plugin.benchmark.contamination import mark_trained_on
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.metrics import (
     Builder,
@@ -72,6 +73,7 @@ def benchmark(options: BenchmarkOptions) -> bool:
         )
     store = Store(options.out / "scores")
     store.check(specs, datasets)
+    datasets = mark_trained_on(datasets, specs)
     options.out.mkdir(parents=True, exist_ok=True)
     notes: dict[str, str] = {}
     is_finished = options.redraw or compute(options, modules, store, specs, datasets, notes)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import WITHIN, Results
+from lifeiqa_plugin.benchmark.contamination import COLUMN, is_marked, is_trained_on
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.benchmark.tidy import number, spread, with_interval
 from lifeiqa_plugin.correlation import Interval
@@ -108,9 +109,13 @@ def pair_table(results: Results, dataset: LabelledDataset) -> Table:
         difference = with_interval(Interval(pair.difference, pair.low, pair.high))
         verdict = "yes" if pair.significant else "no"
         rows.append([pair.a, pair.b, difference, p, verdict, str(pair.n)])
-    caption = f"Differences on {dataset.name} ({dataset.rows})"
+    caption = f"Differences on {dataset.name} ({dataset.rows})" + _left_out(dataset)
     header = ["metric", "other", "difference in SRCC", "p", "significant", "n"]
     return Table(caption, header, rows, f"pairs-{dataset.name}")
+
+
+def _left_out(dataset: LabelledDataset) -> str:
+    return ", without those that a metric was trained on" if is_marked(dataset) else ""
 
 
 def significance_table(results: Results, dataset: LabelledDataset) -> Table:
@@ -119,19 +124,21 @@ def significance_table(results: Results, dataset: LabelledDataset) -> Table:
     All of it is of the same images: a metric that has not scored all that others have is left out.
     """
     metrics = results.complete(dataset.name)
-    counts = results.status_of(dataset.name)["n"]
+    counts, pairs = results.status_of(dataset.name)["n"], results.pairs
+    pairs = pairs[pairs["dataset"] == dataset.name]
     left_out = [f"{name} ({n})" for name, n in counts.items() if n and name not in metrics]
     signs = {}
-    for pair in results.pairs[results.pairs["dataset"] == dataset.name].itertuples():
+    for pair in pairs.itertuples():
         sign = "=" if not pair.significant else "+" if pair.difference > 0 else "-"
-        if pair.n == counts.max():
+        if pair.n == pairs["n"].max():
             signs[pair.a, pair.b] = sign
             signs[pair.b, pair.a] = {"+": "-", "-": "+"}.get(sign, "=")
     rows = [[metric, *(signs.get((metric, other), "") for other in metrics)] for metric in metrics]
     caption = (
         f"Significance on {dataset.name} ({dataset.rows}): the metric of the row has a higher (+) or lower (-) "
-        f"SRCC than that of the column, or is not told apart from it (=), all on the same {counts.max():.0f} images"
+        f"SRCC than that of the column, or is not told apart from it (=), all on the same {pairs['n'].max():.0f} images"
     )
+    caption += _left_out(dataset)
     if left_out:
         caption += f"; left out, as they have scores of fewer: {', '.join(left_out)}"
     return Table(caption, ["", *metrics], rows if signs else [], f"significance-{dataset.name}")
@@ -206,7 +213,7 @@ SUMMARY = {
 def summary_table(results: Results, intervals: bool) -> Table:
     """Return one row for each metric and columns for each dataset; the best of a column is marked, and the second.
 
-    A metric that has not scored all images that others have is not marked.
+    A metric that has not scored all images that others have, or was trained on some, is not marked.
 
     Args:
         results: what to show.
@@ -220,25 +227,35 @@ def summary_table(results: Results, intervals: bool) -> Table:
             columns.append(SummaryColumn(WITHIN, "SRCC within"))
         spans.append((dataset.name, len(columns)))
         complete = results.complete(dataset.name)
+        groups = [image.groups.get(COLUMN, "") for image in dataset.images]
+        learnt = [name for name in results.metrics if is_trained_on(groups, name).any()]
         for column in columns:
             found = [
                 results.value(dataset.name, name, column.statistic) for name in results.metrics
             ]
             ranked = [
                 column.sign * round(column.factor * one.value, column.digits)
-                if metric in complete
+                if metric in complete and metric not in learnt
                 else float("nan")
                 for metric, one in zip(results.metrics, found, strict=True)
             ]
             marks |= {(i, len(cells)): mark for i, mark in _rank(ranked).items()}
             shown = found if intervals else [Interval(one.value, np.nan, np.nan) for one in found]
-            cells.append([with_interval(one, column.factor, column.digits) for one in shown])
+            texts = [with_interval(one, column.factor, column.digits) for one in shown]
+            cells.append(
+                [
+                    f"{text}*" if text and metric in learnt else text
+                    for metric, text in zip(results.metrics, texts, strict=True)
+                ]
+            )
             header.append(column.title)
     described = "; ".join(f"{one.name}: {one.rows}" for one in results.datasets)
     caption = (
         "Metrics on all datasets. Best in bold, second underlined; within: mean of the SRCC within the dataset's own "
         f"groups. Rows: {described}"
     )
+    if any("*" in cell for column in cells[1:] for cell in column):
+        caption += ". * was trained on some of these images, and is not ranked"
     rows = [list(row) for row in zip(*cells, strict=True)]
     return Table(caption, header, rows, "summary", marks, spans)
 

@@ -133,6 +133,17 @@ def build_network(options: Mapping[str, Any]) -> LifeIQA:
         raise ValueError(f"{source}: {error}") from error
 
 
+def weights_of(options: Mapping[str, Any]) -> Model | None:
+    """Return which weights the options of a network name; None for random ones, other networks and missing files."""
+    path = options.get("pretrained_model_path")
+    if path:
+        return resolve(Path(path)) if Path(path).is_file() else None
+    pretrained = options.get("pretrained", True)
+    if options.get("type") != "LifeIQA" or pretrained is False:
+        return None
+    return resolve(DEFAULT if pretrained is True else OLD_NAMES.get(pretrained, pretrained))
+
+
 def _bundled_name(pretrained: object) -> str | None:
     """Return the name of the bundled weights that are asked for; None for random ones."""
     if isinstance(pretrained, bool):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,11 @@ def _from_state_dict(state_dict: StateDict, path: Path) -> Checkpoint:
 
 
 def save_checkpoint(
-    network: LifeIQA, path: str | Path, card: ModelCard, half: bool = False
+    network: LifeIQA,
+    path: str | Path,
+    card: ModelCard,
+    half: bool = False,
+    more: Mapping[str, str] | None = None,
 ) -> None:
     """Write our format, whole or not at all.
 
@@ -158,6 +163,7 @@ def save_checkpoint(
         path: of the file; replaced if it exists.
         card: what to say about the weights.
         half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
+        more: further entries of the metadata.
 
     Raises:
         ValueError: the network differs from what its options give, and so could not be read again.
@@ -181,6 +187,6 @@ def save_checkpoint(
         "score_range": network.score_range,
         "card": _renamed(asdict(card), TO_CARD),
     }  # fmt: skip
-    content = save(tensors, {"lifeiqa": json.dumps(description)})
+    content = save(tensors, {"lifeiqa": json.dumps(description), **(more or {})})
     with write_whole(path) as file:  # save_file of safetensors would make it private (0600)
         file.write(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -148,24 +149,29 @@ def _number(text: str) -> float | str:
 
 
 def read_biq2021(root: Path) -> list[Row]:
-    """Two csv files, the official split; one image's name differs in case from its file's."""
+    """Two csv files, the official split; one image's name differs in case from its file's.
+
+    ``bundled_split`` says which images the bundled models learnt from, were chosen on, never saw, and which were left
+    out as near-duplicates of test images.
+    """
+    listed = _shipped("biq2021_bundled_split.csv", "bundled_split")
     rows = []
-    for part in ("Train", "Test"):
-        path = _find(root, f"{part} (Images and MOS).csv")
+    for part in ("train", "test"):
+        path = _find(root, f"{part.capitalize()} (Images and MOS).csv")
         table = _table(path)
         names, mos = _column(table, path, "Image Name"), _column(table, path, "MOS")
-        rows += [
-            Row(f"Images/{n}", m, "", part.lower(), n[:4].lower())
-            for n, m in zip(names, mos, strict=True)
-        ]
+        for name, score in zip(names, mos, strict=True):
+            more = {"bundled_split": listed.get(_stem(name), part)}
+            rows.append(Row(f"Images/{name}", score, "", part, name[:4].lower(), more=more))
     return rows
 
 
 def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
     """LIVE in the Wild Challenge; the first seven images (t1 to t7) only taught the raters and are left out.
 
-    ``halves``, a csv ``name,half`` of A and B, becomes two columns: ``half``, and ``half_split`` with A as train and B
-    as test.
+    ``halves``, a csv ``name,half`` of A and B, by default the one of the bundled models, becomes two columns: ``half``,
+    and ``half_split`` with A as train and B as test. ``bundled_split`` says which images the bundled ``lifeiqa`` learnt
+    from, was chosen on, and never saw.
     """
     names = _mat(_find(root, "Data/AllImages_release.mat"), "AllImages_release")
     mos = _mat(_find(root, "Data/AllMOS_release.mat"), "AllMOS_release")
@@ -175,25 +181,42 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
             f"{root}: practice images are listed after the first seven rows; this release is not known"
         )
     rows = rows[7:]
-    return rows if halves is None else _add_halves(rows, halves)
+    half = _shipped("livec_halves.csv", "half") if halves is None else _read_halves(rows, halves)
+    split, listed = {"A": "train", "B": "test"}, _shipped("livec_halves.csv", "bundled_split")
+    found = []
+    for row in rows:
+        letter = half.get(_stem(row.name), "")
+        more = {
+            "half": letter,
+            "half_split": split.get(letter, ""),
+            "bundled_split": listed.get(_stem(row.name), ""),
+        }
+        found.append(row._replace(more=more))
+    return found
 
 
-def _add_halves(rows: list[Row], path: Path) -> list[Row]:
+def _read_halves(rows: list[Row], path: Path) -> dict[str, str]:
     table = _text_table(_find(path.parent, path.name))
     names, letters = _column(table, path, *NAMES), _column(table, path, "half")
-    half = {Path(name).name: letter for name, letter in zip(names, letters, strict=True)}
-    missing = [row.name for row in rows if half.get(Path(row.name).name) not in ("A", "B")]
+    half = {_stem(name): letter for name, letter in zip(names, letters, strict=True)}
+    missing = [row.name for row in rows if half.get(_stem(row.name)) not in ("A", "B")]
     if missing:
         raise ValueError(
             f"{path}: expected half A or B for each image, got none for {len(missing)}, "
             f"first {missing[0]!r}"
         )
-    split = {"A": "train", "B": "test"}
-    letters = [half[Path(row.name).name] for row in rows]
-    return [
-        row._replace(more={"half": letter, "half_split": split[letter]})
-        for row, letter in zip(rows, letters, strict=True)
-    ]
+    return half
+
+
+def _shipped(file: str, column: str) -> dict[str, str]:
+    """Return a column of a list in this package, by the images' names."""
+    with as_file(files(__package__) / file) as path:
+        table = _text_table(path)
+    return dict(zip(map(_stem, table["name"]), table[column], strict=True))
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem.lower()
 
 
 def read_koniq10k(root: Path) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from lifeiqa_plugin.arguments import (
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.checkpoints.factory import load
     from lifeiqa_plugin.datasets.labelled import check_images, read_labelled
     from lifeiqa_plugin.datasets.mos import check_mos_range
+    from lifeiqa_plugin.datasets.trained_on import count_in_words, trained_on
     from lifeiqa_plugin.scoring.evaluation import evaluate
 
     device = choose_device(args.device)
@@ -86,6 +88,17 @@ def run(args: argparse.Namespace) -> None:
     check_images(dataset)
     for name, network in networks.items():
         network.to(device)
-        result = evaluate(network, dataset, args.out, args.workers, True, with_intervals=True)
+        result = evaluate(
+            network,
+            dataset,
+            args.out,
+            args.workers,
+            progress=True,
+            with_intervals=True,
+            learnt=trained_on(models[name]),
+        )
+        if result["trained_on"]:
+            count = count_in_words(result["trained_on"], len(mos))
+            print(f"{name}: {count}, see not_trained_on", file=sys.stderr)
         about = {} if len(networks) == 1 else {"model": name}
         print(json.dumps(about | result), flush=True)

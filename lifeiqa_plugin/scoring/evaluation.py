@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from tqdm import tqdm
 
 from lifeiqa_plugin.correlation import correlations, interval, resamples
+from lifeiqa_plugin.datasets.trained_on import TrainedOn, digests_of
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.evaluating import evaluating
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -122,6 +123,7 @@ def evaluate(
     workers: int = 0,
     progress: bool = False,
     with_intervals: bool = False,
+    learnt: TrainedOn | None = None,
 ) -> dict[str, Any]:
     """Score images and compare with people.
 
@@ -132,16 +134,35 @@ def evaluate(
         workers: processes that decode.
         progress: show a bar.
         with_intervals: add ``intervals``, see :func:`intervals`.
+        learnt: which images the network was trained on; None if that is not known.
 
     Returns:
-        ``images``, their number, and :func:`~lifeiqa_plugin.correlation.correlations`.
+        ``images``, their number, :func:`~lifeiqa_plugin.correlation.correlations`, and ``trained_on``, how many of the
+        images the network was trained on, None if that is not known. If there are any, the same of the images left is
+        below ``not_trained_on``.
     """
     scores, stds = score_dataset(network, dataset, workers, progress)
     if out is not None and _rank_and_world_size()[0] == 0:
         write_scores(out, dataset, scores, stds)
     mos = np.array([image.mos for image in dataset.images], dtype=np.float32)
-    result = {"images": float(len(mos)), **correlations(scores, mos)}
-    return result | {"intervals": intervals(scores, mos)} if with_intervals else result
+    result = _agreement(scores, mos, with_intervals)
+    if learnt is None:
+        return result | {"trained_on": None}
+    hits = learnt.hits(digests_of(image.path for image in dataset.images))
+    result["trained_on"] = int(hits.sum())
+    if hits.any():
+        result["not_trained_on"] = _agreement(scores[~hits], mos[~hits], with_intervals)
+    return result
+
+
+def _agreement(scores: np.ndarray, mos: np.ndarray, with_intervals: bool) -> dict[str, Any]:
+    """Return the number of images, and how well scores agree with people if there are two at least."""
+    result: dict[str, Any] = {"images": float(len(mos))}
+    if len(mos) > 1:
+        result |= correlations(scores, mos)
+        if with_intervals:
+            result["intervals"] = intervals(scores, mos)
+    return result
 
 
 def write_scores(out: Path, dataset: Labelled, scores: np.ndarray, stds: np.ndarray) -> None:

@@ -16,12 +16,15 @@ import torch
 from pyiqa.models import build_model
 from pyiqa.utils import get_root_logger
 
-from lifeiqa_plugin.checkpoints.factory import build_network
+from lifeiqa_plugin.checkpoints.factory import build_network, weights_of
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.models import resolve
+from lifeiqa_plugin.datasets.trained_on import trained_on
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.pyiqa_compat import forgetful_logger, quiet, training_loop
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training import kept
+from lifeiqa_plugin.training.contamination import learn_digests, warn_of_trained_on
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.model import STATE_FILE
 from lifeiqa_plugin.training.optim import bfloat16_slowdown
@@ -85,6 +88,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     if state is not None:  # pyiqa makes these folders for new runs only
         for name in ("models", "training_states"):
             os.makedirs(opt["path"][name], exist_ok=True)
+    model.trained_on = learn_digests(datasets["train"].sources, weights_of(opt["network"]))
     built = {dataset.opt["name"]: dataset for dataset in datasets.values()}
     replaced = {
         "load_resume_state": lambda _: state,
@@ -95,7 +99,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
             epochs=opt["train"]["total_epoch"],
         ),
         "build_dataset": lambda dataset_opt: built[dataset_opt["name"]],
-        "build_model": lambda _: hand_over(model),
+        "build_model": lambda _: hand_over(model, datasets),
         "copy_opt_file": lambda *_: kept.note(options, folder) if not opt["rank"] else None,
     }
     with forgetful_logger(), training_loop(replaced):
@@ -120,9 +124,10 @@ def _plan(opt: Options, datasets: dict[str, Any]) -> dict[str, LifeIQADataset]:
     return {phase: datasets[phase] for phase in phases}
 
 
-def hand_over(model: Any) -> Any:
+def hand_over(model: Any, datasets: dict[str, Any]) -> Any:
     """Return the model that pyiqa's loop asks for, and describe it in the log that is open by then."""
     warn_of_bfloat16(model.opt)
+    warn_of_trained_on(model, [one for phase, one in datasets.items() if phase != "train"])
     model.print_network(model.net)
     return model
 
@@ -177,10 +182,12 @@ def run_test(opt: Options, datasets: dict[str, LifeIQADataset]) -> dict[str, Any
     path = str(folder / "models" / f"{label}.safetensors")
     network = build_network({"type": opt["network"]["type"], "pretrained_model_path": path})
     network.to("cuda" if opt["num_gpu"] else "cpu")
+    learnt = trained_on(resolve(path))
     result: dict[str, Any] = {}
     for phase, dataset in datasets.items():
         out = folder / f"{phase.replace('test', 'test_scores', 1)}.csv"
-        of_set = evaluate(network, dataset, out, dataset.opt["num_worker_per_gpu"])
+        workers = dataset.opt["num_worker_per_gpu"]
+        of_set = evaluate(network, dataset, out, workers, learnt=learnt)
         if result:
             result[dataset.opt["name"]] = of_set
         else:

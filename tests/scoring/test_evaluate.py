@@ -15,6 +15,7 @@ from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import correlations
+from lifeiqa_plugin.datasets.trained_on import KEY, TrainedOn, digests_of
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.scoring.evaluation import intervals
 
@@ -87,6 +88,44 @@ def test_a_line_for_each_checkpoint(folder, capsys):
     assert [line["model"] for line in lines] == ["0.safetensors", "1.safetensors"]
     assert [line["images"] for line in lines] == [3, 3]
     assert lines[0]["rmse"] != lines[1]["rmse"]
+
+
+def test_images_that_were_trained_on_are_counted(folder, capsys):
+    """Four of the ten were: both numbers are printed, and a line that says so."""
+    names, mos = pd.read_csv("meta.csv")["name"], np.arange(10) / 10
+    learnt = TrainedOn.build(digests_of(f"photos/{name}" for name in names[:4]))
+    network = build_lifeiqa(pretrained_model_path="0.safetensors")
+    save_checkpoint(
+        network, "known.safetensors", ModelCard("none", "none"), more={KEY: learnt.to_text()}
+    )
+    assert evaluate("--model", "known.safetensors", "0.safetensors") == 0
+    printed = capsys.readouterr()
+    assert "known.safetensors: 4 of 10 images were trained on: 6 left" in printed.err
+    known, unknown = [json.loads(line) for line in printed.out.splitlines()]
+    assert (known["trained_on"], unknown["trained_on"]) == (4, None)
+    assert "not_trained_on" not in unknown
+    assert known["srcc"] == unknown["srcc"]
+    assert evaluate("--model", "known.safetensors", "--out", "scores.csv") == 0
+    scores = pd.read_csv("scores.csv")["score"].to_numpy()
+    left = known["not_trained_on"]
+    assert left["images"] == 6
+    assert left["rmse"] == pytest.approx(correlations(scores[4:], mos[4:])["rmse"], abs=1e-4)
+    assert left["intervals"].keys() == known["intervals"].keys()
+
+
+def test_nothing_left_and_nothing_learnt(folder, capsys):
+    names = list(pd.read_csv("meta.csv")["name"])
+    network = build_lifeiqa(pretrained_model_path="0.safetensors")
+    for name, part in (("all", names), ("none", [])):
+        learnt = TrainedOn.build(digests_of(f"photos/{one}" for one in part))
+        save_checkpoint(
+            network, f"{name}.safetensors", ModelCard("none", "none"), more={KEY: learnt.to_text()}
+        )
+    assert evaluate("--model", "all.safetensors", "none.safetensors") == 0
+    of_all, of_none = map(json.loads, capsys.readouterr().out.splitlines())
+    assert of_all["not_trained_on"] == {"images": 0.0}
+    assert of_none["trained_on"] == 0
+    assert "not_trained_on" not in of_none
 
 
 BAD = [

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ import torch
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.models import resolve
+from lifeiqa_plugin.datasets.trained_on import digests_of, trained_on
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import evaluate
 from lifeiqa_plugin.training import dataset as data
@@ -102,6 +105,37 @@ def test_overfits(write_options, images):
         "not stated",
         False,
     )
+
+
+def test_checkpoints_say_what_they_were_trained_on(write_options, images):
+    """Also what they started from; a copy of a training image in the test set is found."""
+    meta = pd.read_csv(images / "meta.csv")
+    split = ["train"] * 20 + ["test"] * 20
+    meta.assign(half=split).to_csv("first.csv", index=False)
+    shutil.copytree(images, "copies")
+    shutil.copy(images / "005.png", "copies/030.png")
+    meta.assign(half=split[::-1]).to_csv("second.csv", index=False)
+
+    def train(meta_file: str, *changes: str) -> dict:
+        sets = [f"datasets:{one}:meta_info_file={meta_file}" for one in ("train", "test")]
+        splits = [f"datasets:{one}:split_index=half" for one in ("train", "test")]
+        drop = ("datasets:val", "val")
+        return launch.train(
+            write_options("train:total_epoch=1", *sets, *splits, *changes, drop=drop)
+        )
+
+    result = train("first.csv", "datasets:test:dataroot_target=copies")
+    assert "noise-test: 1 of 20 images were trained on: 19 left" in newest_log()
+    assert result["trained_on"] == 1
+    assert result["not_trained_on"]["images"] == 19
+    first = Path("first.safetensors")
+    shutil.move(FOLDER / "models/net_latest.safetensors", first)
+    assert trained_on(resolve(first)).images == 20
+    result = train("second.csv", f"network:pretrained_model_path={first}", "name=again")
+    assert result["trained_on"] == 20  # its start was trained on all that it is tested on
+    second = trained_on(resolve("experiments/again/models/net_latest.safetensors"))
+    assert second.images == 40
+    assert second.hits(digests_of(images / name for name in meta["name"])).all()
 
 
 def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, images):
@@ -228,7 +262,8 @@ def test_a_subclass_is_trained_validated_tested_and_read_as_itself(write_options
     test = LifeIQADataset(
         dict(read_options(FOLDER / "options.yml")["datasets"]["test"], phase="test")
     )
-    assert evaluate(network, test) == pytest.approx(result, rel=1e-5)  # float32 sums
+    agreed = evaluate(network, test, learnt=trained_on(resolve(path)))
+    assert agreed == pytest.approx(result, rel=1e-5)  # float32 sums
     val = LifeIQADataset(dict(read_options(FOLDER / "options.yml")["datasets"]["val"], phase="val"))
     validated = read_state()["best_metric_results"]["noise-val"]
     assert evaluate(network, val)["rmse"] == pytest.approx(validated["rmse"]["val"], abs=1e-6)
