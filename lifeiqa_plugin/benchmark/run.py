@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.arguments import import_modules
 from lifeiqa_plugin.benchmark import report
-from lifeiqa_plugin.benchmark.accuracy import Results, evaluate, frames
+from lifeiqa_plugin.benchmark.accuracy import Results, evaluate
 from lifeiqa_plugin.benchmark.contamination import mark_trained_on
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.metrics import (
@@ -135,26 +135,22 @@ def write(
     options: BenchmarkOptions,
     specs: list[MetricSpec],
     scores: pd.DataFrame,
-    results: Results,
+    results: list[Results],
     efficiency: pd.DataFrame,
 ) -> None:
     """Write every table, the page and the figures, and print the tables."""
     out = options.out
-    if results.datasets:
+    if results:
         scores.to_parquet(out / "scores.parquet", index=False)
         scores.to_csv(out / "scores.csv", index=False)
-        for name, frame in frames(results).items():
+        for name, frame in report.csv_tables(results).items():
             frame.to_csv(out / f"{name}.csv", index=False)
-        report.pyiqa_table(results).to_csv(out / "pyiqa.csv")
     tables = all_tables(results, efficiency)
-    without_intervals = all_tables(results, efficiency, intervals=False)
-    texts = {"md": report.write_markdown(tables), "tex": report.write_latex(without_intervals)}
-    for ending, text in texts.items():
-        (out / f"benchmark.{ending}").write_bytes(text.encode("utf-8", "replace"))
-    write_page(out / "benchmark.html", scores, results, efficiency, specs, options.thumbnails)
+    report.write_texts(out, tables)
+    page = out / "benchmark.html"
+    write_page(page, scores, results, tables, efficiency, specs, options.thumbnails)
     if options.figures:
         from lifeiqa_plugin.benchmark.figures import write_figures
 
-        write_figures(out / "figures", scores, results, efficiency)
-    print(report.write_terminal(tables))
-    print(f"\nwritten: {out / 'benchmark.html'} and the tables beside it")
+        write_figures(out / "figures", scores, results, tables, efficiency)
+    print(f"\nwritten: {page} and the tables beside it")
