@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +153,7 @@ def save_checkpoint(
     path: str | Path,
     card: ModelCard,
     half: bool = False,
-    more: Mapping[str, str] | None = None,
+    trained_on: str | None = None,
 ) -> None:
     """Write our format, whole or not at all.
 
@@ -163,7 +162,7 @@ def save_checkpoint(
         path: of the file; replaced if it exists.
         card: what to say about the weights.
         half: keep matrices as float16 (vectors stay float32): half the size, widened again on reading.
-        more: further entries of the metadata.
+        trained_on: digests of training images, see :mod:`lifeiqa_plugin.datasets.trained_on`.
 
     Raises:
         ValueError: the network differs from what its options give, and so could not be read again.
@@ -187,6 +186,8 @@ def save_checkpoint(
         "score_range": network.score_range,
         "card": _renamed(asdict(card), TO_CARD),
     }  # fmt: skip
-    content = save(tensors, {"lifeiqa": json.dumps(description), **(more or {})})
+    if trained_on is not None:
+        description["trained_on"] = trained_on
+    content = save(tensors, {"lifeiqa": json.dumps(description)})
     with write_whole(path) as file:  # save_file of safetensors would make it private (0600)
         file.write(content)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,6 @@ from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import ImageError, decode
 
 Integers = NDArray[np.int64]
-
-KEY = "lifeiqa.trained_on"
-"""Of the metadata of a checkpoint; what is bundled has a file NAME.trained_on instead."""
 
 LOW_BITS = 16
 """Bits of a digest that are kept as they are; the chance of a false hit is 1 in 2 ** 16 for each look-up."""
@@ -195,7 +193,7 @@ def trained_on(model: Model) -> TrainedOn | None:
     if name is not None:
         text = (files("lifeiqa_plugin.checkpoints") / f"{name}.trained_on").read_text("utf-8")
     elif model.kind == "checkpoint":
-        text = _metadata(model.path).get(KEY)
+        text = _description(model.path).get("trained_on")
     return None if text is None else TrainedOn.from_text(text, str(model.path))
 
 
@@ -206,9 +204,11 @@ def _bundled_name(model: Model) -> str | None:
     return next((name for name, weights in BUNDLED.items() if weights.sha256 == model.sha256), None)
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _description(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself; empty for one of another format."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}
-    except SafetensorError:  # a checkpoint of torch, which has none
+            description: dict[str, Any] = json.loads((file.metadata() or {}).get("lifeiqa", "{}"))
+    except SafetensorError:
         return {}
+    return description

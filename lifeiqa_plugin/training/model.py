@@ -27,7 +27,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
-from lifeiqa_plugin.datasets.trained_on import KEY, TrainedOn
+from lifeiqa_plugin.datasets.trained_on import TrainedOn
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
@@ -475,8 +475,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         card = ModelCard(training_data=training_data, license=about.licence, std=std)
         self.scored_network.config["std_calibration"] = std_calibration
         path = Path(self.opt["path"]["models"]) / f"{label}.safetensors"
-        more = {} if self.trained_on is None else {KEY: self.trained_on.to_text()}
-        save_checkpoint(self.scored_network, path, card, more=more)
+        learnt = None if self.trained_on is None else self.trained_on.to_text()
+        save_checkpoint(self.scored_network, path, card, trained_on=learnt)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
     def save_training_state(self, epoch: int, current_iter: int) -> None:

@@ -16,7 +16,7 @@ from lifeiqa_plugin.benchmark.scores import Store
 from lifeiqa_plugin.benchmark.tables import accuracy_table, significance_table, summary_table
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
-from lifeiqa_plugin.datasets.trained_on import KEY, TrainedOn, digests_of
+from lifeiqa_plugin.datasets.trained_on import TrainedOn, digests_of
 
 
 @pytest.fixture
@@ -29,8 +29,9 @@ def specs(images, tmp_path, monkeypatch):
     Path("runs").mkdir()
     for name, rows in (("first", range(9)), ("second", (7, 8))):
         learnt = TrainedOn.build(digests_of(images / f"{i:02d}.png" for i in rows))
-        more = {KEY: learnt.to_text()}
-        save_checkpoint(network, f"runs/{name}.safetensors", ModelCard("", ""), more=more)
+        save_checkpoint(
+            network, f"runs/{name}.safetensors", ModelCard("", ""), trained_on=learnt.to_text()
+        )
     return find_metrics(["runs/first.safetensors", "runs/second.safetensors", "lifeiqa"])
 
 

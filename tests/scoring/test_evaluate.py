@@ -15,7 +15,7 @@ from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import correlations
-from lifeiqa_plugin.datasets.trained_on import KEY, TrainedOn, digests_of
+from lifeiqa_plugin.datasets.trained_on import TrainedOn, digests_of
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.scoring.evaluation import intervals
 
@@ -96,7 +96,7 @@ def test_images_that_were_trained_on_are_counted(folder, capsys):
     learnt = TrainedOn.build(digests_of(f"photos/{name}" for name in names[:4]))
     network = build_lifeiqa(pretrained_model_path="0.safetensors")
     save_checkpoint(
-        network, "known.safetensors", ModelCard("none", "none"), more={KEY: learnt.to_text()}
+        network, "known.safetensors", ModelCard("none", "none"), trained_on=learnt.to_text()
     )
     assert evaluate("--model", "known.safetensors", "0.safetensors") == 0
     printed = capsys.readouterr()
@@ -119,7 +119,7 @@ def test_nothing_left_and_nothing_learnt(folder, capsys):
     for name, part in (("all", names), ("none", [])):
         learnt = TrainedOn.build(digests_of(f"photos/{one}" for one in part))
         save_checkpoint(
-            network, f"{name}.safetensors", ModelCard("none", "none"), more={KEY: learnt.to_text()}
+            network, f"{name}.safetensors", ModelCard("none", "none"), trained_on=learnt.to_text()
         )
     assert evaluate("--model", "all.safetensors", "none.safetensors") == 0
     of_all, of_none = map(json.loads, capsys.readouterr().out.splitlines())
