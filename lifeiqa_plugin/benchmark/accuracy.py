@@ -10,9 +10,10 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.contamination import is_learnt_by_nobody, is_trained_on
+from lifeiqa_plugin.benchmark.contamination import is_trained_on
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
 from lifeiqa_plugin.benchmark.photos import Number, measure_levels, measure_stability
 from lifeiqa_plugin.benchmark.scores import NOT_SCORED
@@ -76,13 +77,24 @@ class Results:
         return defaultdict(lambda: NOTHING, found)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The results of each dataset, and what they hold in frames of all: see :class:`Results`."""
+
+    datasets: list[Results]
+    numbers: pd.DataFrame
+    status: pd.DataFrame
+    pairs: pd.DataFrame
+    failures: pd.DataFrame
+
+
 def evaluate(
     scores: pd.DataFrame,
     specs: Sequence[MetricSpec],
     datasets: Sequence[LabelledDataset],
     notes: Mapping[str, str],
     samples: int,
-) -> list[Results]:
+) -> Comparison:
     """Compute all statistics of each dataset from kept scores.
 
     Args:
@@ -92,10 +104,17 @@ def evaluate(
         notes: metric -> why it has no scores.
         samples: bootstrap samples.
     """
-    return [
+    found = [
         _evaluate(scores[scores["dataset"] == one.name], specs, one, notes, samples)
         for one in datasets
     ]
+    return Comparison(
+        found,
+        _concat([one.numbers for one in found], COLUMNS),
+        _concat([one.status.reset_index() for one in found], STATUS),
+        _concat([one.pairs for one in found], PAIRS),
+        _concat([one.failures for one in found], FAILURES),
+    )
 
 
 def _evaluate(
@@ -105,12 +124,14 @@ def _evaluate(
     notes: Mapping[str, str],
     samples: int,
 ) -> Results:
-    numbers, status, failures = [], [], []
+    numbers, status, failures, learnt = [], [], [], set()
     directions = {spec.name: -1.0 if spec.lower_better else 1.0 for spec in specs}
     for spec in tqdm(specs, desc=f"statistics of {dataset.name}", unit="metric"):
-        rows, direction = scores[scores["metric"] == spec.name], directions[spec.name]
-        good, is_missing = rows[rows["error"] == ""], rows["error"] == NOT_SCORED
-        bad = rows[(rows["error"] != "") & ~is_missing]
+        rows = scores[scores["metric"] == spec.name]
+        hits = is_trained_on(rows, spec.name)
+        learnt |= set(rows["name"][hits])
+        is_good, is_missing = rows["error"] == "", rows["error"] == NOT_SCORED
+        good, bad = rows[is_good], rows[~is_good & ~is_missing]
         note = notes.get(spec.name, "")
         counts: tuple[float, ...] = (len(good), len(bad), int(is_missing.sum()))
         if spec.mode == "FR" and not dataset.has_references:
@@ -119,94 +140,88 @@ def _evaluate(
             counts = (0, np.nan, np.nan)
         else:
             failures.append(bad[FAILURES])
-            found, on_curve = _measure(dataset, good, direction, samples)
-            note = note or _note_on_training(spec.name, good, direction) or on_curve
+            found, own_note = _measure(dataset, good, hits[is_good], directions[spec.name], samples)
+            note = note or own_note
             numbers += [(dataset.name, spec.name, *one) for one in found]
-        learnt = bool(is_trained_on(rows, spec.name).any())
-        status.append((dataset.name, spec.name, *counts, note, learnt))
+        status.append((dataset.name, spec.name, *counts, note, bool(hits.any())))
     table = pd.DataFrame(status, columns=STATUS).set_index("metric")
     table["complete"] = table["n"] == max(table["n"].max(), 1)
+    compared = scores[(scores["error"] == "") & ~scores["name"].isin(learnt)]
     return Results(
         dataset,
         pd.DataFrame(numbers, columns=COLUMNS),
         table,
-        _pairs(dataset, scores[scores["error"] == ""], directions, samples),
-        concat(failures, FAILURES),
+        _pairs(dataset, compared, directions, samples),
+        _concat(failures, FAILURES),
     )
 
 
-def concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+def _concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     """Put frames of these columns below each other; the empty ones have no say in the types."""
     full = [frame for frame in frames if len(frame)]
     return pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=list(columns))
 
 
 def _measure(
-    dataset: LabelledDataset, rows: pd.DataFrame, direction: float, samples: int
+    dataset: LabelledDataset,
+    rows: pd.DataFrame,
+    hits: NDArray[np.bool_],
+    direction: float,
+    samples: int,
 ) -> tuple[list[Number], str]:
-    """Return all numbers of a metric on a dataset, and what a reader has to know of the fitted ones.
+    """Return all numbers of a metric on a dataset, and what a reader has to know of them.
 
-    Groups have no fitted curves, for which they are often too small.
+    ``hits`` says which images it was trained on. Groups have no fitted curves, for which they are often too small.
     """
     if dataset.kind == "levels":
         return measure_levels(rows, direction, samples), ""
     if dataset.kind == "stability":
         return measure_stability(rows, samples), ""
-    rows = rows.assign(score=direction * rows["score"].astype(float))
-    values = measure(*_arrays(rows), samples)
+    scores, mos = direction * rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
+    columns = dict.fromkeys(column for image in dataset.images for column in image.groups)
+    groups = {column: _groups(rows[column]) for column in columns}
+    within = _groups(rows[dataset.within]) if dataset.within else {}
+    values = measure(scores, mos, samples)
     if dataset.within:
-        parts = [_arrays(members) for _, members in _groups(rows, dataset.within)]
+        parts = [(scores[members], mos[members]) for members in within.values()]
         values[WITHIN] = srcc_within(parts, samples)
     found = [Number(name, *value, n=len(rows)) for name, value in values.items()]
-    for column in dict.fromkeys(column for image in dataset.images for column in image.groups):
-        for group, members in _groups(rows, column):
-            for name, value in measure(*_arrays(members), samples, fitted=False).items():
+    for column, of_column in groups.items():
+        for group, members in of_column.items():
+            of_group = measure(scores[members], mos[members], samples, fitted=False)
+            for name, value in of_group.items():
                 found.append(Number(name, *value, len(members), column, group))
-    return found, _note_on_curve(*_arrays(rows), values)
+    curve = fit("logistic4", scores, mos)
+    note = ""
+    if curve is not None and not curve.has_converged:
+        note = "the fit of the logistic curve was stopped before it converged"
+    elif curve is not None and values["srcc"].value * values["plcc"].value < 0:
+        note = "the fitted curves have the direction of PLCC, which is not that of SRCC"
+    return found, _note_on_training(scores, mos, hits) or note
 
 
-def _groups(rows: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
-    """Return the groups of a column that are large enough."""
-    groups = rows.groupby(column)
-    return [(str(group), found) for group, found in groups if len(found) >= SMALLEST_GROUP]
+def _groups(column: pd.Series) -> dict[str, NDArray[np.intp]]:
+    """Return the groups that are large enough: value of the column -> rows."""
+    found = {str(one): np.flatnonzero(column == one) for one in sorted(column.dropna().unique())}
+    return {one: rows for one, rows in found.items() if len(rows) >= SMALLEST_GROUP}
 
 
-def _arrays(rows: pd.DataFrame) -> tuple[Floats, Floats]:
-    return rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
-
-
-def _note_on_training(metric: str, rows: pd.DataFrame, direction: float) -> str:
+def _note_on_training(scores: Floats, mos: Floats, hits: NDArray[np.bool_]) -> str:
     """Say on how many images a metric was trained, and what it is worth on the others; empty if on none."""
-    hits = is_trained_on(rows, metric)
     if not hits.any():
         return ""
-    note = count_in_words(int(hits.sum()), len(rows))
-    left = rows[~hits]
-    if len(left) < SMALLEST_GROUP:
+    note = count_in_words(int(hits.sum()), len(hits))
+    if (~hits).sum() < SMALLEST_GROUP:
         return note
-    srcc = correlations(direction * left["score"].to_numpy(float), left["mos"])["srcc"]
-    return f"{note}, SRCC {srcc:.3f}"
-
-
-def _note_on_curve(scores: Floats, mos: Floats, values: Mapping[str, Interval]) -> str:
-    """Say where the fitted statistics are not what a reader takes them for; empty if they are."""
-    curve = fit("logistic4", scores, mos)
-    if curve is None:
-        return ""
-    if not curve.has_converged:
-        return "the fit of the logistic curve was stopped before it converged"
-    if values["srcc"].value * values["plcc"].value < 0:
-        return "the fitted curves have the direction of PLCC, which is not that of SRCC"
-    return ""
+    return f"{note}, SRCC {correlations(scores[~hits], mos[~hits])['srcc']:.3f}"
 
 
 def _pairs(
     dataset: LabelledDataset, scores: pd.DataFrame, directions: Mapping[str, float], samples: int
 ) -> pd.DataFrame:
-    """Compare every two metrics on the images that both have scored and none was trained on."""
+    """Compare every two metrics on the images that both have scored."""
     if dataset.kind != "mos":
         return pd.DataFrame(columns=PAIRS)
-    scores = scores[is_learnt_by_nobody(scores)]
     wide_scores = scores.pivot(index="name", columns="metric", values="score")
     mos = scores.drop_duplicates("name").set_index("name")["mos"]
     metrics = [name for name in directions if name in wide_scores]

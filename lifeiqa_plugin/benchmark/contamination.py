@@ -53,9 +53,3 @@ def is_trained_on(scores: pd.DataFrame, metric: str) -> np.ndarray:
     """Tell by the column which of the rows are of images that a metric was trained on, (N,)."""
     groups = scores.get(COLUMN, [""] * len(scores))
     return np.array([metric in str(group).split(AND) for group in groups], dtype=bool)
-
-
-def is_learnt_by_nobody(scores: pd.DataFrame) -> pd.Series:
-    """Tell which of the rows of a dataset are of images that no metric was trained on."""
-    groups = pd.Series(scores.get(COLUMN), scores.index, dtype=object)
-    return groups.fillna(NOBODY) == NOBODY

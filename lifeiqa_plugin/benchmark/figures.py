@@ -56,8 +56,9 @@ def write_figures(
             good = scores[(scores["dataset"] == name) & (scores["error"] == "")]
             if len(good):
                 _save(folder / f"scatter-{name}", draw_scatter(good, one))
-            if matrix := tables.significance(name):
-                _save(folder / f"significance-{name}", draw_significance(matrix, one))
+            for table in tables.datasets[name]:
+                if table.label == f"significance-{name}":
+                    _save(folder / table.label, draw_significance(table, one))
             costs = efficiency[np.isfinite(efficiency["seconds"].astype(float))]
             if len(costs) and len(good):
                 _save(folder / f"cost-{name}", draw_cost(costs, one))

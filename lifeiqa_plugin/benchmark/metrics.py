@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import lifeiqa_plugin
+from lifeiqa_plugin.benchmark.option_files import NOTHING
 from lifeiqa_plugin.checkpoints.factory import weights_of
 from lifeiqa_plugin.checkpoints.models import resolve
 from lifeiqa_plugin.nearest import did_you_mean
@@ -45,8 +44,6 @@ WEIGHT_SWITCHES = (
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
 """How the names of files end that ``-m`` takes for checkpoints of Life-IQA."""
 
-_PLACEHOLDER = re.compile(r"^\s*\[[\w ]+\]\s*$", re.MULTILINE)
-
 
 @dataclass(frozen=True)
 class MetricSpec:
@@ -60,26 +57,12 @@ class MetricSpec:
     def describe(self) -> dict[str, Any]:
         """Return what makes two runs comparable, as JSON knows it; weights by their bytes, whatever they are called."""
         about: dict[str, Any] = {**asdict(self), "versions": {"pyiqa": host_version()}}
-        if weights := weights_digest(self.options):
-            about["weights sha256"] = weights
+        if model := weights_of(self.options):
+            about["weights sha256"] = model.sha256
             about["options"] = {k: v for k, v in self.options.items() if k not in WEIGHTS}
         if self.options.get("type") == "LifeIQA":
             about["versions"]["lifeiqa_plugin"] = lifeiqa_plugin.__version__
         return about
-
-
-def weights_digest(options: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a metric's weights; empty where pyiqa fetches them or there are none."""
-    model = weights_of(options)
-    if model is None:
-        return ""
-    about = os.stat(model.path)
-    return _file_digest(str(model.path), about.st_mtime_ns, about.st_size)
-
-
-@functools.lru_cache
-def _file_digest(path: str, *_changed: int) -> str:
-    return resolve(Path(path)).sha256
 
 
 @dataclass(frozen=True)
@@ -93,63 +76,25 @@ class LoadedMetric:
     spec: MetricSpec
     untrained: str = ""
 
-
-def read_yaml(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Read an option file of pyiqa: name -> options; what :func:`all_modules` reads is left out.
-
-    Raises:
-        OSError: no such file.
-        ValueError: not YAML, or no table of names.
-    """
-    return _read(path)[0]
+    @cached_property
+    def weights(self) -> str:
+        """The :func:`fingerprint` of its weights."""
+        return fingerprint(self.metric)
 
 
-def all_modules(named: Iterable[str], *option_files: str | Path | None) -> list[str]:
-    """Return the modules to import that are named here, and below ``import:`` in option files.
-
-    Raises:
-        OSError, ValueError: as :func:`read_yaml`; ``import:`` is no list of names.
-    """
-    found = list(named)
-    for path in option_files:
-        if path is not None:
-            found += _read(path)[1]
-    return found
-
-
-def _read(path: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the table and the modules of an option file.
-
-    A line that holds nothing but words in brackets, as in pyiqa's own example, stands for something to fill in and is
-    left out.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = yaml.safe_load(_PLACEHOLDER.sub("", text))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
-    modules = content.pop("import", []) if isinstance(content, dict) else []
-    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
-        raise ValueError(f"{path}: import: takes a list of modules, got {modules!r}")
-    is_table = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
-    if not is_table:
-        found = repr(content)[:200]
-        raise ValueError(f"{path}: expected 'name:' with its options below, got {found}")
-    return {str(name): value for name, value in content.items()}, modules
-
-
-def find_metrics(names: list[str], option_file: str | Path | None = None) -> list[MetricSpec]:
-    """Look metrics up; all that ``option_file`` describes come after those named.
+def find_metrics(
+    names: list[str], custom: Mapping[str, dict[str, Any]] = NOTHING
+) -> list[MetricSpec]:
+    """Look metrics up; all of ``custom`` come after those named.
 
     Args:
-        names: of pyiqa's table or of ``option_file``, or paths of checkpoints of Life-IQA.
-        option_file: further metrics, in pyiqa's format.
+        names: of pyiqa's table or of ``custom``, or paths of checkpoints of Life-IQA.
+        custom: further metrics, of an option file in pyiqa's format.
 
     Raises:
-        OSError, ValueError: as :func:`read_yaml`; an unknown name, a missing file, a description without mode or type,
-            two checkpoints of one name.
+        OSError, ValueError: an unknown name, a missing file, a description without mode or type, two checkpoints of
+            one name.
     """
-    custom = read_yaml(option_file) if option_file else {}
     table = {**metric_table(), **custom}
     found = []
     files = [Path(name) for name in names if name not in table and name.endswith(CHECKPOINTS)]
@@ -224,12 +169,9 @@ class Builder:
         Raises:
             Exception: whatever pyiqa raised with weights, if the metric cannot be built without either.
         """
+        spec, reason = self._missed.get(spec.name, (spec, "its options say pretrained: false"))
         if wants_no_weights(spec.options):
-            metric = _create_untrained(spec, device)
-            return LoadedMetric(metric, spec, "its options say pretrained: false")
-        if spec.name in self._missed:
-            switched_off, reason = self._missed[spec.name]
-            return LoadedMetric(_create_untrained(switched_off, device), switched_off, reason)
+            return LoadedMetric(_create_untrained(spec, device), spec, reason)
         try:
             return LoadedMetric(_create(spec, device), spec)
         except Exception as error:

@@ -10,15 +10,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from lifeiqa_plugin.benchmark.accuracy import (
-    COLUMNS,
-    COUNTS,
-    FAILURES,
-    PAIRS,
-    WITHIN,
-    Results,
-    concat,
-)
+from lifeiqa_plugin.benchmark.accuracy import COUNTS, WITHIN, Comparison, Results
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.benchmark.tables import BEST, SECOND, Table, Tables
 from lifeiqa_plugin.correlation import CORRELATIONS, STATISTICS
@@ -37,10 +29,14 @@ COST = (
 )
 
 
-def write_texts(folder: Path, tables: Tables) -> None:
-    """Write ``benchmark.md`` and ``benchmark.tex``, and print what they say."""
-    listed = tables.listed()
-    texts = {"md": write_markdown(listed), "tex": write_latex(tables.listed(intervals=False))}
+def write_tables(folder: Path, found: Comparison, tables: Tables) -> None:
+    """Write all tables as csv, Markdown and LaTeX, and print them; only LaTeX has the short summary."""
+    for name, frame in csv_tables(found).items() if found.datasets else ():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    rest = [*tables.of_datasets, tables.cost, tables.failures]
+    listed = [one for one in (tables.summary, *rest) if one and one.rows]
+    short = [one for one in (tables.short_summary, *rest) if one and one.rows]
+    texts = {"md": write_markdown(listed), "tex": write_latex(short)}
     for ending, text in texts.items():
         (folder / f"benchmark.{ending}").write_bytes(text.encode("utf-8", "replace"))
     print(write_terminal(listed))
@@ -151,22 +147,21 @@ def write_latex(tables: Sequence[Table]) -> str:
 # ---- as csv files
 
 
-def csv_tables(results: Sequence[Results]) -> dict[str, pd.DataFrame]:
+def csv_tables(found: Comparison) -> dict[str, pd.DataFrame]:
     """Return every table in full: name of its csv -> content."""
-    numbers, keys = concat([one.numbers for one in results], COLUMNS), ["dataset", "metric"]
+    numbers, keys = found.numbers, ["dataset", "metric"]
     overall = _wide(numbers[numbers["column"] == ""], keys, (*STATISTICS, WITHIN))
-    status = pd.concat([one.status.reset_index() for one in results])[[*keys, *COUNTS, "note"]]
-    accuracy = status.merge(overall, "left", on=keys)
-    kinds = {one.dataset.name: one.dataset.kind for one in results}
+    accuracy = found.status[[*keys, *COUNTS]].merge(overall, "left", on=keys)
+    kinds = {one.dataset.name: one.dataset.kind for one in found.datasets}
     of_groups = numbers[numbers["column"] != ""]
     kind = of_groups["dataset"].map(kinds)
     by_group = ["dataset", "column", "group", "metric", "n"]
     tables = {
-        "accuracy": accuracy[[column for column in accuracy if column != "note"] + ["note"]],
+        "accuracy": accuracy.assign(note=found.status["note"]),
         "groups": _wide(of_groups[kind == "mos"], by_group, CORRELATIONS),
-        "pairs": concat([one.pairs for one in results], PAIRS),
-        "failures": concat([one.failures for one in results], FAILURES),
-        "pyiqa": pyiqa_table(results),
+        "pairs": found.pairs,
+        "failures": found.failures,
+        "pyiqa": pyiqa_table(found.datasets),
     }
     if "levels" in kinds.values():
         tables["levels"] = _levels(of_groups[kind == "levels"])

@@ -11,7 +11,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,6 @@ from lifeiqa_plugin.benchmark.protocol import (
     make_inputs,
     size_text,
 )
-from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.journal import write_whole
 
 BATCH_PIXELS = 1_000_000
@@ -74,7 +73,7 @@ def measure_speed(
     builder: Builder,
     specs: list[MetricSpec],
     protocol: Protocol,
-    devices: list[str],
+    devices: Sequence[str],
     path: Path,
     modules: list[str] | None = None,
 ) -> None:
@@ -252,6 +251,44 @@ def _time_batches(
     for name, seconds in timings.items():
         speed = protocol.batch / statistics.median(seconds)
         costs[name] = replace(costs[name], images_per_second=speed)
+
+
+def time_in_turn(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    repeats: int = 1,
+    once: Collection[str] = (),
+    warm_up: bool = True,
+    what: str | None = None,
+) -> dict[str, list[float]]:
+    """Time functions in interleaved rounds.
+
+    Args:
+        functions: name -> function without arguments.
+        rounds: how often each is timed.
+        repeats: calls per timing, for functions too short for the clock.
+        once: names that are timed in the first round only.
+        warm_up: call each once beforehand, untimed.
+        what: of the progress bar; none without.
+
+    Returns:
+        Name -> seconds per call, one for each round.
+    """
+    if warm_up:
+        for function in functions.values():
+            function()
+    turns = []
+    for i in range(rounds):
+        turns += [name for name in functions if i == 0 or name not in once]
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for name in tqdm(turns, desc=what, unit="run", disable=what is None):
+        function = functions[name]
+        start = time.perf_counter()
+        for _ in range(repeats):
+            function()
+        seconds[name].append((time.perf_counter() - start) / repeats)
+    return seconds
 
 
 def _runner(one: LoadedMetric, size: Size, batch: int, device: str) -> Callable[[], None]:

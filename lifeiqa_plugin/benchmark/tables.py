@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lifeiqa_plugin.benchmark.accuracy import FAILURES, WITHIN, Results, concat
+from lifeiqa_plugin.benchmark.accuracy import WITHIN, Comparison, Results
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.correlation import Interval
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
@@ -81,35 +81,28 @@ class Tables(NamedTuple):
     more_failures: Table
     failure_count: int
 
-    def listed(self, intervals: bool = True) -> list[Table]:
-        """Return those that have lines, as texts list them; the summary with or without intervals."""
-        of_datasets = [table for tables in self.datasets.values() for table in tables]
-        found = [self.summary if intervals else self.short_summary, *of_datasets]
-        return [table for table in (*found, self.cost, self.failures) if table and table.rows]
-
-    def significance(self, dataset: str) -> Table | None:
-        """Return the matrix of a dataset; None if there is none."""
-        found = [one for one in self.datasets[dataset] if one.label == f"significance-{dataset}"]
-        return found[0] if found else None
+    @property
+    def of_datasets(self) -> list[Table]:
+        """The tables of all datasets, one after the other."""
+        return [table for tables in self.datasets.values() for table in tables]
 
 
-def all_tables(results: Sequence[Results], efficiency: pd.DataFrame) -> Tables:
+def all_tables(found: Comparison, efficiency: pd.DataFrame) -> Tables:
     """Return every table.
 
     Args:
-        results: of each dataset.
+        found: what scores say.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
     """
-    failures = concat([one.failures for one in results], FAILURES)
-    several = len(results) > 1
+    several = len(found.datasets) > 1
     return Tables(
-        summary_table(results, intervals=True) if several else None,
-        summary_table(results, intervals=False) if several else None,
-        {one.dataset.name: [t for t in _dataset_tables(one) if t.rows] for one in results},
+        summary_table(found.datasets, intervals=True) if several else None,
+        summary_table(found.datasets, intervals=False) if several else None,
+        {one.dataset.name: [t for t in _dataset_tables(one) if t.rows] for one in found.datasets},
         cost_table(efficiency),
-        failure_table(failures, MOST_FAILURES),
-        failure_table(failures, MOST_ON_PAGE),
-        len(failures),
+        failure_table(found.failures, MOST_FAILURES),
+        failure_table(found.failures, MOST_ON_PAGE),
+        len(found.failures),
     )
 
 
@@ -206,9 +199,9 @@ def significance_table(results: Results) -> Table:
 def levels_table(results: Results) -> Table:
     """Return the share of photos whose score falls with each level, by kind of distortion."""
     rows = []
+    photos = str(results.numbers["n"].max())
     for metric, numbers in results.numbers.groupby("metric", sort=False):
         of_kinds = numbers[numbers["column"] != ""]
-        photos = str(numbers.drop(of_kinds.index)["n"].max())
         kinds = of_kinds.pivot(index="group", columns="statistic", values="value")
         levels = [f"mean_{level}" for level in ("0", *LEVELS)]
         for use, members in (("trained", TRAINED), ("held out", HELD_OUT)):

@@ -14,6 +14,7 @@ from lifeiqa_plugin.benchmark.accuracy import (
     FAILURES,
     PAIRS,
     STATUS,
+    Comparison,
     Results,
     evaluate,
 )
@@ -155,7 +156,9 @@ def test_a_note_where_the_curve_goes_against_the_ranks():
     scores[-1] = -30  # one image turns the correlation round, but not the ranks
     frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(20), "mos": mos})
     frame = frame.assign(score=scores, error="")
-    (found,) = evaluate(frame, [MetricSpec("m", "NR", False)], [dataset("x")], {}, samples=0)
+    (found,) = evaluate(
+        frame, [MetricSpec("m", "NR", False)], [dataset("x")], {}, samples=0
+    ).datasets
     assert found.values["m", "srcc"].value > 0 > found.values["m", "plcc"].value
     assert (
         found.status["note"]["m"]
@@ -170,7 +173,9 @@ def test_within_groups_is_the_mean_of_their_correlations():
     )  # right in one group, wrong in the other
     frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(12), "mos": mos})
     frame = frame.assign(score=scores, error="", part=["u"] * 6 + ["v"] * 6)
-    found = evaluate(frame, [MetricSpec("m", "NR", False)], [dataset("x", within="part")], {}, 5)
+    found = evaluate(
+        frame, [MetricSpec("m", "NR", False)], [dataset("x", within="part")], {}, 5
+    ).datasets
     assert found[0].values["m", "srcc_within"].value == pytest.approx(0)
     assert found[0].values["m", "srcc"].value > 0.4
     table = tables.summary_table(found, intervals=False)
@@ -188,8 +193,9 @@ def test_figures_are_written_twice_alike(results, tmp_path):
         frames.append(frame.assign(score=rng.normal(size=20)))
     costs = pd.DataFrame([dict.fromkeys(COSTS, 1.0) | {"metric": m} for m in "ab"])
     costs = costs.assign(size="8x8", device="CPU", seconds=[0.1, 0.2])
+    compared = Comparison(results, *[results[0].failures] * 4)
     for folder in ("one", "two"):
-        found = all_tables(results, costs)
+        found = all_tables(compared, costs)
         write_figures(tmp_path / folder, pd.concat(frames), results, found, costs)
     names = {path.name for path in (tmp_path / "one").iterdir()}
     kinds = ("scatter", "cost", "significance")
