@@ -178,19 +178,22 @@ def _measure(
     if dataset.kind == "stability":
         return measure_stability(rows, samples), ""
     scores, mos = direction * rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
+    rows = rows.reset_index(drop=True)
     columns = dict.fromkeys(column for image in dataset.images for column in image.groups)
-    groups = {column: _groups(rows[column]) for column in columns}
-    within = _groups(rows[dataset.within]) if dataset.within else {}
+    groups = [
+        (column, str(group), members.index.to_numpy())
+        for column in columns
+        for group, members in rows.groupby(column)
+        if len(members) >= SMALLEST_GROUP
+    ]
     values = measure(scores, mos, samples)
     if dataset.within:
-        parts = [(scores[members], mos[members]) for members in within.values()]
+        parts = [(scores[at], mos[at]) for column, _, at in groups if column == dataset.within]
         values[WITHIN] = srcc_within(parts, samples)
     found = [Number(name, *value, n=len(rows)) for name, value in values.items()]
-    for column, of_column in groups.items():
-        for group, members in of_column.items():
-            of_group = measure(scores[members], mos[members], samples, fitted=False)
-            for name, value in of_group.items():
-                found.append(Number(name, *value, len(members), column, group))
+    for column, group, at in groups:
+        for name, value in measure(scores[at], mos[at], samples, fitted=False).items():
+            found.append(Number(name, *value, len(at), column, group))
     curve = fit("logistic4", scores, mos)
     note = ""
     if curve is not None and not curve.has_converged:
@@ -198,12 +201,6 @@ def _measure(
     elif curve is not None and values["srcc"].value * values["plcc"].value < 0:
         note = "the fitted curves have the direction of PLCC, which is not that of SRCC"
     return found, _note_on_training(scores, mos, hits) or note
-
-
-def _groups(column: pd.Series) -> dict[str, NDArray[np.intp]]:
-    """Return the groups that are large enough: value of the column -> rows."""
-    found = {str(one): np.flatnonzero(column == one) for one in sorted(column.dropna().unique())}
-    return {one: rows for one, rows in found.items() if len(rows) >= SMALLEST_GROUP}
 
 
 def _note_on_training(scores: Floats, mos: Floats, hits: NDArray[np.bool_]) -> str:

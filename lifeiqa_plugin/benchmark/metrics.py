@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -54,8 +55,9 @@ class MetricSpec:
     lower_better: bool
     options: dict[str, Any] = field(default_factory=dict)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what makes two runs comparable, as JSON knows it; weights by their bytes, whatever they are called."""
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What makes two runs comparable, as JSON knows it; weights by their bytes, whatever they are called."""
         about: dict[str, Any] = {**asdict(self), "versions": {"pyiqa": host_version()}}
         if model := weights_of(self.options):
             about["weights sha256"] = model.sha256
@@ -103,6 +105,8 @@ def find_metrics(
             found.append(_from_checkpoint(Path(name), files))
         else:
             found.append(_from_table(name, table))
+    for path in files:
+        resolve(path)
     if not found:
         raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
     taken = [spec.name for spec in found]
@@ -112,7 +116,6 @@ def find_metrics(
 
 
 def _from_checkpoint(path: Path, others: list[Path]) -> MetricSpec:
-    resolve(path)
     options = {"type": "LifeIQA", "pretrained_model_path": str(path)}
     return MetricSpec(name_checkpoint(path, others), "NR", False, options)
 
@@ -170,16 +173,17 @@ class Builder:
             Exception: whatever pyiqa raised with weights, if the metric cannot be built without either.
         """
         spec, reason = self._missed.get(spec.name, (spec, "its options say pretrained: false"))
-        if wants_no_weights(spec.options):
-            return LoadedMetric(_create_untrained(spec, device), spec, reason)
+        untrained = reason if wants_no_weights(spec.options) else ""
         try:
-            return LoadedMetric(_create(spec, device), spec)
+            return LoadedMetric(_create(spec, device), spec, untrained)
         except Exception as error:
+            if untrained:
+                raise
             switched_off = replace(spec, options=_untrained_options(spec.options))
             if not wants_no_weights(switched_off.options):
                 raise
             try:
-                metric = _create_untrained(switched_off, device)
+                metric = _create(switched_off, device)
             except Exception:
                 raise error from None  # why the real one could not be had tells more
             reason = f"no weights: {first_line(error)}"
@@ -210,19 +214,19 @@ def first_line(error: BaseException) -> str:
 
 
 def _create(spec: MetricSpec, device: str) -> Any:
+    """Create a metric; random weights are the same every time."""
     about: dict[str, Any] = {
         "metric_opts": {"type": spec.options["type"]},
         "metric_mode": spec.mode,
         "lower_better": spec.lower_better,
     }
-    with listed_metric(spec.name, about):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listed_metric(spec.name, about))
+        if wants_no_weights(spec.options):
+            stack.enter_context(without_downloads())
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            torch.manual_seed(0)
         return create_metric(spec.name, device, spec.options)
-
-
-def _create_untrained(spec: MetricSpec, device: str) -> Any:
-    with without_downloads(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return _create(spec, device)
 
 
 def _untrained_options(options: Mapping[str, Any]) -> dict[str, Any]:

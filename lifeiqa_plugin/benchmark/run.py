@@ -65,9 +65,9 @@ def benchmark(options: BenchmarkOptions) -> bool:
         raise ValueError(
             "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed"
         )
-    store = Store(options.out / "scores", {spec.name: spec.describe() for spec in specs})
-    store.check(datasets)
     datasets = mark_trained_on(datasets, specs)
+    store = Store(options.out / "scores", {spec.name: spec.description for spec in specs})
+    store.check(datasets)
     options.out.mkdir(parents=True, exist_ok=True)
     costs, builder = options.out / "efficiency.csv", Builder()
     notes: dict[str, str] = {}
@@ -84,8 +84,9 @@ def benchmark(options: BenchmarkOptions) -> bool:
             file=sys.stderr,
         )
     efficiency = read_speed(costs, specs)
+    notes = store.untrained() | notes
     scores = store.table(datasets)
-    found = evaluate(scores, specs, datasets, store.untrained() | notes, options.samples)
+    found = evaluate(scores, specs, datasets, notes, options.samples)
     write(options, specs, scores, found, efficiency)
     return is_finished
 

@@ -60,7 +60,7 @@ class Store:
 
     Args:
         folder: where it is.
-        metrics: name -> what :meth:`~lifeiqa_plugin.benchmark.metrics.MetricSpec.describe` returns, in the order of the
+        metrics: name -> what :meth:`~lifeiqa_plugin.benchmark.metrics.MetricSpec.description` says, in the order of the
             tables.
     """
 

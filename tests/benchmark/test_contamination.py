@@ -37,7 +37,7 @@ def specs(images, tmp_path, monkeypatch):
 
 def empty_table(specs, datasets):
     """Return the table of scores, without any."""
-    return Store(Path("scores"), {spec.name: spec.describe() for spec in specs}).table(datasets)
+    return Store(Path("scores"), {spec.name: spec.description for spec in specs}).table(datasets)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from lifeiqa_plugin.benchmark.photos import Number
 from lifeiqa_plugin.benchmark.speed import COLUMNS as COSTS
 from lifeiqa_plugin.benchmark.tables import all_tables, number, with_interval
 from lifeiqa_plugin.correlation import Interval
-from lifeiqa_plugin.datasets.labelled import LabelledDataset
+from lifeiqa_plugin.datasets.labelled import LabelledDataset, LabelledImage
 
 NAN = float("nan")
 
@@ -173,9 +173,9 @@ def test_within_groups_is_the_mean_of_their_correlations():
     )  # right in one group, wrong in the other
     frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(12), "mos": mos})
     frame = frame.assign(score=scores, error="", part=["u"] * 6 + ["v"] * 6)
-    found = evaluate(
-        frame, [MetricSpec("m", "NR", False)], [dataset("x", within="part")], {}, 5
-    ).datasets
+    image = LabelledImage("0", "0.png", 0.0, groups={"part": "u"})
+    people = replace(dataset("x", within="part"), images=[image])
+    found = evaluate(frame, [MetricSpec("m", "NR", False)], [people], {}, 5).datasets
     assert found[0].values["m", "srcc_within"].value == pytest.approx(0)
     assert found[0].values["m", "srcc"].value > 0.4
     table = tables.summary_table(found, intervals=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def world(metric_file, images, tmp_path):
 
 
 def open_store(folder, *metrics) -> Store:
-    return Store(folder, {metric.name: metric.describe() for metric in metrics})
+    return Store(folder, {metric.name: metric.description for metric in metrics})
 
 
 def score(world, name: str) -> None:
@@ -90,11 +92,10 @@ def test_a_metric_that_only_fails_is_given_up(world, stubs, capsys):
 def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     score(world, "right")
     store, metrics, _ = world
-    metrics["right"].options["gain"] = 3.0
+    other = replace(metrics["right"], options=metrics["right"].options | {"gain": 3.0})
     message = r"scores/right were computed with gain none, now 3\.0; delete the folder .*/right or give another -o"
     with pytest.raises(ValueError, match=message):
-        open_store(store.folder, metrics["right"]).check(world[2])
-    del metrics["right"].options["gain"]
+        open_store(store.folder, other).check(world[2])
     store.path("right", "scores").write_text("name,score,error\n")
     store.describe("right", weights="of another network")
     with pytest.raises(ValueError, match="computed with other weights; delete"):
@@ -102,21 +103,23 @@ def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
 
 
 def test_scores_of_a_changed_checkpoint_are_not_taken(world, tmp_path):
+    def opened(weights: Path) -> Store:
+        options = metrics["right"].options | {"pretrained_model_path": str(weights)}
+        return open_store(store.folder, replace(metrics["right"], options=options))
+
     store, metrics, sets = world
-    weights = tmp_path / "w.pth"
+    weights, moved = tmp_path / "w.pth", tmp_path / "moved.pth"
     weights.write_bytes(b"1")
-    metrics["right"].options["pretrained_model_path"] = str(weights)
-    open_store(store.folder, metrics["right"]).describe("right", weights="1234")
+    opened(weights).describe("right", weights="1234")
     store.path("right", "scores").write_text("name,score,error\n00.png,0.5,\n")
-    open_store(store.folder, metrics["right"]).check(sets)
-    weights.rename(tmp_path / "moved.pth")
-    metrics["right"].options["pretrained_model_path"] = str(tmp_path / "moved.pth")
-    open_store(store.folder, metrics["right"]).check(sets)
-    (tmp_path / "moved.pth").write_bytes(b"22")
+    opened(weights).check(sets)
+    weights.rename(moved)
+    opened(moved).check(sets)
+    moved.write_bytes(b"22")
     with pytest.raises(
         ValueError, match=r"computed with weights sha256 6b86b273ff34\.\.\., now 785f"
     ):
-        open_store(store.folder, metrics["right"]).check(sets)
+        opened(moved).check(sets)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_scores_of_other_images_or_versions_are_not_taken(
     if change == "version":
         monkeypatch.setattr("lifeiqa_plugin.benchmark.metrics.host_version", lambda: "9")
     with pytest.raises(ValueError, match=message):
-        open_store(store.folder, metrics["right"]).check(find_datasets([f"{path}@{root}"]))
+        open_store(store.folder, replace(metrics["right"])).check(find_datasets([f"{path}@{root}"]))
 
 
 def test_untrained_metrics_get_no_scores(world, stubs):

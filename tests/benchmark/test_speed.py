@@ -97,7 +97,7 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
         [],
     )
     real = speed._measure_size
-    monkeypatch.setattr(speed, "_measure_size", lambda *a: sizes.append(a[1]) or real(*a))
+    monkeypatch.setattr(speed, "_measure_size", lambda *a: sizes.append(a[2]) or real(*a))
     measure_speed(Builder(), specs[:2], SMALL, ["cpu"], path)
     measure_speed(Builder(), specs[:2], SMALL, ["cpu"], path)
     assert sizes == [(32, 24), (64, 48)]
