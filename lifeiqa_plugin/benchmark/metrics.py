@@ -179,7 +179,9 @@ class Builder:
         except Exception as error:
             if untrained:
                 raise
-            switched_off = replace(spec, options=_untrained_options(spec.options))
+            known = arguments_of(spec.options["type"])  # since pyiqa has tried to build it
+            switches = {name: False for name in WEIGHT_SWITCHES if name in known}
+            switched_off = replace(spec, options={**spec.options, **switches})
             if not wants_no_weights(switched_off.options):
                 raise
             try:
@@ -227,9 +229,3 @@ def _create(spec: MetricSpec, device: str) -> Any:
             stack.enter_context(torch.random.fork_rng(devices=[]))
             torch.manual_seed(0)
         return create_metric(spec.name, device, spec.options)
-
-
-def _untrained_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Switch off all weights; the network's class is known by now, as pyiqa has tried to build it."""
-    known = arguments_of(options["type"])
-    return {**options, **{name: False for name in WEIGHT_SWITCHES if name in known}}
