@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.memory import peak_memory
+from lifeiqa_plugin.benchmark.memory import Peaks, peaks_of_all
 from lifeiqa_plugin.benchmark.metrics import Builder, LoadedMetric, MetricSpec, first_line
 from lifeiqa_plugin.benchmark.protocol import (
     Conditions,
@@ -98,7 +98,7 @@ def measure_speed(
             continue
         built, failed = _create_all(builder, specs, device)
         measures_memory = device == "cpu" and protocol.memory
-        memory = _memory_of_all(built, todo, modules or []) if measures_memory else {}
+        memory = peaks_of_all(built, todo, modules or []) if measures_memory else {}
         for size in todo:
             lines = {spec.name: _empty(spec, size, protocol, about) for spec in specs}
             costs = _measure_size(built, lines, size, protocol, device, memory)
@@ -177,19 +177,6 @@ def _create_all(
         except Exception as error:
             failed[spec.name] = first_line(error)
     return built, failed
-
-
-Peaks = dict[tuple[str, Size], float | str]
-"""Peak memory by metric and size, or why there is none."""
-
-
-def _memory_of_all(built: list[LoadedMetric], sizes: list[Size], modules: list[str]) -> Peaks:
-    found: Peaks = {}
-    rising = sorted(sizes, key=lambda size: size[0] * size[1])
-    for one in tqdm(built, desc="peak memory", unit="metric"):
-        for size, peak in peak_memory(one.spec, rising, modules).items():
-            found[one.spec.name, size] = peak
-    return found
 
 
 # ---- one size

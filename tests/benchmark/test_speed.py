@@ -139,8 +139,7 @@ def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
 
 def test_what_does_not_fit_into_memory_is_not_run(metric_file, tmp_path, monkeypatch, stubs):
     monkeypatch.setattr(
-        speed,
-        "peak_memory",
+        "lifeiqa_plugin.benchmark.memory.peak_memory",
         lambda spec, sizes, modules: dict.fromkeys(sizes, "exit status -9: killed"),
     )
     specs = find_metrics([], read_option_file(metric_file).entries)[:1]
