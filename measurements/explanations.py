@@ -32,7 +32,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.timing import time_in_turn
+from lifeiqa_plugin.benchmark.speed import time_in_turn
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.distortions.synthetic import Distortion, blur, darken, jpeg, noise
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients

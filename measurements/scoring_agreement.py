@@ -18,6 +18,7 @@ from PIL import Image
 
 import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.datasets import find_datasets
+from lifeiqa_plugin.benchmark.option_files import read_option_file
 from lifeiqa_plugin.correlation import correlations, interval, resamples
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.stream import Recipe
@@ -72,7 +73,7 @@ def compare_photos(folders: list[Path]) -> str:
 def compare_mos(names: list[str], option_file: Path | None) -> str:
     """Return a Markdown table of the SRCC with opinions of both networks, and the interval of their difference."""
     rows = []
-    for dataset in find_datasets(names, option_file):
+    for dataset in find_datasets(names, read_option_file(option_file).entries):
         if dataset.kind != "mos":
             continue
         paths = [image.path for image in dataset.images]

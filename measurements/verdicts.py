@@ -22,6 +22,7 @@ from measuring import ROOT, markdown_table
 from tables import RESULTS, read_results
 
 from lifeiqa_plugin.benchmark.datasets import find_datasets
+from lifeiqa_plugin.benchmark.option_files import read_option_file
 from lifeiqa_plugin.benchmark.scores import Store, in_one_line
 from lifeiqa_plugin.checkpoints.models import BUNDLED
 from lifeiqa_plugin.datasets.labelled import LabelledDataset
@@ -156,7 +157,7 @@ def main() -> None:
     if args.results and not SHIPPED.keys() >= set(args.m):
         raise SystemExit(f"--results is for what ships: {', '.join(SHIPPED)}")
     store = Store(args.out / "scores")
-    datasets = find_datasets(args.d, args.data_opt)
+    datasets = find_datasets(args.d, read_option_file(args.data_opt).entries)
     rows = []
     for metric in args.m:
         for dataset in datasets:

@@ -1,7 +1,7 @@
 """``lifeiqa benchmark``: how well metrics of pyiqa correlate with people, and what they cost, side by side.
 
-In the order of the data: ``metrics``, ``datasets`` and ``photos`` say what is compared; ``scores`` computes and keeps a
-score for each image; ``accuracy`` says in one ``tidy`` frame what they are worth; ``protocol``, ``timing``, ``speed``
-and ``memory`` measure cost; ``tables`` spreads it all, and ``report``, ``page`` and ``figures`` write it; ``run`` is
-the whole, and ``command`` starts it.
+In the order of the data: ``option_files``, ``metrics``, ``datasets`` and ``photos`` say what is compared;
+``contamination`` says what was trained on; ``scores`` computes and keeps a score for each image; ``protocol``,
+``speed`` and ``memory`` measure cost; ``accuracy`` says what scores are worth; ``tables`` makes every table once, and
+``report``, ``page`` and ``figures`` write them; ``run`` is the whole, and ``command`` starts it.
 """

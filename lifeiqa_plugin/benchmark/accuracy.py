@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.contamination import COLUMN, NOBODY, is_marked, is_trained_on
+from lifeiqa_plugin.benchmark.contamination import is_trained_on
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
-from lifeiqa_plugin.benchmark.photos import LEVELS, measure_levels, measure_stability
+from lifeiqa_plugin.benchmark.photos import Number, measure_levels, measure_stability
 from lifeiqa_plugin.benchmark.scores import NOT_SCORED
-from lifeiqa_plugin.benchmark.tidy import COLUMNS, Number, wide
 from lifeiqa_plugin.correlation import (
-    CORRELATIONS,
-    STATISTICS,
     Floats,
     Interval,
     compare,
@@ -29,7 +29,6 @@ from lifeiqa_plugin.correlation import (
 )
 from lifeiqa_plugin.datasets.labelled import LabelledDataset
 from lifeiqa_plugin.datasets.trained_on import count_in_words
-from lifeiqa_plugin.distortions.synthetic import TRAINED
 
 SMALLEST_GROUP = 5
 """Images below which a group gets no line."""
@@ -39,55 +38,54 @@ SIGNIFICANT = 0.05
 WITHIN = "srcc_within"
 """Mean of the SRCC within each group of a dataset's ``within`` column."""
 
-STATUS = ["dataset", "metric", "n", "failed", "missing", "note"]
+COLUMNS = ["dataset", "metric", *Number._fields]
+COUNTS = ["n", "failed", "missing"]
+STATUS = ["dataset", "metric", *COUNTS, "note", "learnt"]
 PAIRS = ["dataset", "a", "b", "n", "difference", "low", "high", "p", "significant"]
 FAILURES = ["dataset", "metric", "name", "error"]
+NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that scores say of metrics.
+    """All that scores say of metrics on one dataset.
 
     Attributes:
-        datasets: in the order of the tables.
-        metrics: their names, in the order of the tables.
-        numbers: tidy, see :class:`~lifeiqa_plugin.benchmark.tidy.Number`.
-        status: of each dataset and metric: images with a score, those on which it failed and those not scored yet (NaN
-            if it was not run), and what a reader has to know.
+        dataset: of which they are.
+        numbers: tidy: dataset, metric and what :class:`~lifeiqa_plugin.benchmark.photos.Number` has.
+        status: by metric, in the order of the tables: images with a score, those on which it failed and those not
+            scored yet (NaN if it was not run), what a reader has to know, whether it was trained on some, and whether
+            it has scored all that any metric has.
         pairs: SRCC of metric a minus that of b on the images that both have scored and no metric was trained on,
             Holm-corrected p.
         failures: images on which a metric failed.
     """
 
-    datasets: Sequence[LabelledDataset]
-    metrics: Sequence[str]
+    dataset: LabelledDataset
     numbers: pd.DataFrame
     status: pd.DataFrame
     pairs: pd.DataFrame
     failures: pd.DataFrame
 
-    def of(self, dataset: str, column: str = "") -> pd.DataFrame:
-        """Return the numbers of all images of a dataset, or of the groups of a column."""
-        chosen = (self.numbers["dataset"] == dataset) & (self.numbers["column"] == column)
-        return self.numbers[chosen]
+    @cached_property
+    def values(self) -> Mapping[tuple[str, str], Interval]:
+        """Metric and statistic -> its value for all images; NaN if there is none."""
+        lines = self.numbers[self.numbers["column"] == ""].itertuples()
+        found = {
+            (one.metric, one.statistic): Interval(one.value, one.low, one.high) for one in lines
+        }
+        return defaultdict(lambda: NOTHING, found)
 
-    def value(self, dataset: str, metric: str, statistic: str) -> Interval:
-        """Return a statistic of all images; NaN if there is none."""
-        found = self.of(dataset)
-        found = found[(found["metric"] == metric) & (found["statistic"] == statistic)]
-        for line in found.itertuples():
-            return Interval(line.value, line.low, line.high)
-        return Interval(float("nan"), float("nan"), float("nan"))
 
-    def status_of(self, dataset: str) -> pd.DataFrame:
-        """Return the status of every metric on a dataset, by metric."""
-        status = self.status[self.status["dataset"] == dataset]
-        return status.set_index("metric").reindex(self.metrics)
+@dataclass(frozen=True)
+class Comparison:
+    """The results of each dataset, and what they hold in frames of all: see :class:`Results`."""
 
-    def complete(self, dataset: str) -> list[str]:
-        """Return the metrics that have scored all images that any has, which alone can be compared."""
-        counts = self.status_of(dataset)["n"]
-        return [metric for metric, n in counts.items() if n == counts.max() > 0]
+    datasets: list[Results]
+    numbers: pd.DataFrame
+    status: pd.DataFrame
+    pairs: pd.DataFrame
+    failures: pd.DataFrame
 
 
 def evaluate(
@@ -96,23 +94,44 @@ def evaluate(
     datasets: Sequence[LabelledDataset],
     notes: Mapping[str, str],
     samples: int,
-) -> Results:
-    """Compute all statistics from kept scores.
+) -> Comparison:
+    """Compute all statistics of each dataset from kept scores.
 
     Args:
         scores: as :meth:`~lifeiqa_plugin.benchmark.scores.Store.table` returns them.
         specs: the metrics, whose directions are applied.
-        datasets: in the order of the lines.
+        datasets: in the order of the tables.
         notes: metric -> why it has no scores.
         samples: bootstrap samples.
     """
-    numbers, status, pairs, failures = [], [], [], [pd.DataFrame(columns=FAILURES)]
+    found = [
+        _evaluate(scores[scores["dataset"] == one.name], specs, one, notes, samples)
+        for one in datasets
+    ]
+    return Comparison(
+        found,
+        _concat([one.numbers for one in found], COLUMNS),
+        _concat([one.status.reset_index() for one in found], STATUS),
+        _concat([one.pairs for one in found], PAIRS),
+        _concat([one.failures for one in found], FAILURES),
+    )
+
+
+def _evaluate(
+    scores: pd.DataFrame,
+    specs: Sequence[MetricSpec],
+    dataset: LabelledDataset,
+    notes: Mapping[str, str],
+    samples: int,
+) -> Results:
+    numbers, status, failures, learnt = [], [], [], set()
     directions = {spec.name: -1.0 if spec.lower_better else 1.0 for spec in specs}
-    work = list(itertools.product(datasets, specs))
-    for dataset, spec in tqdm(work, desc="statistics", unit="metric"):
-        rows = scores[(scores["dataset"] == dataset.name) & (scores["metric"] == spec.name)]
-        good, is_missing = rows[rows["error"] == ""], rows["error"] == NOT_SCORED
-        bad = rows[(rows["error"] != "") & ~is_missing]
+    for spec in tqdm(specs, desc=f"statistics of {dataset.name}", unit="metric"):
+        rows = scores[scores["metric"] == spec.name]
+        hits = is_trained_on(rows, spec.name)
+        learnt |= set(rows["name"][hits])
+        is_good, is_missing = rows["error"] == "", rows["error"] == NOT_SCORED
+        good, bad = rows[is_good], rows[~is_good & ~is_missing]
         note = notes.get(spec.name, "")
         counts: tuple[float, ...] = (len(good), len(bad), int(is_missing.sum()))
         if spec.mode == "FR" and not dataset.has_references:
@@ -121,151 +140,95 @@ def evaluate(
             counts = (0, np.nan, np.nan)
         else:
             failures.append(bad[FAILURES])
-            direction = directions[spec.name]
-            found, on_curve = _measure(dataset, good, direction, samples)
-            note = note or _note_on_training(spec.name, good, direction) or on_curve
+            found, own_note = _measure(dataset, good, hits[is_good], directions[spec.name], samples)
+            note = note or own_note
             numbers += [(dataset.name, spec.name, *one) for one in found]
-        status.append((dataset.name, spec.name, *counts, note))
-    for dataset in datasets:
-        if dataset.kind == "mos":
-            mine = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
-            mine = mine[mine[COLUMN] == NOBODY] if is_marked(dataset) else mine
-            pairs.append(_pairs(dataset.name, mine, directions, samples))
+        status.append((dataset.name, spec.name, *counts, note, bool(hits.any())))
+    table = pd.DataFrame(status, columns=STATUS).set_index("metric")
+    table["complete"] = table["n"] == max(table["n"].max(), 1)
+    compared = scores[(scores["error"] == "") & ~scores["name"].isin(learnt)]
     return Results(
-        datasets,
-        list(directions),
+        dataset,
         pd.DataFrame(numbers, columns=COLUMNS),
-        pd.DataFrame(status, columns=STATUS),
-        _concat(pairs, PAIRS),
+        table,
+        _pairs(dataset, compared, directions, samples),
         _concat(failures, FAILURES),
     )
 
 
-def _concat(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def _concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Put frames of these columns below each other; the empty ones have no say in the types."""
     full = [frame for frame in frames if len(frame)]
-    return pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=columns)
+    return pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=list(columns))
 
 
 def _measure(
-    dataset: LabelledDataset, rows: pd.DataFrame, direction: float, samples: int
+    dataset: LabelledDataset,
+    rows: pd.DataFrame,
+    hits: NDArray[np.bool_],
+    direction: float,
+    samples: int,
 ) -> tuple[list[Number], str]:
-    """Return all numbers of a metric on a dataset, and what a reader has to know of the fitted ones."""
+    """Return all numbers of a metric on a dataset, and what a reader has to know of them.
+
+    ``hits`` says which images it was trained on. Groups have no fitted curves, for which they are often too small.
+    """
     if dataset.kind == "levels":
         return measure_levels(rows, direction, samples), ""
     if dataset.kind == "stability":
         return measure_stability(rows, samples), ""
     scores, mos = direction * rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
+    rows = rows.reset_index(drop=True)
+    columns = dict.fromkeys(column for image in dataset.images for column in image.groups)
+    groups = [
+        (column, str(group), members.index.to_numpy())
+        for column in columns
+        for group, members in rows.groupby(column)
+        if len(members) >= SMALLEST_GROUP
+    ]
     values = measure(scores, mos, samples)
     if dataset.within:
-        parts = []
-        for _, members in rows.groupby(dataset.within):
-            if len(members) >= SMALLEST_GROUP:
-                own = direction * members["score"].to_numpy(float)
-                parts.append((own, members["mos"].to_numpy(float)))
+        parts = [(scores[at], mos[at]) for column, _, at in groups if column == dataset.within]
         values[WITHIN] = srcc_within(parts, samples)
     found = [Number(name, *value, n=len(rows)) for name, value in values.items()]
-    columns = dict.fromkeys(column for image in dataset.images for column in image.groups)
-    for column in columns:
-        found += _measure_groups(rows, column, direction, samples)
-    return found, _note_on_curve(scores, mos, values)
+    for column, group, at in groups:
+        for name, value in measure(scores[at], mos[at], samples, fitted=False).items():
+            found.append(Number(name, *value, len(at), column, group))
+    curve = fit("logistic4", scores, mos)
+    note = ""
+    if curve is not None and not curve.has_converged:
+        note = "the fit of the logistic curve was stopped before it converged"
+    elif curve is not None and values["srcc"].value * values["plcc"].value < 0:
+        note = "the fitted curves have the direction of PLCC, which is not that of SRCC"
+    return found, _note_on_training(scores, mos, hits) or note
 
 
-def _measure_groups(
-    rows: pd.DataFrame, column: str, direction: float, samples: int
-) -> list[Number]:
-    """Measure each value of a group column without fitted curves, for which groups are often too small."""
-    found = []
-    for group, members in rows.groupby(column):
-        if len(members) >= SMALLEST_GROUP:
-            scores, mos = (
-                direction * members["score"].to_numpy(float),
-                members["mos"].to_numpy(float),
-            )
-            for name, value in measure(scores, mos, samples, fitted=False).items():
-                found.append(Number(name, *value, n=len(members), column=column, group=str(group)))
-    return found
-
-
-def _note_on_training(metric: str, rows: pd.DataFrame, direction: float) -> str:
+def _note_on_training(scores: Floats, mos: Floats, hits: NDArray[np.bool_]) -> str:
     """Say on how many images a metric was trained, and what it is worth on the others; empty if on none."""
-    hits = is_trained_on(rows.get(COLUMN, [""] * len(rows)), metric)
     if not hits.any():
         return ""
-    note = count_in_words(int(hits.sum()), len(rows))
-    left = rows[~hits]
-    if len(left) < SMALLEST_GROUP:
+    note = count_in_words(int(hits.sum()), len(hits))
+    if (~hits).sum() < SMALLEST_GROUP:
         return note
-    srcc = correlations(direction * left["score"].to_numpy(float), left["mos"])["srcc"]
-    return f"{note}, SRCC {srcc:.3f}"
-
-
-def _note_on_curve(scores: Floats, mos: Floats, values: Mapping[str, Interval]) -> str:
-    """Say where the fitted statistics are not what a reader takes them for; empty if they are."""
-    curve = fit("logistic4", scores, mos)
-    if curve is None:
-        return ""
-    if not curve.has_converged:
-        return "the fit of the logistic curve was stopped before it converged"
-    if values["srcc"].value * values["plcc"].value < 0:
-        return "the fitted curves have the direction of PLCC, which is not that of SRCC"
-    return ""
+    return f"{note}, SRCC {correlations(scores[~hits], mos[~hits])['srcc']:.3f}"
 
 
 def _pairs(
-    dataset: str, scores: pd.DataFrame, directions: Mapping[str, float], samples: int
+    dataset: LabelledDataset, scores: pd.DataFrame, directions: Mapping[str, float], samples: int
 ) -> pd.DataFrame:
     """Compare every two metrics on the images that both have scored."""
+    if dataset.kind != "mos":
+        return pd.DataFrame(columns=PAIRS)
     wide_scores = scores.pivot(index="name", columns="metric", values="score")
     mos = scores.drop_duplicates("name").set_index("name")["mos"]
     metrics = [name for name in directions if name in wide_scores]
     found = []
     work = list(itertools.combinations(metrics, 2))
-    for a, b in tqdm(work, desc="pairs", unit="pair"):
+    for a, b in tqdm(work, desc=f"pairs on {dataset.name}", unit="pair"):
         both = wide_scores[[a, b]].dropna()
         x, y = (directions[name] * both[name].to_numpy(float) for name in (a, b))
         one = compare(x, y, mos.loc[both.index].to_numpy(float), samples)
-        found.append((dataset, a, b, one.n, *one.difference, one.p))
+        found.append((dataset.name, a, b, one.n, *one.difference, one.p))
     table = pd.DataFrame(found, columns=PAIRS[:-1])
     table["p"] = holm(table["p"].to_numpy(float))
     return table.assign(significant=table["p"] < SIGNIFICANT)
-
-
-# ---- as csv files
-
-
-def frames(results: Results) -> dict[str, pd.DataFrame]:
-    """Return every table in full: name of its csv -> content."""
-    numbers, keys = results.numbers, ["dataset", "metric"]
-    overall = wide(numbers[numbers["column"] == ""], keys, (*STATISTICS, WITHIN))
-    accuracy = results.status.merge(overall, "left", on=keys)
-    kinds = {dataset.name: dataset.kind for dataset in results.datasets}
-    kind = numbers["dataset"].map(kinds)
-    by_group = ["dataset", "column", "group", "metric", "n"]
-    tables = {
-        "accuracy": accuracy[[column for column in accuracy if column != "note"] + ["note"]],
-        "groups": wide(
-            numbers[(numbers["column"] != "") & (kind == "mos")], by_group, CORRELATIONS
-        ),
-        "pairs": results.pairs,
-        "failures": results.failures,
-    }
-    if "levels" in kinds.values():
-        tables["levels"] = _levels(numbers[(kind == "levels") & (numbers["column"] != "")])
-    if "stability" in kinds.values():
-        tables["stability"] = _stability(numbers[(kind == "stability") & (numbers["column"] != "")])
-    return tables
-
-
-def _levels(numbers: pd.DataFrame) -> pd.DataFrame:
-    statistics = ["falling", "steps_falling", *(f"mean_{level}" for level in ("0", *LEVELS))]
-    table = wide(numbers, ["dataset", "metric", "group", "n"], statistics)
-    table.insert(3, "use", np.where(table["group"].isin(list(TRAINED)), "trained", "held out"))
-    table = table.rename(columns={"group": "distortion", "n": "photos"})
-    return table[["dataset", "metric", "distortion", "use", "photos", *statistics]]
-
-
-def _stability(numbers: pd.DataFrame) -> pd.DataFrame:
-    keys = ["dataset", "metric", "group", "n"]
-    table = wide(numbers, keys, ["move", "move_of_spread"])
-    table = table.rename(columns={"group": "change", "n": "photos"})
-    return table.drop(columns=["move_of_spread_low", "move_of_spread_high"])

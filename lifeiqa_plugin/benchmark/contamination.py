@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
 from lifeiqa_plugin.checkpoints.factory import weights_of
@@ -48,11 +49,7 @@ def _mark(dataset: LabelledDataset, known: dict[str, TrainedOn]) -> LabelledData
     return replace(dataset, images=images, rows="; ".join([dataset.rows, *counts]))
 
 
-def is_marked(dataset: LabelledDataset) -> bool:
-    """Tell whether a metric was trained on images of a dataset."""
-    return any(COLUMN in image.groups for image in dataset.images)
-
-
-def is_trained_on(groups: Sequence[str], metric: str) -> np.ndarray:
-    """Tell by the column which images a metric was trained on, (N,)."""
+def is_trained_on(scores: pd.DataFrame, metric: str) -> np.ndarray:
+    """Tell by the column which of the rows are of images that a metric was trained on, (N,)."""
+    groups = scores.get(COLUMN, [""] * len(scores))
     return np.array([metric in str(group).split(AND) for group in groups], dtype=bool)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lifeiqa_plugin.benchmark import photos
-from lifeiqa_plugin.benchmark.metrics import NAME, first_line, read_yaml
+from lifeiqa_plugin.benchmark.metrics import NAME, first_line
+from lifeiqa_plugin.benchmark.option_files import NOTHING, read_option_file
 from lifeiqa_plugin.datasets.labelled import (
     FileReader,
     LabelledDataset,
@@ -45,27 +46,26 @@ PHOTO_KEYS = {"count", "side", "seed", OPTIONAL}
 
 def find_datasets(
     items: list[str],
-    option_file: str | Path | None = None,
+    custom: Mapping[str, dict[str, Any]] = NOTHING,
     by: Sequence[str] = (),
     columns: Columns = USUAL,
 ) -> list[LabelledDataset]:
-    """Find datasets; all that ``option_file`` describes come last.
+    """Find datasets; all of ``custom`` come last.
 
-    An ``optional`` one of the file whose own files are not on this machine is left out, with a line on stderr.
+    An ``optional`` one of these whose own files are not on this machine is left out, with a line on stderr.
 
     Args:
-        items: names from ``option_file`` or of pyiqa's own table, or ``CSV[@FOLDER[@SPLIT[=PHASE]]]``: a csv written by
+        items: names from ``custom`` or of pyiqa's own table, or ``CSV[@FOLDER[@SPLIT[=PHASE]]]``: a csv written by
             ``lifeiqa prepare``, or any of image names and scores (higher is better); the folder of the images
             (default: that of the csv); a split column (default: all rows) and phase (default: test).
-        option_file: data options in pyiqa's format, or in that of ``options/benchmark/cross.yml``.
+        custom: of an option file in pyiqa's format, or in that of ``options/benchmark/cross.yml``.
         by: further columns to group by.
         columns: of images and scores in each ``CSV@...``.
 
     Raises:
         OSError, ValueError: no such file, an unknown name, a csv that cannot be used.
     """
-    custom = read_yaml(option_file) if option_file else {}
-    known = read_yaml(dataset_table()) | custom
+    known = read_option_file(dataset_table()).entries | dict(custom)
     found = []
     for item in dict.fromkeys([*items, *custom]):
         try:
@@ -87,26 +87,24 @@ def _find(
     item: str, known: Mapping[str, Any], by: Sequence[str], columns: Columns
 ) -> LabelledDataset:
     if item in known:
-        options = dict(known[item])
-        if "ladders" in options:  # as versions before 0.2 called it
-            options["levels"] = options.pop("ladders")
-        if "csv" in options:
-            return _from_entry(item, options, by)
-        if "levels" in options or "stability" in options:
-            return _from_photos(item, options)
-        return _from_pyiqa(item, options, by)
-    if item.partition("@")[0].endswith(".csv"):
-        return _from_argument(item, by, columns)
-    raise ValueError(
-        f"no dataset is called {item!r}; {did_you_mean(item, known, count=3)} Or give CSV@FOLDER@SPLIT"
-    )
+        name, options = item, dict(known[item])
+    elif item.partition("@")[0].endswith(".csv"):
+        name, options = "", _parse(item, columns)
+    else:
+        hint = did_you_mean(item, known, count=3)
+        raise ValueError(f"no dataset is called {item!r}; {hint} Or give CSV@FOLDER@SPLIT")
+    if "ladders" in options:  # as versions before 0.2 called it
+        options["levels"] = options.pop("ladders")
+    if "levels" in options or "stability" in options:
+        return _from_photos(name, options)
+    return _from_csv(name, options, by) if "csv" in options else _from_pyiqa(name, options, by)
 
 
 # ---- a csv of names and scores
 
 
-def _from_argument(item: str, by: Sequence[str], columns: Columns) -> LabelledDataset:
-    """Read ``CSV[@FOLDER[@SPLIT[=PHASE]]]``."""
+def _parse(item: str, columns: Columns) -> dict[str, Any]:
+    """Read ``CSV[@FOLDER[@SPLIT[=PHASE]]]`` as an entry of an option file."""
     meta, _, rest = item.partition("@")
     folder, _, split = rest.partition("@")
     column, _, phase = split.partition("=")
@@ -114,14 +112,15 @@ def _from_argument(item: str, by: Sequence[str], columns: Columns) -> LabelledDa
     if phase not in PHASES:
         raise ValueError(f"{item}: the phase must be train, val or test, got {phase!r}")
     only = {column: phase} if column else {}
-    return read_labelled(Path(meta), folder, columns=columns, only=only, by=by)
+    named = {"mos_column": columns.mos, "name_column": columns.name}
+    return {"csv": meta, "root": folder, "only": only, **named}
 
 
-def _from_entry(name: str, options: dict[str, Any], by: Sequence[str]) -> LabelledDataset:
-    """Read an entry of an option file that names a csv."""
+def _from_csv(name: str, options: dict[str, Any], by: Sequence[str]) -> LabelledDataset:
+    """Read an entry of an option file that names a csv; without a name it is an argument."""
     _check_keys(name, options, CSV_KEYS)
     meta, folder = Path(options["csv"]), str(options.get("root", ""))
-    for path in (meta, Path(folder)):
+    for path in (meta, Path(folder)) if name else ():
         if not path.exists():
             raise FileNotFoundError(f"dataset {name}: {path}: no such file or folder")
     return read_labelled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import Results
-from lifeiqa_plugin.benchmark.tables import significance_table
+from lifeiqa_plugin.benchmark.tables import Table, Tables
 from lifeiqa_plugin.correlation import fit
-from lifeiqa_plugin.datasets.labelled import LabelledDataset
 
 STYLE: Any = {
     "font.size": 8,
@@ -30,32 +30,38 @@ COLORS = {"+": "tab:blue", "-": "tab:orange", "=": "0.9", "": "1.0"}
 
 
 def write_figures(
-    folder: Path, scores: pd.DataFrame, results: Results, efficiency: pd.DataFrame
+    folder: Path,
+    scores: pd.DataFrame,
+    results: Sequence[Results],
+    tables: Tables,
+    efficiency: pd.DataFrame,
 ) -> None:
     """Write ``scatter-``, ``cost-`` and ``significance-DATASET`` as ``.svg`` and ``.pdf``.
 
     Args:
         folder: to write to.
         scores: as :meth:`~lifeiqa_plugin.benchmark.scores.Store.table` returns them.
-        results: what they say.
+        results: what they say of each dataset.
+        tables: of both.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
     """
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        for dataset in results.datasets:
-            if dataset.kind != "mos":
+        for one in results:
+            name = one.dataset.name
+            if one.dataset.kind != "mos":
                 continue
-            good = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
+            good = scores[(scores["dataset"] == name) & (scores["error"] == "")]
             if len(good):
-                _save(folder / f"scatter-{dataset.name}", draw_scatter(dataset, good, results))
-            if len(significance_table(results, dataset).rows):
-                name = f"significance-{dataset.name}"
-                _save(folder / name, draw_significance(dataset, results))
+                _save(folder / f"scatter-{name}", draw_scatter(good, one))
+            for table in tables.datasets[name]:
+                if table.label == f"significance-{name}":
+                    _save(folder / table.label, draw_significance(table, one))
             costs = efficiency[np.isfinite(efficiency["seconds"].astype(float))]
             if len(costs) and len(good):
-                _save(folder / f"cost-{dataset.name}", draw_cost(dataset, costs, results))
+                _save(folder / f"cost-{name}", draw_cost(costs, one))
 
 
 def _new_figure(width: float, height: float) -> Any:
@@ -64,14 +70,18 @@ def _new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _in_words(results: Results) -> str:
+    return f"{results.dataset.name} ({results.dataset.rows})"
+
+
 def _save(stem: Path, figure: Any) -> None:
     figure.savefig(f"{stem}.svg", metadata={"Date": None})
     figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
 
 
-def draw_scatter(dataset: LabelledDataset, scores: pd.DataFrame, results: Results) -> Any:
+def draw_scatter(scores: pd.DataFrame, results: Results) -> Any:
     """Return the scores of every metric against those of people, with the fitted 4-parameter curve."""
-    metrics = [metric for metric in results.metrics if metric in set(scores["metric"])]
+    metrics = [metric for metric in results.status.index if metric in set(scores["metric"])]
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
     figure = _new_figure(2.3 * columns, 2.2 * lines)
@@ -84,14 +94,14 @@ def draw_scatter(dataset: LabelledDataset, scores: pd.DataFrame, results: Result
         if curve is not None:
             grid = np.linspace(x.min(), x.max(), 80)
             axes.plot(grid, curve(grid), color="tab:orange")
-        srcc = results.value(dataset.name, metric, "srcc").value
+        srcc = results.values[metric, "srcc"].value
         axes.set_title(f"{metric}, SRCC {srcc:.3f}")
     figure.supxlabel("score")
-    figure.supylabel(f"MOS, {dataset.name} ({dataset.rows})")
+    figure.supylabel(f"MOS, {_in_words(results)}")
     return figure
 
 
-def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, results: Results) -> Any:
+def draw_cost(costs: pd.DataFrame, results: Results) -> Any:
     """Return SRCC against seconds for one image, at the size that most metrics were measured at."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -102,7 +112,7 @@ def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, results: Results) -
     axes = figure.add_subplot()
     above = True
     for _, line in shown.sort_values("seconds").iterrows():
-        srcc = results.value(dataset.name, str(line["metric"]), "srcc")
+        srcc = results.values[str(line["metric"]), "srcc"]
         if not np.isfinite(srcc.value):
             continue
         seconds = float(line["seconds"])
@@ -120,13 +130,12 @@ def draw_cost(dataset: LabelledDataset, costs: pd.DataFrame, results: Results) -
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"seconds for one {size} image, {device}")
-    axes.set_ylabel(f"SRCC, {dataset.name} ({dataset.rows})")
+    axes.set_ylabel(f"SRCC, {_in_words(results)}")
     return figure
 
 
-def draw_significance(dataset: LabelledDataset, results: Results) -> Any:
+def draw_significance(table: Table, results: Results) -> Any:
     """Return the matrix of significant differences: blue where the row's metric is better, orange where worse."""
-    table = significance_table(results, dataset)
     metrics = table.header[1:]
     figure = _new_figure(WIDTH, WIDTH)
     axes = figure.add_subplot()
@@ -140,5 +149,5 @@ def draw_significance(dataset: LabelledDataset, results: Results) -> Any:
     axes.set_xlim(0, len(metrics))
     axes.set_ylim(len(metrics), 0)
     axes.set_aspect("equal")
-    axes.set_title(f"{dataset.name} ({dataset.rows})")
+    axes.set_title(f"{_in_words(results)}")
     return figure

@@ -12,12 +12,28 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from tqdm import tqdm
+
 from lifeiqa_plugin.arguments import import_modules
-from lifeiqa_plugin.benchmark.metrics import Builder, MetricSpec
+from lifeiqa_plugin.benchmark.metrics import Builder, LoadedMetric, MetricSpec
 from lifeiqa_plugin.benchmark.protocol import Size, make_inputs
 
 SHARE = 0.8
 """Part of the free memory that a measurement may take; beyond it allocation fails, and no process is killed."""
+
+
+Peaks = dict[tuple[str, Size], float | str]
+"""Peak memory by metric and size, or why there is none."""
+
+
+def peaks_of_all(built: list[LoadedMetric], sizes: list[Size], modules: list[str]) -> Peaks:
+    """Measure metrics one after the other, each from small to large images; see :func:`peak_memory`."""
+    rising = sorted(sizes, key=lambda size: size[0] * size[1])
+    return {
+        (one.spec.name, size): peak
+        for one in tqdm(built, desc="peak memory", unit="metric")
+        for size, peak in peak_memory(one.spec, rising, modules).items()
+    }
 
 
 def peak_memory(

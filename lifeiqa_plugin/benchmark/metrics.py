@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import lifeiqa_plugin
+from lifeiqa_plugin.benchmark.option_files import NOTHING
 from lifeiqa_plugin.checkpoints.factory import weights_of
 from lifeiqa_plugin.checkpoints.models import resolve
 from lifeiqa_plugin.nearest import did_you_mean
@@ -45,8 +45,6 @@ WEIGHT_SWITCHES = (
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
 """How the names of files end that ``-m`` takes for checkpoints of Life-IQA."""
 
-_PLACEHOLDER = re.compile(r"^\s*\[[\w ]+\]\s*$", re.MULTILINE)
-
 
 @dataclass(frozen=True)
 class MetricSpec:
@@ -57,29 +55,16 @@ class MetricSpec:
     lower_better: bool
     options: dict[str, Any] = field(default_factory=dict)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what makes two runs comparable, as JSON knows it; weights by their bytes, whatever they are called."""
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What makes two runs comparable, as JSON knows it; weights by their bytes, whatever they are called."""
         about: dict[str, Any] = {**asdict(self), "versions": {"pyiqa": host_version()}}
-        if weights := weights_digest(self.options):
-            about["weights sha256"] = weights
+        if model := weights_of(self.options):
+            about["weights sha256"] = model.sha256
             about["options"] = {k: v for k, v in self.options.items() if k not in WEIGHTS}
         if self.options.get("type") == "LifeIQA":
             about["versions"]["lifeiqa_plugin"] = lifeiqa_plugin.__version__
         return about
-
-
-def weights_digest(options: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a metric's weights; empty where pyiqa fetches them or there are none."""
-    model = weights_of(options)
-    if model is None:
-        return ""
-    about = os.stat(model.path)
-    return _file_digest(str(model.path), about.st_mtime_ns, about.st_size)
-
-
-@functools.lru_cache
-def _file_digest(path: str, *_changed: int) -> str:
-    return resolve(Path(path)).sha256
 
 
 @dataclass(frozen=True)
@@ -93,63 +78,25 @@ class LoadedMetric:
     spec: MetricSpec
     untrained: str = ""
 
-
-def read_yaml(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Read an option file of pyiqa: name -> options; what :func:`all_modules` reads is left out.
-
-    Raises:
-        OSError: no such file.
-        ValueError: not YAML, or no table of names.
-    """
-    return _read(path)[0]
+    @cached_property
+    def weights(self) -> str:
+        """The :func:`fingerprint` of its weights."""
+        return fingerprint(self.metric)
 
 
-def all_modules(named: Iterable[str], *option_files: str | Path | None) -> list[str]:
-    """Return the modules to import that are named here, and below ``import:`` in option files.
-
-    Raises:
-        OSError, ValueError: as :func:`read_yaml`; ``import:`` is no list of names.
-    """
-    found = list(named)
-    for path in option_files:
-        if path is not None:
-            found += _read(path)[1]
-    return found
-
-
-def _read(path: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the table and the modules of an option file.
-
-    A line that holds nothing but words in brackets, as in pyiqa's own example, stands for something to fill in and is
-    left out.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = yaml.safe_load(_PLACEHOLDER.sub("", text))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
-    modules = content.pop("import", []) if isinstance(content, dict) else []
-    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
-        raise ValueError(f"{path}: import: takes a list of modules, got {modules!r}")
-    is_table = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
-    if not is_table:
-        found = repr(content)[:200]
-        raise ValueError(f"{path}: expected 'name:' with its options below, got {found}")
-    return {str(name): value for name, value in content.items()}, modules
-
-
-def find_metrics(names: list[str], option_file: str | Path | None = None) -> list[MetricSpec]:
-    """Look metrics up; all that ``option_file`` describes come after those named.
+def find_metrics(
+    names: list[str], custom: Mapping[str, dict[str, Any]] = NOTHING
+) -> list[MetricSpec]:
+    """Look metrics up; all of ``custom`` come after those named.
 
     Args:
-        names: of pyiqa's table or of ``option_file``, or paths of checkpoints of Life-IQA.
-        option_file: further metrics, in pyiqa's format.
+        names: of pyiqa's table or of ``custom``, or paths of checkpoints of Life-IQA.
+        custom: further metrics, of an option file in pyiqa's format.
 
     Raises:
-        OSError, ValueError: as :func:`read_yaml`; an unknown name, a missing file, a description without mode or type,
-            two checkpoints of one name.
+        OSError, ValueError: an unknown name, a missing file, a description without mode or type, two checkpoints of
+            one name.
     """
-    custom = read_yaml(option_file) if option_file else {}
     table = {**metric_table(), **custom}
     found = []
     files = [Path(name) for name in names if name not in table and name.endswith(CHECKPOINTS)]
@@ -158,6 +105,8 @@ def find_metrics(names: list[str], option_file: str | Path | None = None) -> lis
             found.append(_from_checkpoint(Path(name), files))
         else:
             found.append(_from_table(name, table))
+    for path in files:
+        resolve(path)
     if not found:
         raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
     taken = [spec.name for spec in found]
@@ -167,7 +116,6 @@ def find_metrics(names: list[str], option_file: str | Path | None = None) -> lis
 
 
 def _from_checkpoint(path: Path, others: list[Path]) -> MetricSpec:
-    resolve(path)
     options = {"type": "LifeIQA", "pretrained_model_path": str(path)}
     return MetricSpec(name_checkpoint(path, others), "NR", False, options)
 
@@ -224,20 +172,20 @@ class Builder:
         Raises:
             Exception: whatever pyiqa raised with weights, if the metric cannot be built without either.
         """
-        if wants_no_weights(spec.options):
-            metric = _create_untrained(spec, device)
-            return LoadedMetric(metric, spec, "its options say pretrained: false")
-        if spec.name in self._missed:
-            switched_off, reason = self._missed[spec.name]
-            return LoadedMetric(_create_untrained(switched_off, device), switched_off, reason)
+        spec, reason = self._missed.get(spec.name, (spec, "its options say pretrained: false"))
+        untrained = reason if wants_no_weights(spec.options) else ""
         try:
-            return LoadedMetric(_create(spec, device), spec)
+            return LoadedMetric(_create(spec, device), spec, untrained)
         except Exception as error:
-            switched_off = replace(spec, options=_untrained_options(spec.options))
+            if untrained:
+                raise
+            known = arguments_of(spec.options["type"])  # since pyiqa has tried to build it
+            switches = {name: False for name in WEIGHT_SWITCHES if name in known}
+            switched_off = replace(spec, options={**spec.options, **switches})
             if not wants_no_weights(switched_off.options):
                 raise
             try:
-                metric = _create_untrained(switched_off, device)
+                metric = _create(switched_off, device)
             except Exception:
                 raise error from None  # why the real one could not be had tells more
             reason = f"no weights: {first_line(error)}"
@@ -268,22 +216,16 @@ def first_line(error: BaseException) -> str:
 
 
 def _create(spec: MetricSpec, device: str) -> Any:
+    """Create a metric; random weights are the same every time."""
     about: dict[str, Any] = {
         "metric_opts": {"type": spec.options["type"]},
         "metric_mode": spec.mode,
         "lower_better": spec.lower_better,
     }
-    with listed_metric(spec.name, about):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listed_metric(spec.name, about))
+        if wants_no_weights(spec.options):
+            stack.enter_context(without_downloads())
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            torch.manual_seed(0)
         return create_metric(spec.name, device, spec.options)
-
-
-def _create_untrained(spec: MetricSpec, device: str) -> Any:
-    with without_downloads(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return _create(spec, device)
-
-
-def _untrained_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Switch off all weights; the network's class is known by now, as pyiqa has tried to build it."""
-    known = arguments_of(options["type"])
-    return {**options, **{name: False for name in WEIGHT_SWITCHES if name in known}}

@@ -14,14 +14,8 @@ from tqdm import tqdm
 import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.accuracy import Results
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
-from lifeiqa_plugin.benchmark.report import COST, EXPLANATION, flat_header
-from lifeiqa_plugin.benchmark.tables import (
-    Table,
-    cost_table,
-    dataset_tables,
-    failure_table,
-    summary_table,
-)
+from lifeiqa_plugin.benchmark.report import COST, EXPLANATION
+from lifeiqa_plugin.benchmark.tables import Table, Tables
 from lifeiqa_plugin.correlation import Floats, Interval, fit
 from lifeiqa_plugin.datasets.labelled import LabelledDataset, LabelledImage
 from lifeiqa_plugin.page import embed, small_copy
@@ -30,14 +24,13 @@ TEMPLATE = Path(__file__).with_name("page.html")
 TITLE = "Image quality metrics side by side"
 WORST = 8
 """Images in the gallery of each metric: half of them scored too high, half too low."""
-MOST_FAILURES = 1000
-"""Failures that the page lists."""
 
 
 def write_page(
     path: Path,
     scores: pd.DataFrame,
-    results: Results,
+    results: Sequence[Results],
+    tables: Tables,
     efficiency: pd.DataFrame,
     specs: Sequence[MetricSpec],
     thumbnails: int,
@@ -47,26 +40,23 @@ def write_page(
     Args:
         path: of the page.
         scores: as :meth:`~lifeiqa_plugin.benchmark.scores.Store.table` returns them.
-        results: what they say.
+        results: what they say of each dataset.
+        tables: of both.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
         specs: the metrics.
         thumbnails: images of each dataset that are shown below the pointer; of larger ones, evenly spaced.
     """
     version = lifeiqa_plugin.__version__
-    datasets = []
-    for dataset in results.datasets:
-        datasets.append(_dataset(dataset, scores, results, specs, thumbnails))
-    summary = [_table(summary_table(results, intervals=True))] if len(datasets) > 1 else []
     content = {
         "about": f"{len(specs)} metrics. Written by lifeiqa benchmark {version}.",
         "explanation": EXPLANATION,
         "cost_explanation": COST,
-        "summary": summary,
-        "datasets": datasets,
+        "summary": [_table(tables.summary)] if tables.summary else [],
+        "datasets": [_dataset(scores, one, tables, specs, thumbnails) for one in results],
         "efficiency": efficiency.to_dict("records"),
-        "cost": _table(cost_table(efficiency)),
-        "failures": _table(failure_table(results.failures, MOST_FAILURES)),
-        "failure_count": len(results.failures),
+        "cost": _table(tables.cost),
+        "failures": _table(tables.more_failures),
+        "failure_count": tables.failure_count,
     }
     template = TEMPLATE.read_text(encoding="utf-8")
     path.write_text(embed(template, content, TITLE), encoding="utf-8")
@@ -78,27 +68,27 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "caption": table.caption,
         "id": table.label,
-        "header": flat_header(table),
+        "header": table.flat_header,
         "rows": table.rows,
         "marks": marks,
     }
 
 
 def _dataset(
-    dataset: LabelledDataset,
     scores: pd.DataFrame,
     results: Results,
+    tables: Tables,
     specs: Sequence[MetricSpec],
     thumbnails: int,
 ) -> dict[str, Any]:
-    tables = [_table(table) for table in dataset_tables(results, dataset) if table.rows]
+    dataset = results.dataset
     metrics: list[dict[str, Any]] = []
     images: list[dict[str, str]] = []
     outside = 0
     if dataset.kind == "mos":
         mine = scores[(scores["dataset"] == dataset.name) & (scores["error"] == "")]
         for spec in specs:
-            srcc = results.value(dataset.name, spec.name, "srcc")
+            srcc = results.values[spec.name, "srcc"]
             metrics.append(_metric(dataset, mine[mine["metric"] == spec.name], spec, srcc))
         images = _images(dataset, thumbnails)
         outside = sum(not _is_inside(dataset, image) for image in dataset.images)
@@ -108,7 +98,7 @@ def _dataset(
         "images": images,
         "outside": outside,
         "metrics": metrics,
-        "tables": tables,
+        "tables": [_table(table) for table in tables.datasets[dataset.name]],
     }
 
 

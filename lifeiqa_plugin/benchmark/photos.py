@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
 
-from lifeiqa_plugin.benchmark.tidy import Number
 from lifeiqa_plugin.correlation import Floats, interval_of_mean
 from lifeiqa_plugin.datasets.labelled import LabelledImage, Reader
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
@@ -184,6 +184,28 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 # ---- what scores of them say
+
+
+class Number(NamedTuple):
+    """A statistic of one metric on one dataset, or on one group of its images.
+
+    Attributes:
+        statistic: its name.
+        value: NaN where it is not defined.
+        low: end of the 95 % interval; NaN where there is none.
+        high: the other end.
+        n: images that it is of.
+        column: group column; empty for all images.
+        group: its value.
+    """
+
+    statistic: str
+    value: float
+    low: float = NAN
+    high: float = NAN
+    n: int = 0
+    column: str = ""
+    group: str = ""
 
 
 def falls(scores: Floats) -> NDArray[np.bool_]:

@@ -1,16 +1,20 @@
-"""How tables are written: for the terminal, as Markdown, as LaTeX, and as pyiqa's own script writes them."""
+"""How tables are written: for the terminal, as Markdown, as LaTeX, and as csv, also as pyiqa's own script does."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from lifeiqa_plugin.benchmark.accuracy import Results
-from lifeiqa_plugin.benchmark.tables import BEST, SECOND, Table
+from lifeiqa_plugin.benchmark.accuracy import COUNTS, WITHIN, Comparison, Results
+from lifeiqa_plugin.benchmark.photos import LEVELS
+from lifeiqa_plugin.benchmark.tables import BEST, SECOND, Table, Tables
+from lifeiqa_plugin.correlation import CORRELATIONS, STATISTICS
+from lifeiqa_plugin.distortions.synthetic import TRAINED
 
 EXPLANATION = (
     "Signed by each metric's direction: a negative correlation is a metric that is sign-inverted. Intervals: 95 %, "
@@ -25,10 +29,23 @@ COST = (
 )
 
 
+def write_tables(folder: Path, found: Comparison, tables: Tables) -> None:
+    """Write all tables as csv, Markdown and LaTeX, and print them; only LaTeX has the short summary."""
+    for name, frame in csv_tables(found).items() if found.datasets else ():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    rest = [*tables.of_datasets, tables.cost, tables.failures]
+    listed = [one for one in (tables.summary, *rest) if one and one.rows]
+    short = [one for one in (tables.short_summary, *rest) if one and one.rows]
+    texts = {"md": write_markdown(listed), "tex": write_latex(short)}
+    for ending, text in texts.items():
+        (folder / f"benchmark.{ending}").write_bytes(text.encode("utf-8", "replace"))
+    print(write_terminal(listed))
+
+
 def plain(table: Table) -> str:
     """Return a table for the terminal; empty columns are left out."""
     full = [i for i in range(len(table.header)) if any(row[i] for row in table.rows)]
-    header = [flat_header(table)[i] for i in full]
+    header = [table.flat_header[i] for i in full]
     rows = [[_one_line(row[i]) for i in full] for row in table.rows]
     return str(tabulate(rows, header, tablefmt="plain", disable_numparse=True))
 
@@ -43,7 +60,7 @@ def markdown(table: Table) -> str:
             text = _one_line(cell).replace("|", "\\|")
             cells.append(marks[table.marks.get((i, j), "")].format(text))
         rows.append(cells)
-    header = [title.replace("|", "\\|") for title in flat_header(table)]
+    header = [title.replace("|", "\\|") for title in table.flat_header]
     return str(tabulate(rows, header, tablefmt="github", disable_numparse=True))
 
 
@@ -105,17 +122,6 @@ def _latex_text(text: str) -> str:
     return "".join(SPECIAL.get(character, character) for character in _one_line(text))
 
 
-def flat_header(table: Table) -> list[str]:
-    """Return one header line, with the titles of spans in it."""
-    if not table.spans:
-        return table.header
-    titles: list[str] = []
-    for title, width in table.spans:
-        titles += [title] * width
-    pairs = zip(titles, table.header, strict=True)
-    return [f"{title} {name}".strip() for title, name in pairs]
-
-
 def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
@@ -138,16 +144,67 @@ def write_latex(tables: Sequence[Table]) -> str:
     return "\n".join(latex(table) for table in tables)
 
 
-def pyiqa_table(results: Results) -> pd.DataFrame:
+# ---- as csv files
+
+
+def csv_tables(found: Comparison) -> dict[str, pd.DataFrame]:
+    """Return every table in full: name of its csv -> content."""
+    numbers, keys = found.numbers, ["dataset", "metric"]
+    overall = _wide(numbers[numbers["column"] == ""], keys, (*STATISTICS, WITHIN))
+    accuracy = found.status[[*keys, *COUNTS]].merge(overall, "left", on=keys)
+    kinds = {one.dataset.name: one.dataset.kind for one in found.datasets}
+    of_groups = numbers[numbers["column"] != ""]
+    kind = of_groups["dataset"].map(kinds)
+    by_group = ["dataset", "column", "group", "metric", "n"]
+    tables = {
+        "accuracy": accuracy.assign(note=found.status["note"]),
+        "groups": _wide(of_groups[kind == "mos"], by_group, CORRELATIONS),
+        "pairs": found.pairs,
+        "failures": found.failures,
+        "pyiqa": pyiqa_table(found.datasets),
+    }
+    if "levels" in kinds.values():
+        tables["levels"] = _levels(of_groups[kind == "levels"])
+    if "stability" in kinds.values():
+        tables["stability"] = _stability(of_groups[kind == "stability"])
+    return tables
+
+
+def _levels(numbers: pd.DataFrame) -> pd.DataFrame:
+    statistics = ["falling", "steps_falling", *(f"mean_{level}" for level in ("0", *LEVELS))]
+    table = _wide(numbers, ["dataset", "metric", "group", "n"], statistics)
+    table.insert(3, "use", np.where(table["group"].isin(list(TRAINED)), "trained", "held out"))
+    table = table.rename(columns={"group": "distortion", "n": "photos"})
+    return table[["dataset", "metric", "distortion", "use", "photos", *statistics]]
+
+
+def _stability(numbers: pd.DataFrame) -> pd.DataFrame:
+    keys = ["dataset", "metric", "group", "n"]
+    table = _wide(numbers, keys, ["move", "move_of_spread"])
+    table = table.rename(columns={"group": "change", "n": "photos"})
+    return table.drop(columns=["move_of_spread_low", "move_of_spread_high"])
+
+
+def _wide(tidy: pd.DataFrame, keys: list[str], statistics: Sequence[str]) -> pd.DataFrame:
+    """Return the keys, each combination once and in its order, and value, low and high of each statistic."""
+    table = tidy[keys].drop_duplicates(ignore_index=True)
+    index = pd.MultiIndex.from_frame(table)
+    for name in statistics:
+        found = tidy[tidy["statistic"] == name].set_index(keys).reindex(index)
+        for part, end in (("value", ""), ("low", "_low"), ("high", "_high")):
+            table[f"{name}{end}"] = found[part].to_numpy(float)
+    return table
+
+
+def pyiqa_table(results: Sequence[Results]) -> pd.DataFrame:
     """Return pyiqa's own kind of table, with cells ``PLCC/SRCC/KRCC``, here signed, and empty without scores."""
-    table = pd.DataFrame(index=pd.Index(results.metrics, name="Metric name"))
-    for dataset in results.datasets:
-        if dataset.kind == "mos":
+    table = {"Metric name": list(results[0].status.index)}
+    for one in results:
+        if one.dataset.kind == "mos":
             cells = []
-            for metric in results.metrics:
-                names = ("plcc", "srcc", "krcc")
-                values = [results.value(dataset.name, metric, name).value for name in names]
+            for metric in table["Metric name"]:
+                values = [one.values[metric, name].value for name in ("plcc", "srcc", "krcc")]
                 text = "/".join(str(round(value, 4)) for value in values)
                 cells.append(text if np.isfinite(values).all() else "")
-            table[f"{dataset.name}(PLCC/SRCC/KRCC)"] = cells
-    return table
+            table[f"{one.dataset.name}(PLCC/SRCC/KRCC)"] = cells
+    return pd.DataFrame(table)

@@ -8,26 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from lifeiqa_plugin.arguments import import_modules
-from lifeiqa_plugin.benchmark import report
-from lifeiqa_plugin.benchmark.accuracy import Results, evaluate, frames
+from lifeiqa_plugin.benchmark.accuracy import Comparison, evaluate
 from lifeiqa_plugin.benchmark.contamination import mark_trained_on
 from lifeiqa_plugin.benchmark.datasets import find_datasets
-from lifeiqa_plugin.benchmark.metrics import (
-    Builder,
-    MetricSpec,
-    all_modules,
-    find_metrics,
-    first_line,
-)
+from lifeiqa_plugin.benchmark.metrics import Builder, MetricSpec, find_metrics
+from lifeiqa_plugin.benchmark.option_files import read_option_file
 from lifeiqa_plugin.benchmark.page import write_page
 from lifeiqa_plugin.benchmark.protocol import Protocol
-from lifeiqa_plugin.benchmark.scores import Store, score_metric
+from lifeiqa_plugin.benchmark.report import write_tables
+from lifeiqa_plugin.benchmark.scores import Store, score_all
 from lifeiqa_plugin.benchmark.speed import measure_speed, read_speed
 from lifeiqa_plugin.benchmark.tables import all_tables
-from lifeiqa_plugin.datasets.labelled import LabelledDataset
 from lifeiqa_plugin.datasets.table import USUAL, Columns
 
 
@@ -63,26 +56,38 @@ def benchmark(options: BenchmarkOptions) -> bool:
             run, or one of other options, weights or images, no pyarrow.
     """
     check_packages(options.figures)
-    modules = all_modules(options.modules, options.metric_opt, options.data_opt)
+    metric_file, data_file = map(read_option_file, (options.metric_opt, options.data_opt))
+    modules = [*options.modules, *metric_file.modules, *data_file.modules]
     import_modules(modules)
-    specs = find_metrics(options.metrics, options.metric_opt)
-    datasets = find_datasets(options.datasets, options.data_opt, options.by, options.columns)
+    specs = find_metrics(options.metrics, metric_file.entries)
+    datasets = find_datasets(options.datasets, data_file.entries, options.by, options.columns)
     if not datasets and options.protocol is None:
         raise ValueError(
             "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed"
         )
-    store = Store(options.out / "scores")
-    store.check(specs, datasets)
     datasets = mark_trained_on(datasets, specs)
+    store = Store(options.out / "scores", {spec.name: spec.description for spec in specs})
+    store.check(datasets)
     options.out.mkdir(parents=True, exist_ok=True)
+    costs, builder = options.out / "efficiency.csv", Builder()
     notes: dict[str, str] = {}
-    is_finished = options.redraw or compute(options, modules, store, specs, datasets, notes)
-    for spec in specs:
-        notes[spec.name] = notes.get(spec.name) or store.untrained(spec.name)
-    scores = store.table(specs, datasets)
-    efficiency = read_speed(options.out / "efficiency.csv", specs)
-    results = evaluate(scores, specs, datasets, notes, options.samples)
-    write(options, specs, scores, results, efficiency)
+    is_finished = True
+    try:
+        if datasets and not options.redraw:
+            score_all(store, builder, specs, datasets, options.device, options.workers, notes)
+        if options.protocol and not options.redraw:
+            measure_speed(builder, specs, options.protocol, options.speed_devices, costs, modules)
+    except KeyboardInterrupt:
+        is_finished = False
+        print(
+            "\ninterrupted: these tables are of what is done; the same command goes on from here",
+            file=sys.stderr,
+        )
+    efficiency = read_speed(costs, specs)
+    notes = store.untrained() | notes
+    scores = store.table(datasets)
+    found = evaluate(scores, specs, datasets, notes, options.samples)
+    write(options, specs, scores, found, efficiency)
     return is_finished
 
 
@@ -102,59 +107,23 @@ def check_packages(figures: bool) -> None:
         )
 
 
-def compute(
-    options: BenchmarkOptions,
-    modules: list[str],
-    store: Store,
-    specs: list[MetricSpec],
-    datasets: list[LabelledDataset],
-    notes: dict[str, str],
-) -> bool:
-    """Compute scores and cost; what goes wrong with a metric becomes its note. Returns False if interrupted."""
-    builder = Builder()
-    try:
-        for spec in specs if datasets else []:
-            try:
-                score_metric(store, builder, spec, datasets, options.device, options.workers)
-            except Exception as error:
-                notes[spec.name] = first_line(error)
-                tqdm.write(f"{spec.name}: {notes[spec.name]}", file=sys.stderr)
-        if options.protocol is not None:
-            path, devices = options.out / "efficiency.csv", list(options.speed_devices)
-            measure_speed(builder, specs, options.protocol, devices, path, modules)
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted: these tables are of what is done; the same command goes on from here",
-            file=sys.stderr,
-        )
-        return False
-    return True
-
-
 def write(
     options: BenchmarkOptions,
     specs: list[MetricSpec],
     scores: pd.DataFrame,
-    results: Results,
+    found: Comparison,
     efficiency: pd.DataFrame,
 ) -> None:
     """Write every table, the page and the figures, and print the tables."""
-    out = options.out
-    if results.datasets:
+    tables, out = all_tables(found, efficiency), options.out
+    if found.datasets:
         scores.to_parquet(out / "scores.parquet", index=False)
         scores.to_csv(out / "scores.csv", index=False)
-        for name, frame in frames(results).items():
-            frame.to_csv(out / f"{name}.csv", index=False)
-        report.pyiqa_table(results).to_csv(out / "pyiqa.csv")
-    tables = all_tables(results, efficiency)
-    without_intervals = all_tables(results, efficiency, intervals=False)
-    texts = {"md": report.write_markdown(tables), "tex": report.write_latex(without_intervals)}
-    for ending, text in texts.items():
-        (out / f"benchmark.{ending}").write_bytes(text.encode("utf-8", "replace"))
-    write_page(out / "benchmark.html", scores, results, efficiency, specs, options.thumbnails)
+    write_tables(out, found, tables)
+    page = out / "benchmark.html"
+    write_page(page, scores, found.datasets, tables, efficiency, specs, options.thumbnails)
     if options.figures:
         from lifeiqa_plugin.benchmark.figures import write_figures
 
-        write_figures(out / "figures", scores, results, efficiency)
-    print(report.write_terminal(tables))
-    print(f"\nwritten: {out / 'benchmark.html'} and the tables beside it")
+        write_figures(out / "figures", scores, found.datasets, tables, efficiency)
+    print(f"\nwritten: {page} and the tables beside it")

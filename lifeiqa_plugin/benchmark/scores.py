@@ -12,8 +12,10 @@ import hashlib
 import itertools
 import json
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +29,6 @@ from lifeiqa_plugin.benchmark.metrics import (
     Builder,
     LoadedMetric,
     MetricSpec,
-    fingerprint,
     first_line,
 )
 from lifeiqa_plugin.datasets.labelled import LabelledDataset
@@ -55,10 +56,19 @@ def in_one_line(name: str) -> str:
 
 
 class Store:
-    """The folder ``scores`` of one output folder."""
+    """The folder ``scores`` of one output folder.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it is.
+        metrics: name -> what :meth:`~lifeiqa_plugin.benchmark.metrics.MetricSpec.description` says, in the order of the
+            tables.
+    """
+
+    def __init__(
+        self, folder: Path, metrics: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    ) -> None:
         self.folder = folder
+        self.metrics = metrics
 
     def path(self, metric: str, dataset: str) -> Path:
         """Return the csv of a metric and a dataset."""
@@ -81,10 +91,10 @@ class Store:
             raise ValueError(f"{path}: damaged (no table of names); {_advice(path)}")
         return found
 
-    def untrained(self, metric: str) -> str:
-        """Return why a metric has no weights and therefore no scores; empty if it has, or nothing is known."""
-        reason = self.about(metric).get("untrained")
-        return f"untrained, {reason}" if reason else ""
+    def untrained(self) -> dict[str, str]:
+        """Return why metrics have no weights and therefore no scores, of those of which that is known."""
+        reasons = {metric: self.about(metric).get("untrained") for metric in self.metrics}
+        return {metric: f"untrained, {reason}" for metric, reason in reasons.items() if reason}
 
     def read(self, metric: str, dataset: str) -> dict[str, Score]:
         """Return image name (see :func:`in_one_line`) -> score; a last line that was cut off is ignored.
@@ -104,31 +114,31 @@ class Store:
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{path}: damaged ({first_line(error)}); {_advice(path)}") from error
 
-    def check(self, specs: Sequence[MetricSpec], datasets: Sequence[LabelledDataset]) -> None:
+    def check(self, datasets: Sequence[LabelledDataset]) -> None:
         """Read all that is kept, and see that it was computed by these metrics from these images.
 
         Raises:
             ValueError: a file is damaged, or scores of something else are kept.
         """
-        for spec in specs:
-            self.about(spec.name)
+        for metric in self.metrics:
+            self.about(metric)
             for dataset in datasets:
-                self.read(spec.name, dataset.name)
-            self.check_origin(spec, datasets)
+                self.read(metric, dataset.name)
+            self.check_origin(metric, datasets)
 
     def check_origin(
-        self, spec: MetricSpec, datasets: Sequence[LabelledDataset], weights: str = ""
+        self, metric: str, datasets: Sequence[LabelledDataset], weights: str = ""
     ) -> None:
         """See that what is kept was computed by this metric (with these weights, if given) from these images.
 
         Raises:
             ValueError: it was not; says what differs.
         """
-        folder = self.folder / spec.name
+        folder = self.folder / metric
         if not any(folder.glob("*.csv")):
             return
-        kept = self.about(spec.name)
-        now = json.loads(json.dumps(spec.describe()))
+        kept = self.about(metric)
+        now = json.loads(json.dumps(self.metrics[metric]))
         found = _differences(kept.get("metric", {}), now)
         if weights and kept.get("weights") != weights:
             found.append("other weights")
@@ -137,40 +147,37 @@ class Store:
                 f"the scores in {folder} were computed with {'; '.join(found)}; {_advice(folder / 'metric.json')}"
             )
         for dataset in datasets:
-            path, origin = self.path(spec.name, dataset.name), dict(dataset.origin)
+            path, origin = self.path(metric, dataset.name), dict(dataset.origin)
             found = _differences(kept.get("datasets", {}).get(dataset.name, origin), origin)
             if path.is_file() and found:
                 raise ValueError(
                     f"the scores in {path} were computed with {'; '.join(found)}; delete this file or give another -o"
                 )
 
-    def describe(self, spec: MetricSpec, **about: Any) -> None:
+    def describe(self, metric: str, **about: Any) -> None:
         """Write ``metric.json``."""
-        folder = self.folder / spec.name
+        folder = self.folder / metric
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "metric.json", {"metric": spec.describe(), **about})
+        write_json(folder / "metric.json", {"metric": self.metrics[metric], **about})
 
-    def missing(self, spec: MetricSpec, dataset: LabelledDataset) -> list[int]:
+    def missing(self, metric: str, dataset: LabelledDataset) -> list[int]:
         """Return the rows without a score, among them those that failed before."""
-        kept = self.read(spec.name, dataset.name)
-        nothing = Score(float("nan"), NOT_SCORED)
-        found = [kept.get(in_one_line(image.name), nothing) for image in dataset.images]
+        found = self.of_images(metric, dataset)
         return [row for row, score in enumerate(found) if score.error]
 
-    def table(self, specs: list[MetricSpec], datasets: Sequence[LabelledDataset]) -> pd.DataFrame:
-        """Return all scores: dataset, name, mos, group columns, metric, score, error; a row per metric and image.
+    def of_images(self, metric: str, dataset: LabelledDataset) -> list[Score]:
+        """Return the score of every image; those without have the error ``NOT_SCORED``."""
+        kept, nothing = self.read(metric, dataset.name), Score(float("nan"), NOT_SCORED)
+        return [kept.get(in_one_line(image.name), nothing) for image in dataset.images]
 
-        Images without a score have ``NOT_SCORED``.
-        """
+    def table(self, datasets: Sequence[LabelledDataset]) -> pd.DataFrame:
+        """Return all scores: dataset, name, mos, group columns, metric, score, error; a row per metric and image."""
         rows = []
-        for dataset, spec in itertools.product(datasets, specs):
-            kept = self.read(spec.name, dataset.name)
-            for image in dataset.images:
-                found = kept.get(in_one_line(image.name), Score(float("nan"), NOT_SCORED))
+        for dataset, metric in itertools.product(datasets, self.metrics):
+            found = self.of_images(metric, dataset)
+            for image, score in zip(dataset.images, found, strict=True):
                 row = {"dataset": dataset.name, "name": image.name, "mos": image.mos}
-                row.update(image.groups)
-                row.update(metric=spec.name, score=found.score, error=found.error)
-                rows.append(row)
+                rows.append({**row, **image.groups, "metric": metric, **score._asdict()})
         return pd.DataFrame(rows)
 
 
@@ -193,6 +200,24 @@ def _short(value: Any) -> str:
 
 def _advice(path: Path) -> str:
     return f"delete the folder {path.parent} or give another -o"
+
+
+def score_all(
+    store: Store,
+    builder: Builder,
+    specs: Sequence[MetricSpec],
+    datasets: Sequence[LabelledDataset],
+    device: str,
+    workers: int,
+    notes: dict[str, str],
+) -> None:
+    """Compute the scores of all metrics; what goes wrong with one becomes its note."""
+    for spec in specs:
+        try:
+            score_metric(store, builder, spec, datasets, device, workers)
+        except Exception as error:
+            notes[spec.name] = first_line(error)
+            tqdm.write(f"{spec.name}: {notes[spec.name]}", file=sys.stderr)
 
 
 def score_metric(
@@ -221,7 +246,7 @@ def score_metric(
     todo = []
     for dataset in datasets:
         if spec.mode == "NR" or dataset.has_references:
-            rows = store.missing(spec, dataset)
+            rows = store.missing(spec.name, dataset)
             if rows:
                 todo.append((dataset, rows))
     about = store.about(spec.name)
@@ -232,13 +257,13 @@ def score_metric(
         count = sum(len(rows) for _, rows in todo)
         raise ValueError(f"{count} images have no score yet, and the metric has {loaded.untrained}")
     if loaded.untrained:
-        store.describe(spec, untrained=loaded.untrained)
+        store.describe(spec.name, untrained=loaded.untrained)
         return
-    weights = fingerprint(loaded.metric)
-    store.check_origin(spec, datasets, weights)
+    weights = loaded.weights
+    store.check_origin(spec.name, datasets, weights)
     origins = about.get("datasets", {}) | {one.name: dict(one.origin) for one, _ in todo}
     more = {"weights": weights, "device": device, "torch": str(torch.__version__)}
-    store.describe(spec, **more, datasets=origins)
+    store.describe(spec.name, **more, datasets=origins)
     for dataset, rows in todo:
         _score_dataset(store, loaded, dataset, rows, workers)
 

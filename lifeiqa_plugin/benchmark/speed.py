@@ -11,7 +11,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,16 +22,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from lifeiqa_plugin.benchmark.memory import peak_memory
+from lifeiqa_plugin.benchmark.memory import Peaks, peaks_of_all
 from lifeiqa_plugin.benchmark.metrics import Builder, LoadedMetric, MetricSpec, first_line
 from lifeiqa_plugin.benchmark.protocol import (
+    Conditions,
     Protocol,
     Size,
     conditions,
     make_inputs,
     size_text,
 )
-from lifeiqa_plugin.benchmark.timing import time_in_turn
 from lifeiqa_plugin.journal import write_whole
 
 BATCH_PIXELS = 1_000_000
@@ -74,7 +74,7 @@ def measure_speed(
     builder: Builder,
     specs: list[MetricSpec],
     protocol: Protocol,
-    devices: list[str],
+    devices: Sequence[str],
     path: Path,
     modules: list[str] | None = None,
 ) -> None:
@@ -88,22 +88,23 @@ def measure_speed(
     """
     kept, digests = _read(path), {one.name: digest(one) for one in specs}
     for device in devices:
+        about = conditions(device)
         todo = [
-            size for size in protocol.sizes if not _is_there(kept, digests, size, protocol, device)
+            size
+            for size in protocol.sizes
+            if not _is_there(kept, digests, size, protocol, about, device)
         ]
         if not todo:
             continue
         built, failed = _create_all(builder, specs, device)
         measures_memory = device == "cpu" and protocol.memory
-        memory = _memory_of_all(built, todo, modules or []) if measures_memory else {}
+        memory = peaks_of_all(built, todo, modules or []) if measures_memory else {}
         for size in todo:
-            costs = _measure_size(built, size, protocol, device, memory)
-            for spec in specs:
-                if spec.name in failed:
-                    empty = _empty(spec, "", size, protocol, device)
-                    costs.append(replace(empty, note=failed[spec.name]))
-            costs = [replace(cost, metric_sha256=digests[cost.metric]) for cost in costs]
-            kept = _with_size(kept, costs)
+            lines = {spec.name: _empty(spec, size, protocol, about) for spec in specs}
+            costs = _measure_size(built, lines, size, protocol, device, memory)
+            costs |= {name: replace(lines[name], note=note) for name, note in failed.items()}
+            found = [replace(one, metric_sha256=digests[one.metric]) for one in costs.values()]
+            kept = _with_size(kept, found)
             with write_whole(path) as file:
                 kept.to_csv(file, index=False)
 
@@ -140,11 +141,16 @@ def _with_size(kept: pd.DataFrame, costs: list[Cost]) -> pd.DataFrame:
 
 
 def _is_there(
-    kept: pd.DataFrame, digests: Mapping[str, str], size: Size, protocol: Protocol, device: str
+    kept: pd.DataFrame,
+    digests: Mapping[str, str],
+    size: Size,
+    protocol: Protocol,
+    about: Conditions,
+    device: str,
 ) -> bool:
     """Tell whether all metrics were measured at a size under today's conditions."""
     same = kept["size"] == size_text(size)
-    for column, value in conditions(device).items():
+    for column, value in about.items():
         same &= kept[column].astype(str) == str(value)
     is_slow = kept["note"].astype(str).str.startswith("timed once")
     same &= (kept["rounds"] == protocol.rounds) | is_slow | kept["seconds"].isna()
@@ -157,7 +163,7 @@ def _is_there(
 
 def digest(spec: MetricSpec) -> str:
     """Tell a metric's options, versions and weights from others of the same name."""
-    return hashlib.sha256(json.dumps(spec.describe()).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(spec.description).encode()).hexdigest()
 
 
 def _create_all(
@@ -173,25 +179,17 @@ def _create_all(
     return built, failed
 
 
-Peaks = dict[tuple[str, Size], float | str]
-"""Peak memory by metric and size, or why there is none."""
-
-
-def _memory_of_all(built: list[LoadedMetric], sizes: list[Size], modules: list[str]) -> Peaks:
-    found: Peaks = {}
-    rising = sorted(sizes, key=lambda size: size[0] * size[1])
-    for one in tqdm(built, desc="peak memory", unit="metric"):
-        for size, peak in peak_memory(one.spec, rising, modules).items():
-            found[one.spec.name, size] = peak
-    return found
-
-
 # ---- one size
 
 
 def _measure_size(
-    built: list[LoadedMetric], size: Size, protocol: Protocol, device: str, memory: Peaks
-) -> list[Cost]:
+    built: list[LoadedMetric],
+    lines: Mapping[str, Cost],
+    size: Size,
+    protocol: Protocol,
+    device: str,
+    memory: Peaks,
+) -> dict[str, Cost]:
     """Measure all metrics at one size, one image at a time and, for sizes that allow it, in batches."""
     costs: dict[str, Cost] = {}
     ready: dict[str, Callable[[], Any]] = {}
@@ -199,9 +197,8 @@ def _measure_size(
     for one in built:
         name = one.spec.name
         weights = "untrained" if one.untrained else "trained"
-        cost = _empty(one.spec, weights, size, protocol, device)
         parameters = sum(p.numel() for p in one.metric.net.parameters())
-        cost = replace(cost, parameters=parameters, note=one.untrained)
+        cost = replace(lines[name], weights=weights, parameters=parameters, note=one.untrained)
         peak = memory.get((name, size), NAN)
         if isinstance(peak, str):
             costs[name] = replace(cost, note=peak)
@@ -229,7 +226,7 @@ def _measure_size(
     if size[0] * size[1] <= BATCH_PIXELS and protocol.batch > 1:
         fast = [one for one in built if one.spec.name in ready.keys() - slow]
         _time_batches(fast, size, protocol, device, costs)
-    return list(costs.values())
+    return costs
 
 
 def _time_batches(
@@ -252,6 +249,44 @@ def _time_batches(
     for name, seconds in timings.items():
         speed = protocol.batch / statistics.median(seconds)
         costs[name] = replace(costs[name], images_per_second=speed)
+
+
+def time_in_turn(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    repeats: int = 1,
+    once: Collection[str] = (),
+    warm_up: bool = True,
+    what: str | None = None,
+) -> dict[str, list[float]]:
+    """Time functions in interleaved rounds.
+
+    Args:
+        functions: name -> function without arguments.
+        rounds: how often each is timed.
+        repeats: calls per timing, for functions too short for the clock.
+        once: names that are timed in the first round only.
+        warm_up: call each once beforehand, untimed.
+        what: of the progress bar; none without.
+
+    Returns:
+        Name -> seconds per call, one for each round.
+    """
+    if warm_up:
+        for function in functions.values():
+            function()
+    turns = []
+    for i in range(rounds):
+        turns += [name for name in functions if i == 0 or name not in once]
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for name in tqdm(turns, desc=what, unit="run", disable=what is None):
+        function = functions[name]
+        start = time.perf_counter()
+        for _ in range(repeats):
+            function()
+        seconds[name].append((time.perf_counter() - start) / repeats)
+    return seconds
 
 
 def _runner(one: LoadedMetric, size: Size, batch: int, device: str) -> Callable[[], None]:
@@ -310,13 +345,13 @@ def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _empty(spec: MetricSpec, weights: str, size: Size, protocol: Protocol, device: str) -> Cost:
+def _empty(spec: MetricSpec, size: Size, protocol: Protocol, about: Conditions) -> Cost:
     """Return a line with nothing measured yet."""
     return Cost(
         metric=spec.name,
-        weights=weights,
+        weights="",
         size=size_text(size),
         batch=protocol.batch,
         rounds=protocol.rounds,
-        **conditions(device),
+        **about,
     )

@@ -9,12 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lifeiqa_plugin.benchmark.accuracy import WITHIN, Results
-from lifeiqa_plugin.benchmark.contamination import COLUMN, is_marked, is_trained_on
+from lifeiqa_plugin.benchmark.accuracy import WITHIN, Comparison, Results
 from lifeiqa_plugin.benchmark.photos import LEVELS
-from lifeiqa_plugin.benchmark.tidy import number, spread, with_interval
 from lifeiqa_plugin.correlation import Interval
-from lifeiqa_plugin.datasets.labelled import LabelledDataset
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
 
 STATISTICS = {
@@ -26,6 +23,10 @@ STATISTICS = {
     "rmse_logistic4": "RMSE",
 }
 MOST_FAILURES = 100
+"""Images without a score that texts list."""
+
+MOST_ON_PAGE = 1000
+"""The same of the page."""
 
 Marks = Mapping[tuple[int, int], str]
 BEST, SECOND = "best", "second"
@@ -51,140 +52,183 @@ class Table:
     marks: Marks = field(default_factory=dict)
     spans: Sequence[tuple[str, int]] = ()
 
+    @property
+    def flat_header(self) -> list[str]:
+        """One header line, with the titles of spans in it."""
+        titles = [title for title, width in self.spans for _ in range(width)]
+        pairs = zip(titles or [""] * len(self.header), self.header, strict=True)
+        return [f"{title} {name}".strip() for title, name in pairs]
 
-def _table(frame: pd.DataFrame, caption: str, label: str) -> Table:
-    """Return a frame of text whose index is the first column."""
-    frame = frame.reset_index()
-    return Table(caption, list(map(str, frame)), frame.astype(str).to_numpy().tolist(), label)
+
+class Tables(NamedTuple):
+    """Every table of a comparison, as all formats take them.
+
+    Attributes:
+        summary: of all datasets, if there are two or more; else None.
+        short_summary: the same without intervals.
+        datasets: the tables of each dataset that have lines.
+        cost: perhaps without lines.
+        failures: the first images without a score.
+        more_failures: more of them.
+        failure_count: how many there are.
+    """
+
+    summary: Table | None
+    short_summary: Table | None
+    datasets: dict[str, list[Table]]
+    cost: Table
+    failures: Table
+    more_failures: Table
+    failure_count: int
+
+    @property
+    def of_datasets(self) -> list[Table]:
+        """The tables of all datasets, one after the other."""
+        return [table for tables in self.datasets.values() for table in tables]
 
 
-def _short(note: str) -> str:
-    return note if len(note) <= 70 else f"{note[:67]}..."
+def all_tables(found: Comparison, efficiency: pd.DataFrame) -> Tables:
+    """Return every table.
+
+    Args:
+        found: what scores say.
+        efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
+    """
+    several = len(found.datasets) > 1
+    return Tables(
+        summary_table(found.datasets, intervals=True) if several else None,
+        summary_table(found.datasets, intervals=False) if several else None,
+        {one.dataset.name: [t for t in _dataset_tables(one) if t.rows] for one in found.datasets},
+        cost_table(efficiency),
+        failure_table(found.failures, MOST_FAILURES),
+        failure_table(found.failures, MOST_ON_PAGE),
+        len(found.failures),
+    )
+
+
+def _dataset_tables(results: Results) -> list[Table]:
+    if results.dataset.kind == "levels":
+        return [levels_table(results)]
+    if results.dataset.kind == "stability":
+        return [stability_table(results)]
+    matrix = significance_table(results)
+    return [accuracy_table(results), *group_tables(results), pair_table(results), matrix]
 
 
 # ---- one dataset
 
 
-def accuracy_table(results: Results, dataset: LabelledDataset) -> Table:
+def accuracy_table(results: Results) -> Table:
     """Return the correlations of all metrics on a dataset."""
-    status = results.status_of(dataset.name)
-    table = spread(results.of(dataset.name), "metric", "statistic")
-    table = table.reindex(results.metrics, fill_value="").reindex(
-        columns=list(STATISTICS), fill_value=""
-    )
-    table = table.rename(columns=STATISTICS).rename_axis("metric")
-    table["n"] = status["n"].astype(int)
-    table["failed"] = [number(failed, 0) for failed in status["failed"]]
-    table["note"] = [
-        f"incomplete: {line.missing:.0f} images not scored"
-        if line.missing > 0
-        else _short(line.note)
-        for line in status.itertuples()
-    ]
-    caption = f"Correlation with people on {dataset.name} ({dataset.rows})"
-    return _table(table, caption, f"accuracy-{dataset.name}")
+    rows = []
+    for metric, line in results.status.iterrows():
+        found = [with_interval(results.values[metric, name]) for name in STATISTICS]
+        missing = f"incomplete: {line['missing']:.0f} images not scored"
+        note = missing if line["missing"] > 0 else _short(line["note"])
+        rows.append([metric, *found, str(line["n"]), number(line["failed"], 0), note])
+    header = ["metric", *STATISTICS.values(), "n", "failed", "note"]
+    caption = _titled(results, "Correlation with people")
+    return Table(caption, header, rows, f"accuracy-{results.dataset.name}")
 
 
-def group_tables(results: Results, dataset: LabelledDataset) -> list[Table]:
+def group_tables(results: Results) -> list[Table]:
     """Return, for each group column, the SRCC of all metrics by its values."""
-    mine = results.numbers[results.numbers["dataset"] == dataset.name]
-    tables = []
-    for column in mine["column"].unique():
-        found = mine[(mine["column"] == column) & (mine["statistic"] == "srcc")]
-        table = spread(found, "group", "metric").sort_index()
-        table = table[(table != "").any(axis=1)].add_suffix(", SRCC")
-        table.insert(0, "n", found.groupby("group")["n"].max())
-        caption = f"{dataset.name} by {column} ({dataset.rows})"
-        if column:
-            label = f"groups-{dataset.name}-{column}"
-            tables.append(_table(table.rename_axis(column), caption, label))
+    name, tables = results.dataset.name, []
+    found = results.numbers[results.numbers["statistic"] == "srcc"]
+    for column, mine in found[found["column"] != ""].groupby("column", sort=False):
+        metrics = list(mine["metric"].unique())
+        rows = []
+        for group, members in mine.groupby("group"):
+            lines = members.set_index("metric")[["value", "low", "high"]].reindex(metrics)
+            cells = [with_interval(Interval(*line)) for line in lines.to_numpy(float)]
+            if any(cells):
+                rows.append([str(group), str(members["n"].max()), *cells])
+        header = [column, "n", *(f"{metric}, SRCC" for metric in metrics)]
+        caption = f"{name} by {column} ({results.dataset.rows})"
+        tables.append(Table(caption, header, rows, f"groups-{name}-{column}"))
     return tables
 
 
-def pair_table(results: Results, dataset: LabelledDataset) -> Table:
+def pair_table(results: Results) -> Table:
     """Return the comparisons of every two metrics on a dataset."""
     rows = []
-    for pair in results.pairs[results.pairs["dataset"] == dataset.name].itertuples():
+    for pair in results.pairs.itertuples():
         p = f"{pair.p:.2g}" if np.isfinite(pair.p) else ""
         difference = with_interval(Interval(pair.difference, pair.low, pair.high))
         verdict = "yes" if pair.significant else "no"
         rows.append([pair.a, pair.b, difference, p, verdict, str(pair.n)])
-    caption = f"Differences on {dataset.name} ({dataset.rows})" + _left_out(dataset)
     header = ["metric", "other", "difference in SRCC", "p", "significant", "n"]
-    return Table(caption, header, rows, f"pairs-{dataset.name}")
+    caption = _titled(results, "Differences") + _left_out(results)
+    return Table(caption, header, rows, f"pairs-{results.dataset.name}")
 
 
-def _left_out(dataset: LabelledDataset) -> str:
-    return ", without those that a metric was trained on" if is_marked(dataset) else ""
+def _left_out(results: Results) -> str:
+    is_marked = results.status["learnt"].any()
+    return ", without those that a metric was trained on" if is_marked else ""
 
 
-def significance_table(results: Results, dataset: LabelledDataset) -> Table:
+def significance_table(results: Results) -> Table:
     """Return a matrix: whether the metric of a row is better (+), worse (-) or not told apart (=) from a column's.
 
     All of it is of the same images: a metric that has not scored all that others have is left out.
     """
-    metrics = results.complete(dataset.name)
-    counts, pairs = results.status_of(dataset.name)["n"], results.pairs
-    pairs = pairs[pairs["dataset"] == dataset.name]
-    left_out = [f"{name} ({n})" for name, n in counts.items() if n and name not in metrics]
+    status, pairs = results.status, results.pairs
+    metrics = list(status.index[status["complete"]])
+    fewer = status["n"][~status["complete"] & (status["n"] > 0)]
     signs = {}
-    for pair in pairs.itertuples():
+    for pair in pairs[pairs["n"] == pairs["n"].max()].itertuples():
         sign = "=" if not pair.significant else "+" if pair.difference > 0 else "-"
-        if pair.n == pairs["n"].max():
-            signs[pair.a, pair.b] = sign
-            signs[pair.b, pair.a] = {"+": "-", "-": "+"}.get(sign, "=")
+        signs[pair.a, pair.b] = sign
+        signs[pair.b, pair.a] = {"+": "-", "-": "+"}.get(sign, "=")
     rows = [[metric, *(signs.get((metric, other), "") for other in metrics)] for metric in metrics]
     caption = (
-        f"Significance on {dataset.name} ({dataset.rows}): the metric of the row has a higher (+) or lower (-) "
+        f"{_titled(results, 'Significance')}: the metric of the row has a higher (+) or lower (-) "
         f"SRCC than that of the column, or is not told apart from it (=), all on the same {pairs['n'].max():.0f} images"
     )
-    caption += _left_out(dataset)
-    if left_out:
-        caption += f"; left out, as they have scores of fewer: {', '.join(left_out)}"
-    return Table(caption, ["", *metrics], rows if signs else [], f"significance-{dataset.name}")
+    caption += _left_out(results)
+    if len(fewer):
+        names = ", ".join(f"{name} ({n})" for name, n in fewer.items())
+        caption += f"; left out, as they have scores of fewer: {names}"
+    label = f"significance-{results.dataset.name}"
+    return Table(caption, ["", *metrics], rows if signs else [], label)
 
 
 # ---- photos that nobody has rated
 
 
-def levels_table(results: Results, dataset: LabelledDataset) -> Table:
+def levels_table(results: Results) -> Table:
     """Return the share of photos whose score falls with each level, by kind of distortion."""
     rows = []
-    for metric in results.of(dataset.name)["metric"].unique():
-        kinds = results.of(dataset.name, "distortion")
-        kinds = kinds[kinds["metric"] == metric].pivot(
-            index="group", columns="statistic", values="value"
-        )
-        photos = str(results.of(dataset.name)["n"].max())
+    photos = str(results.numbers["n"].max())
+    for metric, numbers in results.numbers.groupby("metric", sort=False):
+        of_kinds = numbers[numbers["column"] != ""]
+        kinds = of_kinds.pivot(index="group", columns="statistic", values="value")
+        levels = [f"mean_{level}" for level in ("0", *LEVELS)]
         for use, members in (("trained", TRAINED), ("held out", HELD_OUT)):
             for kind in members:
                 line = kinds.loc[kind]
-                means = [
-                    f"{line.get(f'mean_{level}'):.2f}"
-                    for level in ("0", *LEVELS)
-                    if "mean_0" in line
-                ]
+                means = " ".join(f"{line[name]:.2f}" for name in levels if name in line)
                 shares = [number(100 * line[name], 1) for name in ("falling", "steps_falling")]
-                rows.append([metric, kind, use, *shares, " ".join(means), photos])
-            total = results.value(dataset.name, metric, f"falling_{use.replace(' ', '_')}")
+                rows.append([metric, kind, use, *shares, means, photos])
+            total = results.values[metric, f"falling_{use.replace(' ', '_')}"]
             rows.append([metric, f"all {use}", use, with_interval(total, 100, 1), "", "", photos])
     header = ["metric", "distortion", "use", "photos that fall, %", "steps that fall, %"]
-    caption = f"Ranking consistency on {dataset.name} ({dataset.rows})"
-    return Table(caption, [*header, "mean scores", "n"], rows, f"levels-{dataset.name}")
+    caption, label = _titled(results, "Ranking consistency"), f"levels-{results.dataset.name}"
+    return Table(caption, [*header, "mean scores", "n"], rows, label)
 
 
-def stability_table(results: Results, dataset: LabelledDataset) -> Table:
+def stability_table(results: Results) -> Table:
     """Return how far scores move under changes that nobody sees."""
-    found = results.of(dataset.name, "change")
-    moves = found[found["statistic"] == "move"]
-    shares = found[found["statistic"] == "move_of_spread"]["value"]
+    moves, shares = (
+        results.numbers[results.numbers["statistic"] == name] for name in ("move", "move_of_spread")
+    )
     rows = []
-    for line, share in zip(moves.itertuples(), shares, strict=True):
+    for line, share in zip(moves.itertuples(), shares["value"], strict=True):
         move = with_interval(Interval(line.value, line.low, line.high), digits=4)
         rows.append([line.metric, line.group, move, number(100 * share, 1), str(line.n)])
     header = ["metric", "change", "mean move of the score", "% of the photos' spread", "n"]
-    caption = f"Stability on {dataset.name} ({dataset.rows})"
-    return Table(caption, header, rows, f"stability-{dataset.name}")
+    caption = _titled(results, "Stability")
+    return Table(caption, header, rows, f"stability-{results.dataset.name}")
 
 
 # ---- all datasets in one table
@@ -208,48 +252,38 @@ SUMMARY = {
     ],
     "stability": [SummaryColumn("largest_move_of_spread", "largest move, % of spread", 100, 1, -1)],
 }
+WITHIN_COLUMN = SummaryColumn(WITHIN, "SRCC within")
 
 
-def summary_table(results: Results, intervals: bool) -> Table:
+def summary_table(results: Sequence[Results], intervals: bool) -> Table:
     """Return one row for each metric and columns for each dataset; the best of a column is marked, and the second.
 
     A metric that has not scored all images that others have, or was trained on some, is not marked.
 
     Args:
-        results: what to show.
+        results: of one dataset or more.
         intervals: write them beside the values.
     """
-    header, spans, cells = ["metric"], [("", 1)], [list(results.metrics)]
+    metrics = list(results[0].status.index)
+    header, spans, cells = ["metric"], [("", 1)], [metrics]
     marks: dict[tuple[int, int], str] = {}
-    for dataset in results.datasets:
-        columns = list(SUMMARY[dataset.kind])
-        if dataset.within:
-            columns.append(SummaryColumn(WITHIN, "SRCC within"))
-        spans.append((dataset.name, len(columns)))
-        complete = results.complete(dataset.name)
-        groups = [image.groups.get(COLUMN, "") for image in dataset.images]
-        learnt = [name for name in results.metrics if is_trained_on(groups, name).any()]
+    for one in results:
+        columns = [*SUMMARY[one.dataset.kind], *([WITHIN_COLUMN] if one.dataset.within else [])]
+        spans.append((one.dataset.name, len(columns)))
+        is_ranked = one.status["complete"] & ~one.status["learnt"]
         for column in columns:
-            found = [
-                results.value(dataset.name, name, column.statistic) for name in results.metrics
-            ]
-            ranked = [
-                column.sign * round(column.factor * one.value, column.digits)
-                if metric in complete and metric not in learnt
-                else float("nan")
-                for metric, one in zip(results.metrics, found, strict=True)
-            ]
+            ranked, texts = [], []
+            for metric in metrics:
+                found = one.values[metric, column.statistic]
+                rounded = column.sign * round(column.factor * found.value, column.digits)
+                ranked.append(rounded if is_ranked[metric] else float("nan"))
+                shown = found if intervals else Interval(found.value, np.nan, np.nan)
+                text = with_interval(shown, column.factor, column.digits)
+                texts.append(f"{text}*" if text and one.status["learnt"][metric] else text)
             marks |= {(i, len(cells)): mark for i, mark in _rank(ranked).items()}
-            shown = found if intervals else [Interval(one.value, np.nan, np.nan) for one in found]
-            texts = [with_interval(one, column.factor, column.digits) for one in shown]
-            cells.append(
-                [
-                    f"{text}*" if text and metric in learnt else text
-                    for metric, text in zip(results.metrics, texts, strict=True)
-                ]
-            )
+            cells.append(texts)
             header.append(column.title)
-    described = "; ".join(f"{one.name}: {one.rows}" for one in results.datasets)
+    described = "; ".join(f"{one.dataset.name}: {one.dataset.rows}" for one in results)
     caption = (
         "Metrics on all datasets. Best in bold, second underlined; within: mean of the SRCC within the dataset's own "
         f"groups. Rows: {described}"
@@ -306,7 +340,7 @@ def _cost_note(line: pd.Series) -> str:
     return "; ".join(["untrained", *rest])
 
 
-def failure_table(failures: pd.DataFrame, most: int = MOST_FAILURES) -> Table:
+def failure_table(failures: pd.DataFrame, most: int) -> Table:
     """Return the first images that have no score, and how many there are."""
     shown = failures.head(most)
     caption = f"Images without a score: {len(failures)}, the first {len(shown)}"
@@ -314,22 +348,25 @@ def failure_table(failures: pd.DataFrame, most: int = MOST_FAILURES) -> Table:
     return Table(caption, list(failures.columns), rows, "failures")
 
 
-def dataset_tables(results: Results, dataset: LabelledDataset) -> list[Table]:
-    """Return every table of one dataset."""
-    if dataset.kind == "levels":
-        return [levels_table(results, dataset)]
-    if dataset.kind == "stability":
-        return [stability_table(results, dataset)]
-    tables = [accuracy_table(results, dataset), *group_tables(results, dataset)]
-    return [*tables, pair_table(results, dataset), significance_table(results, dataset)]
+# ---- cells
 
 
-def all_tables(results: Results, efficiency: pd.DataFrame, intervals: bool = True) -> list[Table]:
-    """Return every table that has lines; the summary only if there are two datasets or more."""
-    tables = []
-    if len(results.datasets) > 1:
-        tables.append(summary_table(results, intervals))
-    for dataset in results.datasets:
-        tables += dataset_tables(results, dataset)
-    tables += [cost_table(efficiency), failure_table(results.failures)]
-    return [table for table in tables if table.rows]
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with so many decimals; empty where there is none."""
+    if value is None or not np.isfinite(value):
+        return ""
+    return f"{value:.{digits}f}"
+
+
+def with_interval(found: Interval, factor: float = 1, digits: int = 3) -> str:
+    """Return ``value (low to high)``; the value alone where no samples were drawn, nothing where there is none."""
+    value, low, high = (number(factor * part, digits) for part in found)
+    return f"{value} ({low} to {high})" if value and low else value
+
+
+def _short(note: str) -> str:
+    return note if len(note) <= 70 else f"{note[:67]}..."
+
+
+def _titled(results: Results, what: str) -> str:
+    return f"{what} on {results.dataset.name} ({results.dataset.rows})"

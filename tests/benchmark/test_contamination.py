@@ -35,15 +35,23 @@ def specs(images, tmp_path, monkeypatch):
     return find_metrics(["runs/first.safetensors", "runs/second.safetensors", "lifeiqa"])
 
 
+def empty_table(specs, datasets):
+    """Return the table of scores, without any."""
+    return Store(Path("scores"), {spec.name: spec.description for spec in specs}).table(datasets)
+
+
 @pytest.fixture
-def results(specs, images, tmp_path):
-    """Their statistics, of scores that are noise."""
+def results(specs, images):
+    """Their statistics on one dataset, of scores that are noise."""
     names = [spec.name for spec in specs]
     assert names == ["runs-first", "runs-second", "lifeiqa"]
     datasets = mark_trained_on(find_datasets([str(images / "scores.csv")]), specs)
-    table = Store(tmp_path / "scores").table(specs, datasets)
+    table = empty_table(specs, datasets)
     noise = np.random.default_rng(0).normal(0, 0.2, len(table))
-    return evaluate(table.assign(score=table["mos"] + noise, error=""), specs, datasets, {}, 0)
+    (found,) = evaluate(
+        table.assign(score=table["mos"] + noise, error=""), specs, datasets, {}, 0
+    ).datasets
+    return found
 
 
 def test_images_are_marked(specs, images):
@@ -61,31 +69,29 @@ def test_nothing_changes_where_nothing_was_learnt(specs, images):
 
 
 def test_both_numbers_stand_in_the_table(results):
-    (dataset,) = results.datasets
-    table = accuracy_table(results, dataset)
+    table = accuracy_table(results)
     notes = {row[0]: row[-1] for row in table.rows}
     assert notes["runs-first"].startswith("9 of 24 images were trained on: 15 left, SRCC 0.")
     assert notes["runs-second"].startswith("2 of 24 images were trained on: 22 left, SRCC 0.")
     assert notes["lifeiqa"] == ""
     assert "9 trained on by runs-first" in table.caption
-    groups = results.of(dataset.name, "trained_on")
+    groups = results.numbers[results.numbers["column"] == "trained_on"]
     assert set(groups["group"]) == {"none", "runs-first"}  # two images are no group
     assert set(groups["n"][groups["group"] == "none"]) == {15}
 
 
-def test_the_number_in_the_note_is_of_the_images_left(specs, images, tmp_path):
+def test_the_number_in_the_note_is_of_the_images_left(specs, images):
     (dataset,) = mark_trained_on(find_datasets([str(images / "scores.csv")]), specs)
-    table = Store(tmp_path / "scores").table(specs[:1], [dataset])
+    table = empty_table(specs[:1], [dataset])
     scores = np.random.default_rng(1).random(24)
-    found = evaluate(table.assign(score=scores, error=""), specs[:1], [dataset], {}, 0)
+    (found,) = evaluate(table.assign(score=scores, error=""), specs[:1], [dataset], {}, 0).datasets
     srcc = spearmanr(scores[9:], table["mos"][9:]).statistic
-    assert found.status["note"][0].endswith(f"15 left, SRCC {srcc:.3f}")
+    assert found.status["note"].iloc[0].endswith(f"15 left, SRCC {srcc:.3f}")
 
 
 def test_comparisons_are_of_images_that_nobody_was_trained_on(results):
-    (dataset,) = results.datasets
     assert list(results.pairs["n"]) == [15, 15, 15]
-    caption = significance_table(results, dataset).caption
+    caption = significance_table(results).caption
     assert "all on the same 15 images, without those that a metric was trained on" in caption
 
 
@@ -94,8 +100,8 @@ def test_no_rank_for_a_metric_that_was_trained_on_some(specs, images, tmp_path):
     again.write_text((images / "scores.csv").read_text())
     items = [str(images / "scores.csv"), f"{again}@{images}"]
     datasets = mark_trained_on(find_datasets(items), specs)
-    table = Store(tmp_path / "scores").table(specs, datasets)
-    found = evaluate(table.assign(score=table["mos"], error=""), specs, datasets, {}, 0)
+    table = empty_table(specs, datasets)
+    found = evaluate(table.assign(score=table["mos"], error=""), specs, datasets, {}, 0).datasets
     summary = summary_table(found, intervals=False)
     assert [row[1] for row in summary.rows] == ["1.000*", "1.000*", "1.000"]
     assert summary.marks == {}  # one metric alone is no best

@@ -18,11 +18,10 @@ from lifeiqa_plugin.benchmark.datasets import find_datasets, read_items
 from lifeiqa_plugin.benchmark.metrics import (
     Builder,
     MetricSpec,
-    all_modules,
     find_metrics,
     fingerprint,
-    read_yaml,
 )
+from lifeiqa_plugin.benchmark.option_files import read_option_file
 from lifeiqa_plugin.datasets.table import Columns
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +43,7 @@ custom_metric:
 
 
 def test_names_keep_their_order_and_come_once(metric_file):
-    found = find_metrics(["piqe", "lifeiqa", "piqe"], metric_file)
+    found = find_metrics(["piqe", "lifeiqa", "piqe"], read_option_file(metric_file).entries)
     assert [c.name for c in found[:3]] == ["piqe", "lifeiqa", "right"]
     assert len({c.name for c in found}) == len(found) == 9
     directions = {c.name: (c.mode, c.lower_better) for c in found}
@@ -56,7 +55,7 @@ def test_names_keep_their_order_and_come_once(metric_file):
 def test_the_example_of_pyiqa_is_read_as_it_is(tmp_path):
     path = tmp_path / "example.yml"
     path.write_text(PYIQA_METRICS)
-    psnr, custom = find_metrics([], path)
+    psnr, custom = find_metrics([], read_option_file(path).entries)
     assert psnr == MetricSpec("psnr-y", "FR", False, {"type": "PSNR", "test_y_channel": True})
     assert custom.options["pretrained_model_path"] == "/path/to/pretrained_model.pth"
     x = torch.rand(1, 3, 32, 32)
@@ -75,10 +74,10 @@ def test_shipped_option_files(path, tmp_path, images):
         text = path.read_text().replace("./BIQ2021", str(images))
         text = text.replace("./meta_info_biq2021.csv", str(images / "scores.csv"))
         (tmp_path / "datasets.yml").write_text(text)
-        (found,) = find_datasets([], tmp_path / "datasets.yml")
+        (found,) = find_datasets([], read_option_file(tmp_path / "datasets.yml").entries)
         assert (found.name, len(found.images)) == ("biq2021", 20)
         return
-    for spec in find_metrics([], path):
+    for spec in find_metrics([], read_option_file(path).entries):
         if spec.name == "niqe-offline":
             with pytest.raises(FileNotFoundError, match="frames_modelparameters"):
                 Builder().create(spec, "cpu")
@@ -117,11 +116,13 @@ def test_shipped_option_files(path, tmp_path, images):
 def test_bad_metrics(names, text, message, tmp_path):
     (tmp_path / "m.yml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        find_metrics(names, tmp_path / "m.yml" if text else None)
+        find_metrics(names, read_option_file(tmp_path / "m.yml" if text else None).entries)
 
 
 def test_without_weights_a_metric_is_built_untrained_and_tried_once(metric_file, monkeypatch):
-    (spec,) = (c for c in find_metrics([], metric_file) if c.name == "weightless")
+    (spec,) = (
+        c for c in find_metrics([], read_option_file(metric_file).entries) if c.name == "weightless"
+    )
     builder = Builder()
     built = builder.create(spec, "cpu")
     assert built.untrained == "no weights: OSError: no network"
@@ -150,7 +151,9 @@ def test_a_network_of_timm_is_built_without_its_weights(monkeypatch):
 
 
 def test_what_cannot_be_built_says_why(metric_file):
-    (spec,) = (c for c in find_metrics([], metric_file) if c.name == "broken")
+    (spec,) = (
+        c for c in find_metrics([], read_option_file(metric_file).entries) if c.name == "broken"
+    )
     with pytest.raises(KeyError, match="NoSuchArch"):
         Builder().create(spec, "cpu")
 
@@ -211,7 +214,7 @@ def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
         }
     }  # fmt: skip
     (tmp_path / "d.yml").write_text(yaml.safe_dump(options))
-    (found,) = find_datasets([], tmp_path / "d.yml")
+    (found,) = find_datasets([], read_option_file(tmp_path / "d.yml").entries)
     assert [(p.name, p.mos, p.groups) for p in found.images] == [
         ("00.png", 20, {"dist_type": "noise"}),
         ("01.png", 70, {"dist_type": "blur"}),
@@ -220,7 +223,7 @@ def test_pyiqas_data_options_for_pairs_with_dmos(images, tmp_path):
     assert (item.tensors[1] == 1).all()
     options["pairs"]["augment"] = {"hflip": False}
     (tmp_path / "d.yml").write_text(yaml.safe_dump(options))
-    (found,) = find_datasets([], tmp_path / "d.yml")
+    (found,) = find_datasets([], read_option_file(tmp_path / "d.yml").entries)
     (hosts,) = read_items(found, [0], with_references=True)
     assert torch.equal(hosts.tensors[0], item.tensors[0])
     assert torch.equal(hosts.tensors[1], item.tensors[1])
@@ -232,7 +235,7 @@ def test_scores_of_an_entry_are_found_by_name(images, tmp_path):
     entry = {"csv": str(tmp_path / "s.csv"), "root": str(images), "name_column": "photo"}
     options = {"usual": entry, "other": entry | {"mos_column": "rating"}}
     (tmp_path / "d.yml").write_text(yaml.safe_dump(options, sort_keys=False))
-    usual, other = find_datasets([], tmp_path / "d.yml")
+    usual, other = find_datasets([], read_option_file(tmp_path / "d.yml").entries)
     assert [image.mos for image in usual.images] == [0.5, 0.75]
     assert [image.mos for image in other.images] == [1, 2]
     item = f"{tmp_path / 's.csv'}@{images}"
@@ -249,7 +252,7 @@ def test_a_csv_whose_scores_pyiqa_would_misread(images, tmp_path):
     (tmp_path / "d.yml").write_text(yaml.safe_dump({"a": options}))
     message = r"a: pyiqa takes the scores from column 2 of .*s\.csv, which is 'noise' and not 'mos'; change the ord"
     with pytest.raises(ValueError, match=message):
-        find_datasets([], tmp_path / "d.yml")
+        find_datasets([], read_option_file(tmp_path / "d.yml").entries)
 
 
 @pytest.mark.parametrize(
@@ -281,12 +284,11 @@ def test_unknown_group_column_and_names_twice(images):
 
 def test_yaml_that_is_missing(tmp_path):
     with pytest.raises(OSError, match="nothing"):
-        read_yaml(tmp_path / "nothing.yml")
+        read_option_file(tmp_path / "nothing.yml")
 
 
 def test_modules_to_import(tmp_path):
-    """Of the command line and of both option files; a table is what is left."""
     path = tmp_path / "m.yml"
     path.write_text("import: [one, two]\nmine: {csv: a.csv}\n")
-    assert all_modules(["zero"], None, path) == ["zero", "one", "two"]
-    assert read_yaml(path) == {"mine": {"csv": "a.csv"}}
+    assert read_option_file(path) == ({"mine": {"csv": "a.csv"}}, ["one", "two"])
+    assert read_option_file(None) == ({}, [])

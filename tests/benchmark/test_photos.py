@@ -15,6 +15,7 @@ from lifeiqa_plugin import cli
 from lifeiqa_plugin.benchmark import photos
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.metrics import find_metrics, name_checkpoint
+from lifeiqa_plugin.benchmark.option_files import read_option_file
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED, build_ladder
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def entry(path: Path, **options: object) -> Path:
 )  # the second as versions before 0.2 called it
 def test_levels_are_those_of_training(clean, tmp_path, key):
     options = entry(tmp_path / "d.yml", **{key: str(clean)}, side=32, seed=3)
-    (found,) = find_datasets([], options)
+    (found,) = find_datasets([], read_option_file(options).entries)
     assert found.kind == "levels"
     assert found.rows == "2 photos, shorter side at most 32, seed 3"
     kinds = TRAINED | HELD_OUT
@@ -153,12 +154,12 @@ def test_what_is_optional_and_missing_is_left_out_with_a_note(tmp_path, capsys):
     path.write_text(
         "far: {csv: none.csv, optional: true}\nphotos: {ladders: nowhere, optional: true}"
     )
-    assert find_datasets([], path) == []
+    assert find_datasets([], read_option_file(path).entries) == []
     error = capsys.readouterr().err
     assert "far is left out: dataset far: none.csv: no such file or folder" in error
     assert "photos is left out: dataset photos: nowhere: no such folder" in error
     with pytest.raises(FileNotFoundError, match=r"none\.csv"):
-        find_datasets(["far"], path)
+        find_datasets(["far"], read_option_file(path).entries)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_bad_entries(options, message, images, tmp_path):
     options = options.replace("CSV", str(images / "scores.csv")).replace("FOLDER", str(images))
     (tmp_path / "d.yml").write_text(f"a: {options}")
     with pytest.raises(ValueError, match=message):
-        find_datasets([], tmp_path / "d.yml")
+        find_datasets([], read_option_file(tmp_path / "d.yml").entries)
 
 
 @pytest.mark.parametrize(("name", "count"), [("cross.yml", 7), ("closed.yml", 5)])
@@ -186,7 +187,7 @@ def test_shipped_datasets_are_valid_wherever_they_are_looked_for(
     name, count, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert find_datasets([], ROOT / "options" / "benchmark" / name) == []
+    assert find_datasets([], read_option_file(ROOT / "options" / "benchmark" / name).entries) == []
     assert capsys.readouterr().err.count("is left out") == count
 
 

@@ -9,13 +9,22 @@ import pandas as pd
 import pytest
 
 from lifeiqa_plugin.benchmark import report, tables
-from lifeiqa_plugin.benchmark.accuracy import FAILURES, PAIRS, STATUS, Results, evaluate
+from lifeiqa_plugin.benchmark.accuracy import (
+    COLUMNS,
+    FAILURES,
+    PAIRS,
+    STATUS,
+    Comparison,
+    Results,
+    evaluate,
+)
 from lifeiqa_plugin.benchmark.figures import write_figures
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
+from lifeiqa_plugin.benchmark.photos import Number
 from lifeiqa_plugin.benchmark.speed import COLUMNS as COSTS
-from lifeiqa_plugin.benchmark.tidy import COLUMNS, Number, number, with_interval
+from lifeiqa_plugin.benchmark.tables import all_tables, number, with_interval
 from lifeiqa_plugin.correlation import Interval
-from lifeiqa_plugin.datasets.labelled import LabelledDataset
+from lifeiqa_plugin.datasets.labelled import LabelledDataset, LabelledImage
 
 NAN = float("nan")
 
@@ -25,31 +34,33 @@ def dataset(name: str, **more: str) -> LabelledDataset:
 
 
 @pytest.fixture
-def results() -> Results:
+def results() -> list[Results]:
     """Three metrics on two datasets: a is best on both, c has no scores on the second."""
-    values = {
-        ("x", "a"): 0.9,
-        ("x", "b"): 0.8,
-        ("x", "c"): 0.8,
-        ("y_1", "a"): 0.7,
-        ("y_1", "b"): -0.5,
-    }
-    numbers = [
-        (*key, *Number(name, srcc, srcc - 0.1, srcc + 0.05, 9))
-        for key, srcc in values.items()
-        for name in ("srcc", "plcc")
-    ]
+    first = {"a": 0.9, "b": 0.8, "c": 0.8}
     pairs = [
         ("x", "a", "b", 9, 0.1, 0.05, 0.2, 0.01, True),
         ("x", "a", "c", 9, 0.1, -0.05, 0.2, 0.2, False),
         ("x", "b", "c", 9, -0.1, -0.2, -0.05, 0.04, True),
     ]
-    status = [(*key, 9, 0, 0, "") for key in values] + [("y_1", "c", 0, NAN, NAN, "no weights")]
+    return [build("x", first, pairs), build("y_1", {"a": 0.7, "b": -0.5}, [])]
+
+
+def build(name: str, values: dict[str, float], pairs: list[tuple]) -> Results:
+    """Make the results of one dataset; metrics without a value have no weights."""
+    numbers = [
+        (name, metric, *Number(statistic, srcc, srcc - 0.1, srcc + 0.05, 9))
+        for metric, srcc in values.items()
+        for statistic in ("srcc", "plcc")
+    ]
+    status = [
+        (name, metric, *((9, 0, 0, "") if metric in values else (0, NAN, NAN, "no weights")), False)
+        for metric in "abc"
+    ]
+    table = pd.DataFrame(status, columns=STATUS).set_index("metric")
     return Results(
-        [dataset("x"), dataset("y_1")],
-        ["a", "b", "c"],
+        dataset(name),
         pd.DataFrame(numbers, columns=COLUMNS),
-        pd.DataFrame(status, columns=STATUS),
+        table.assign(complete=table["n"] == 9),
         pd.DataFrame(pairs, columns=PAIRS),
         pd.DataFrame(columns=FAILURES),
     )
@@ -94,7 +105,7 @@ def test_the_summary_marks_the_best_and_the_second(results):
     assert table.marks[1, 1] == table.marks[2, 1] == "second"
     assert (2, 3) not in table.marks
     assert "x: all 9 rows; y_1: all 9 rows" in table.caption
-    assert report.flat_header(table)[1:4] == ["x SRCC", "x PLCC", "y_1 SRCC"]
+    assert table.flat_header[1:4] == ["x SRCC", "x PLCC", "y_1 SRCC"]
     text = report.latex(table)
     assert r"\multicolumn{1}{c}{} & \multicolumn{2}{c}{x} & \multicolumn{2}{c}{y\_1} \\" in text
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in text
@@ -112,18 +123,18 @@ def test_a_single_metric_is_not_marked():
 
 
 def test_the_matrix_says_who_is_better(results):
-    table = tables.significance_table(results, results.datasets[0])
+    table = tables.significance_table(results[0])
     assert table.header == ["", "a", "b", "c"]
     assert table.rows == [["a", "", "+", "="], ["b", "-", "", "-"], ["c", "=", "+", ""]]
     assert table.caption.endswith("or is not told apart from it (=), all on the same 9 images")
 
 
 def test_a_metric_of_fewer_images_is_neither_in_the_matrix_nor_best(results):
-    pairs = results.pairs.assign(n=[9, 5, 5])
-    status = results.status.assign(n=[5, 9, 9, 9, 9, 0])
+    pairs = results[0].pairs.assign(n=[9, 5, 5])
     pairs[["a", "b"]] = [["b", "c"], ["a", "b"], ["a", "c"]]
-    incomplete = replace(results, pairs=pairs, status=status)
-    table = tables.significance_table(incomplete, results.datasets[0])
+    status = results[0].status.assign(n=[5, 9, 9], complete=[False, True, True])
+    incomplete = [replace(results[0], pairs=pairs, status=status), results[1]]
+    table = tables.significance_table(incomplete[0])
     assert table.rows == [["b", "", "+"], ["c", "-", ""]]
     assert table.caption.endswith("same 9 images; left out, as they have scores of fewer: a (5)")
     marks = tables.summary_table(incomplete, intervals=False).marks
@@ -132,7 +143,7 @@ def test_a_metric_of_fewer_images_is_neither_in_the_matrix_nor_best(results):
 
 
 def test_cells_of_a_dataset(results):
-    table = tables.accuracy_table(results, results.datasets[1])
+    table = tables.accuracy_table(results[1])
     assert table.header[:3] == ["metric", "SRCC", "PLCC"]
     interval = "0.700 (0.600 to 0.750)"
     assert table.rows[0] == ["a", interval, interval, "", "", "", "", "9", "0", ""]
@@ -145,10 +156,12 @@ def test_a_note_where_the_curve_goes_against_the_ranks():
     scores[-1] = -30  # one image turns the correlation round, but not the ranks
     frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(20), "mos": mos})
     frame = frame.assign(score=scores, error="")
-    found = evaluate(frame, [MetricSpec("m", "NR", False)], [dataset("x")], {}, samples=0)
-    assert found.value("x", "m", "srcc").value > 0 > found.value("x", "m", "plcc").value
+    (found,) = evaluate(
+        frame, [MetricSpec("m", "NR", False)], [dataset("x")], {}, samples=0
+    ).datasets
+    assert found.values["m", "srcc"].value > 0 > found.values["m", "plcc"].value
     assert (
-        found.status["note"][0]
+        found.status["note"]["m"]
         == "the fitted curves have the direction of PLCC, which is not that of SRCC"
     )
 
@@ -160,9 +173,11 @@ def test_within_groups_is_the_mean_of_their_correlations():
     )  # right in one group, wrong in the other
     frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(12), "mos": mos})
     frame = frame.assign(score=scores, error="", part=["u"] * 6 + ["v"] * 6)
-    found = evaluate(frame, [MetricSpec("m", "NR", False)], [dataset("x", within="part")], {}, 5)
-    assert found.value("x", "m", "srcc_within").value == pytest.approx(0)
-    assert found.value("x", "m", "srcc").value > 0.4
+    image = LabelledImage("0", "0.png", 0.0, groups={"part": "u"})
+    people = replace(dataset("x", within="part"), images=[image])
+    found = evaluate(frame, [MetricSpec("m", "NR", False)], [people], {}, 5).datasets
+    assert found[0].values["m", "srcc_within"].value == pytest.approx(0)
+    assert found[0].values["m", "srcc"].value > 0.4
     table = tables.summary_table(found, intervals=False)
     assert table.header == ["metric", "SRCC", "PLCC", "SRCC within"]
 
@@ -178,8 +193,10 @@ def test_figures_are_written_twice_alike(results, tmp_path):
         frames.append(frame.assign(score=rng.normal(size=20)))
     costs = pd.DataFrame([dict.fromkeys(COSTS, 1.0) | {"metric": m} for m in "ab"])
     costs = costs.assign(size="8x8", device="CPU", seconds=[0.1, 0.2])
+    compared = Comparison(results, *[results[0].failures] * 4)
     for folder in ("one", "two"):
-        write_figures(tmp_path / folder, pd.concat(frames), results, costs)
+        found = all_tables(compared, costs)
+        write_figures(tmp_path / folder, pd.concat(frames), results, found, costs)
     names = {path.name for path in (tmp_path / "one").iterdir()}
     kinds = ("scatter", "cost", "significance")
     assert names == {f"{kind}-x.{end}" for kind in kinds for end in ("svg", "pdf")}

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.metrics import Builder, find_metrics
+from lifeiqa_plugin.benchmark.option_files import read_option_file
 from lifeiqa_plugin.benchmark.scores import GIVE_UP, NOT_SCORED, Store, compute, score_metric
 
 
 @pytest.fixture
 def world(metric_file, images, tmp_path):
     """A store, the metrics by name, and the set."""
+    metrics = {c.name: c for c in find_metrics([], read_option_file(metric_file).entries)}
     return (
-        Store(tmp_path / "scores"),
-        {c.name: c for c in find_metrics([], metric_file)},
+        open_store(tmp_path / "scores", *metrics.values()),
+        metrics,
         find_datasets([str(images / "scores.csv")]),
     )
+
+
+def open_store(folder, *metrics) -> Store:
+    return Store(folder, {metric.name: metric.description for metric in metrics})
 
 
 def score(world, name: str) -> None:
@@ -74,7 +82,7 @@ def test_a_metric_that_only_fails_is_given_up(world, stubs, capsys):
     score_metric(store, Builder(), metrics["right"], sets)
     assert len(stubs.calls) == GIVE_UP
     assert f"the first {GIVE_UP} images failed" in capsys.readouterr().out
-    table = store.table([metrics["right"]], sets)
+    table = open_store(store.folder, metrics["right"]).table(sets)
     assert list(table["error"].value_counts()[["the score is nan", NOT_SCORED]]) == [
         GIVE_UP,
         24 - GIVE_UP,
@@ -84,33 +92,34 @@ def test_a_metric_that_only_fails_is_given_up(world, stubs, capsys):
 def test_scores_of_other_options_or_weights_are_never_mixed(world, stubs):
     score(world, "right")
     store, metrics, _ = world
-    metrics["right"].options["gain"] = 3.0
+    other = replace(metrics["right"], options=metrics["right"].options | {"gain": 3.0})
     message = r"scores/right were computed with gain none, now 3\.0; delete the folder .*/right or give another -o"
     with pytest.raises(ValueError, match=message):
-        store.check([metrics["right"]], world[2])
-    del metrics["right"].options["gain"]
+        open_store(store.folder, other).check(world[2])
     store.path("right", "scores").write_text("name,score,error\n")
-    store.describe(metrics["right"], weights="of another network")
+    store.describe("right", weights="of another network")
     with pytest.raises(ValueError, match="computed with other weights; delete"):
         score(world, "right")
 
 
 def test_scores_of_a_changed_checkpoint_are_not_taken(world, tmp_path):
+    def opened(weights: Path) -> Store:
+        options = metrics["right"].options | {"pretrained_model_path": str(weights)}
+        return open_store(store.folder, replace(metrics["right"], options=options))
+
     store, metrics, sets = world
-    weights = tmp_path / "w.pth"
+    weights, moved = tmp_path / "w.pth", tmp_path / "moved.pth"
     weights.write_bytes(b"1")
-    metrics["right"].options["pretrained_model_path"] = str(weights)
-    store.describe(metrics["right"], weights="1234")
+    opened(weights).describe("right", weights="1234")
     store.path("right", "scores").write_text("name,score,error\n00.png,0.5,\n")
-    store.check([metrics["right"]], sets)
-    weights.rename(tmp_path / "moved.pth")
-    metrics["right"].options["pretrained_model_path"] = str(tmp_path / "moved.pth")
-    store.check([metrics["right"]], sets)
-    (tmp_path / "moved.pth").write_bytes(b"22")
+    opened(weights).check(sets)
+    weights.rename(moved)
+    opened(moved).check(sets)
+    moved.write_bytes(b"22")
     with pytest.raises(
         ValueError, match=r"computed with weights sha256 6b86b273ff34\.\.\., now 785f"
     ):
-        store.check([metrics["right"]], sets)
+        opened(moved).check(sets)
 
 
 @pytest.mark.parametrize(
@@ -135,18 +144,18 @@ def test_scores_of_other_images_or_versions_are_not_taken(
     if change == "version":
         monkeypatch.setattr("lifeiqa_plugin.benchmark.metrics.host_version", lambda: "9")
     with pytest.raises(ValueError, match=message):
-        store.check([metrics["right"]], find_datasets([f"{path}@{root}"]))
+        open_store(store.folder, replace(metrics["right"])).check(find_datasets([f"{path}@{root}"]))
 
 
 def test_untrained_metrics_get_no_scores(world, stubs):
     score(world, "weightless")
     assert stubs.calls == []
-    assert world[0].untrained("weightless") == "untrained, no weights: OSError: no network"
+    assert world[0].untrained() == {"weightless": "untrained, no weights: OSError: no network"}
 
 
 def test_kept_scores_survive_the_loss_of_the_weights(world, monkeypatch):
-    store, metrics, _ = world
-    store.describe(metrics["weightless"], weights="1234")
+    store, _, _ = world
+    store.describe("weightless", weights="1234")
     store.path("weightless", "scores").write_text("name,score,error\n00.png,0.5,\n")
     with pytest.raises(
         ValueError, match="23 images have no score yet, and the metric has no weights: OSError"
@@ -162,7 +171,7 @@ def test_references_are_given_to_those_who_need_them(world, tmp_path):
     assert -1 < kept["00.png"].score < kept["23.png"].score < 0
     (tmp_path / "scores.csv").write_text("name,mos\na.png,1\n")
     sets = find_datasets([str(tmp_path / "scores.csv")])
-    score_metric(Store(tmp_path / "none"), Builder(), metrics["paired"], sets)
+    score_metric(open_store(tmp_path / "none"), Builder(), metrics["paired"], sets)
     assert not (tmp_path / "none").exists()
 
 

@@ -14,9 +14,9 @@ import torch
 from lifeiqa_plugin.benchmark import speed
 from lifeiqa_plugin.benchmark.memory import memory_left, own_peak, peak_memory
 from lifeiqa_plugin.benchmark.metrics import Builder, MetricSpec, find_metrics
+from lifeiqa_plugin.benchmark.option_files import read_option_file
 from lifeiqa_plugin.benchmark.protocol import Protocol, make_inputs, parse_size
-from lifeiqa_plugin.benchmark.speed import COLUMNS, measure_speed, read_speed
-from lifeiqa_plugin.benchmark.timing import time_in_turn
+from lifeiqa_plugin.benchmark.speed import COLUMNS, measure_speed, read_speed, time_in_turn
 
 SMALL = Protocol(sizes=((32, 24), (64, 48)), rounds=3, batch=2, memory=False)
 
@@ -66,7 +66,7 @@ def test_multiply_adds_of_known_layers():
 
 
 def test_every_line_has_its_conditions_and_one_failure_stops_nobody(metric_file, tmp_path):
-    specs = find_metrics(["entropy"], metric_file)
+    specs = find_metrics(["entropy"], read_option_file(metric_file).entries)
     path = tmp_path / "efficiency.csv"
     measure_speed(Builder(), specs, SMALL, ["cpu"], path)
     table = read_speed(path, specs)
@@ -91,9 +91,13 @@ def test_every_line_has_its_conditions_and_one_failure_stops_nobody(metric_file,
 def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
     metric_file, tmp_path, monkeypatch
 ):
-    specs, path, sizes = find_metrics([], metric_file), tmp_path / "efficiency.csv", []
+    specs, path, sizes = (
+        find_metrics([], read_option_file(metric_file).entries),
+        tmp_path / "efficiency.csv",
+        [],
+    )
     real = speed._measure_size
-    monkeypatch.setattr(speed, "_measure_size", lambda *a: sizes.append(a[1]) or real(*a))
+    monkeypatch.setattr(speed, "_measure_size", lambda *a: sizes.append(a[2]) or real(*a))
     measure_speed(Builder(), specs[:2], SMALL, ["cpu"], path)
     measure_speed(Builder(), specs[:2], SMALL, ["cpu"], path)
     assert sizes == [(32, 24), (64, 48)]
@@ -119,7 +123,7 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
 
 
 def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
-    specs = find_metrics([], metric_file)[:1]
+    specs = find_metrics([], read_option_file(metric_file).entries)[:1]
     measure_speed(
         Builder(),
         specs,
@@ -135,11 +139,10 @@ def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
 
 def test_what_does_not_fit_into_memory_is_not_run(metric_file, tmp_path, monkeypatch, stubs):
     monkeypatch.setattr(
-        speed,
-        "peak_memory",
+        "lifeiqa_plugin.benchmark.memory.peak_memory",
         lambda spec, sizes, modules: dict.fromkeys(sizes, "exit status -9: killed"),
     )
-    specs = find_metrics([], metric_file)[:1]
+    specs = find_metrics([], read_option_file(metric_file).entries)[:1]
     measure_speed(Builder(), specs, Protocol(((32, 24),), 3, 2), ["cpu"], tmp_path / "e.csv")
     assert read_speed(tmp_path / "e.csv", specs)["note"].tolist() == ["exit status -9: killed"]
     assert stubs.calls == []
@@ -173,7 +176,7 @@ def test_a_damaged_table_is_named(text, metric_file, tmp_path):
     path = tmp_path / "efficiency.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"efficiency\.csv: damaged \(.*\); delete it"):
-        read_speed(path, find_metrics([], metric_file))
+        read_speed(path, find_metrics([], read_option_file(metric_file).entries))
 
 
 @pytest.mark.parametrize("text", ["1080", "1080x", "0x5", "-1x5", "axb", "1080x800x3"])
