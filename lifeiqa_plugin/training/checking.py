@@ -17,7 +17,6 @@ CHANGED = {
     "ladder_weight": "it is now 'rank_weight'",
     "std_line": "it is now 'std_calibration'",
     "dataset_enlarge_ratio": "it is now 'crops_per_image'",
-    "split_file": "it is gone: write the phase of each row into a column of the csv, and name it with 'split_index'",
     "views": "it is gone: each visit decodes the image and cuts new crops; leave the key out",
 }
 """Keys of earlier versions, or of pyiqa, and what has become of them."""

@@ -104,6 +104,9 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Keep the rows of this phase, and their references for :func:`check_no_overlap`."""
         references = self.meta_info.get(REFERENCE, pd.Series([""] * len(self.meta_info)))
         self.paths_mos = [[*row, ref] for row, ref in zip(self.paths_mos, references, strict=True)]
+        if self.options.split_file is not None:
+            self.get_split_with_file(opt)
+            return
         column = split_column(self.options.split_index, self.options.split_ratio)
         if column is None:
             return

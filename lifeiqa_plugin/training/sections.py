@@ -50,6 +50,8 @@ class DatasetOptions(Section):
     """a column of the csv; or a number, together with `split_ratio`; every row by default"""
     split_ratio: str = "802"
     """`'712'` and the number 1 mean the column `ratio712_seed123_split_01`"""
+    split_file: str | None = None
+    """pyiqa's pickle of row numbers instead of a column"""
     mos_normalize: bool = False
     """for a csv of pyiqa with raw scores: bring them from `mos_range` to 0 .. 1, higher better; needs the two below"""
     mos_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None

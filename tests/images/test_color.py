@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import chunk, encode
 from PIL import Image, ImageCms
 
 from lifeiqa_plugin.images import color, signals
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.boxes import Crop, read_properties
 from lifeiqa_plugin.images.reading import decode, read_image
-from tests.images.files import chunk, encode
 
 CASES = Path(__file__).with_name("cases")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 
+import image_files as files
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +17,6 @@ from lifeiqa_plugin.images.jpeg import END, read_header, read_scans
 from lifeiqa_plugin.images.jpeg_loading import find_missing
 from lifeiqa_plugin.images.reading import decode, decode_resized
 from lifeiqa_plugin.images.refusals import ImageError
-from tests.images import files
 
 RNG = np.random.default_rng(3)
 COARSE = Image.fromarray(RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import box, write_png16, write_tiff
 from PIL import (
     BmpImagePlugin,
     Image,
@@ -21,7 +22,6 @@ from PIL import (
 from lifeiqa_plugin.images.kinds import STARTS, kind_of
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
-from tests.images.files import box, write_png16, write_tiff
 
 CASES = Path(__file__).with_name("cases")
 

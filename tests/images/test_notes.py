@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import warnings
@@ -15,13 +16,9 @@ from lifeiqa_plugin.images.folders import count_skipped, describe_skipped, find_
 from lifeiqa_plugin.images.processes import prepare_images
 from lifeiqa_plugin.images.reading import decode, read_image
 from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Recipe
+from lifeiqa_plugin.network.crops import working_shape
 
-
-def small(height: int, width: int) -> tuple[int, int]:
-    return 16, 16
-
-
-RECIPE = Recipe(small)
+RECIPE = Recipe(functools.partial(working_shape, crop_size=8, working_size=16))
 
 
 def encode(kind: str, frames: list[Image.Image], **options) -> bytes:

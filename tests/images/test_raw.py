@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import box, encode
 from PIL import Image
 
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.raw import CANON_PREVIEW, CANON_TAGS, RAF, find_preview, is_raw
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
-from tests.images.files import box, encode
 
 
 def jpeg(width: int, height: int, orientation: int = 0) -> bytes:

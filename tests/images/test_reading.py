@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from image_files import encode, write_png16, write_tiff
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from lifeiqa_plugin.images import opening
@@ -19,7 +20,6 @@ from lifeiqa_plugin.images.opening import check_image
 from lifeiqa_plugin.images.reading import decode, decode_resized, read_image
 from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.images.resizing import resize
-from tests.images.files import encode, write_png16, write_tiff
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8)

@@ -8,11 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
+from image_files import chunk, encode, png
 from PIL import Image
 
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
-from tests.images.files import chunk, encode, png
 
 RNG = np.random.default_rng(5)
 NOISE = Image.fromarray(RNG.integers(0, 256, (96, 128, 3), dtype=np.uint8))

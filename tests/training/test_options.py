@@ -145,10 +145,6 @@ def test_set_and_file_agree():
         ("train:total_epoch=0", "train:total_epoch must be greater than or equal to 1, got 0"),
         ("train:amp=fp8", "train:amp must be 'fp32', 'bf16' or 'fp16', got 'fp8'"),
         ("datasets:train:prefetch_mode=cpu", "prefetch_mode must be 'cuda', got 'cpu'"),
-        (
-            "datasets:train:split_file=a.pkl",
-            "unknown key datasets:train:split_file; it is gone: write",
-        ),
         ("train:ema_decay=1.0", "train:ema_decay must be less than 1, got 1.0"),
         ("train:scheduler:type=cosin", "type must be 'constant', 'step' or 'cosine', got 'cosin'"),
         ("val:key_metric=sroc", "key_metric must be 'srcc', 'plcc', 'krcc' or 'rmse', got 'sroc'"),
