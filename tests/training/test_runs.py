@@ -322,15 +322,16 @@ def test_errors_before_training(write_options, change, error, message):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (None, "import: my_part: ModuleNotFoundError: No module named 'my_part'"),
-        ("1 / 0", "import: my_part: ZeroDivisionError: division by zero"),
+        (None, "import: missing: ModuleNotFoundError: No module named 'missing'"),
+        ("1 / 0", "import: broken: ZeroDivisionError: division by zero"),
     ],
 )
 def test_an_import_that_fails(write_options, tmp_path, code, message):
+    name = message.split(": ")[1]
     if code:
-        (tmp_path / "my_part.py").write_text(code)
+        (tmp_path / f"{name}.py").write_text(code)
     with pytest.raises(ImportError, match=message):
-        launch.train(write_options("import=[my_part]"))
+        launch.train(write_options(f"import=[{name}]"))
 
 
 def test_launcher_needs_torchrun():
