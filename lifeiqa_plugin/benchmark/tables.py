@@ -199,8 +199,8 @@ def significance_table(results: Results) -> Table:
 def levels_table(results: Results) -> Table:
     """Return the share of photos whose score falls with each level, by kind of distortion."""
     rows = []
-    photos = str(results.numbers["n"].max())
     for metric, numbers in results.numbers.groupby("metric", sort=False):
+        photos = str(numbers.loc[numbers["statistic"] == "falling_trained", "n"].iloc[0])
         of_kinds = numbers[numbers["column"] != ""]
         kinds = of_kinds.pivot(index="group", columns="statistic", values="value")
         levels = [f"mean_{level}" for level in ("0", *LEVELS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -132,18 +133,26 @@ def test_the_whole_command_on_photos_and_a_csv(clean, images, metric_file, tmp_p
         "elsewhere": {"csv": "not/here.csv", "optional": True},
     }  # fmt: skip
     Path("cross.yml").write_text(yaml.safe_dump(options, sort_keys=False))
-    Path("m.yml").write_text("right: {metric_mode: NR, metric_opts: {type: StubBrightness}}")
+    Path("m.yml").write_text(
+        "right: {metric_mode: NR, metric_opts: {type: StubBrightness}}\n"
+        "dark: {metric_mode: NR, metric_opts: {type: StubBrightness, dark_fails: true}}"
+    )
     arguments = ["--metric_opt", "m.yml", "--data_opt", "cross.yml", "-o", "out", "--no-speed"]
     assert cli.main(["benchmark", *arguments, "--samples", "9"]) == 0
     text = Path("out/benchmark.md").read_text()
     assert "people: 20 rows, without official_split train" in text
     assert "falling: 2 photos, shorter side at most 24, seed 0" in text
-    table = pd.read_csv("out/levels.csv").set_index("distortion")
+    counts = re.findall(r"^\| *(right|dark) *\| *all trained .*\| *(\d+) *\|$", text, re.MULTILINE)
+    assert counts == [("right", "2"), ("dark", "0")]  # each of its own photos
+    table = pd.read_csv("out/levels.csv")
+    table = table[table["metric"] == "right"].set_index("distortion")
     assert table.loc["darken", "falling"] == 1  # the stub's score is brightness
     assert table.loc["brighten", "falling"] == 0
-    moves = pd.read_csv("out/stability.csv").set_index("change")
+    moves = pd.read_csv("out/stability.csv")
+    moves = moves[moves["metric"] == "right"].set_index("change")
     assert moves.loc["mirror", "move"] < 1e-6
-    within = pd.read_csv("out/accuracy.csv").set_index("dataset")["srcc_within"]
+    within = pd.read_csv("out/accuracy.csv")
+    within = within[within["metric"] == "right"].set_index("dataset")["srcc_within"]
     assert within["people"] > 0.9
     assert np.isnan(within["falling"])
     assert "falling trained kinds that fall, %" in text
