@@ -71,12 +71,12 @@ def open_in_time(path: str) -> io.BufferedReader[Any]:
     Raises:
         OSError: as ``open``; :class:`TimeoutError` also from ``read``.
     """
-    return io.BufferedReader(_FileInTime(path), READ_AHEAD)
+    return io.BufferedReader(_FileInTime(in_time(open, path, "rb", 0)), READ_AHEAD)
 
 
 class _FileInTime(io.RawIOBase):
-    def __init__(self, path: str) -> None:
-        self._file = in_time(open, path, "rb", 0)
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
 
     def readable(self) -> bool:
         return True
