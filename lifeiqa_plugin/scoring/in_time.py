@@ -71,7 +71,7 @@ def open_in_time(path: str) -> io.BufferedReader[Any]:
     Raises:
         OSError: as ``open``; :class:`TimeoutError` also from ``read``.
     """
-    return io.BufferedReader(_FileInTime(in_time(open, path, "rb", 0)), READ_AHEAD)
+    return io.BufferedReader(_FileInTime(in_time(io.FileIO, path)), READ_AHEAD)
 
 
 class _FileInTime(io.RawIOBase):
