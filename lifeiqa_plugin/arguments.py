@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
 
@@ -92,6 +97,19 @@ def import_modules(names: list[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # anything may happen in there
             raise ImportError(f"import: {name}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def signal_handler(number: int, handler: Any) -> Iterator[None]:
+    """Handle a signal otherwise inside; in a thread that is not the main one, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def check_file(path: Path, what: str) -> None:

@@ -7,16 +7,13 @@ imported when its command is used, and imports torch and pyiqa when its argument
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import signal
 import sys
-import threading
-from collections.abc import Iterator
 from types import ModuleType
 
 from lifeiqa_plugin import __version__
-from lifeiqa_plugin.arguments import UsageError
+from lifeiqa_plugin.arguments import UsageError, signal_handler
 from lifeiqa_plugin.nearest import nearest
 
 COMMANDS = {
@@ -62,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        with _sigterm_as_interrupt():
+        # SIGTERM ends a command as Ctrl-C does, after it has written what is done
+        with signal_handler(signal.SIGTERM, signal.default_int_handler):
             return command.run(args) or 0
     except FAILURES as error:
         print(f"lifeiqa {name}: {_in_one_line(error)}", file=sys.stderr)
@@ -96,19 +94,6 @@ def _explain_unknown(name: str) -> str:
 
 def _in_one_line(error: BaseException) -> str:
     return " ".join(line.strip() for line in str(error).splitlines())
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, after it has written what is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

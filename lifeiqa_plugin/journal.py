@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,16 @@ try:
     import fcntl
 except ImportError:  # Windows: no locks between processes there
     fcntl = None  # type: ignore[assignment]
+
+
+def sha256_of(*paths: Path) -> str:
+    """Return the hex digest of the content of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ network, its preprocessing, score range and direction, training data and license
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors.torch import save
 from lifeiqa_plugin.checkpoints.downloads import fetch
 from lifeiqa_plugin.checkpoints.rebuilding import check_rebuildable, names_start, network_type
 from lifeiqa_plugin.checkpoints.released import convert_released_state_dict, released_config
-from lifeiqa_plugin.journal import write_whole
+from lifeiqa_plugin.journal import sha256_of, write_whole
 from lifeiqa_plugin.network.config import RENAMED, check_option_names
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.network.tensor_files import StateDict, read_tensors
@@ -80,7 +79,7 @@ def read_checkpoint(source: str | Path, sha256: str | None = None) -> Checkpoint
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a .safetensors or .pth file")
     if sha256:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = sha256_of(path)
         if found != sha256:
             raise ValueError(
                 f"{path}: sha256 is {found}, expected {sha256}; the file is damaged, install it again"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from lifeiqa_plugin.journal import sha256_of
 from lifeiqa_plugin.nearest import did_you_mean
 
 
@@ -65,12 +65,7 @@ class Model:
         Raises:
             OSError: one of them cannot be read.
         """
-        digest = hashlib.sha256()
-        for path in (self.path, *self._linked()):
-            with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(self.path, *self._linked())
 
     def _linked(self) -> list[Path]:
         if self.kind == "openvino":

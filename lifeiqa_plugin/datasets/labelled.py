@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns, check_colum
 from lifeiqa_plugin.images.opening import check_image
 from lifeiqa_plugin.images.reading import DECODING, read_image
 from lifeiqa_plugin.images.refusals import ImageError
+from lifeiqa_plugin.journal import sha256_of
 
 GROUP_COLUMNS = (
     "subset",
@@ -160,7 +160,7 @@ def name_below(path: str, root: str) -> str:
 
 def origin_of(path: str | Path, root: str) -> dict[str, str]:
     """Tell a csv and the folder of its images from others of the same names."""
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = sha256_of(Path(path))
     folder = os.path.realpath(Path(root).expanduser())
     return {"csv sha256": digest, "root": folder, "decoding": str(DECODING)}
 

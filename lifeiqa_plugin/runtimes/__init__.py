@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
-from lifeiqa_plugin.nearest import nearest
+from lifeiqa_plugin.nearest import did_you_mean
 
 Floats = NDArray[np.float32]
 
@@ -94,9 +94,8 @@ def choose_engine(
         engine, model = "onnxruntime", model.exported(int8=True)
     name = _choose(model, device) if engine == "auto" else engine
     if name not in ENGINES:
-        near = nearest(name, ENGINES)
-        known = f"did you mean {near[0]!r}?" if near else f"known are auto, {', '.join(ENGINES)}"
-        raise ValueError(f"no engine is called {name!r}; {known}")
+        hint = did_you_mean(name, ENGINES, otherwise=f"known are auto, {', '.join(ENGINES)}")
+        raise ValueError(f"no engine is called {name!r}; {hint}")
     if importlib.util.find_spec(name) is None:
         raise ImportError(f"engine {name} is not installed: pip install {INSTALL[name]}")
     return Choice(name, model if name == "torch" else model.exported())

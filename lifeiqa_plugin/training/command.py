@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import UsageError, add_import
+from lifeiqa_plugin.arguments import UsageError, add_import, signal_handler
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,23 +82,11 @@ def _train(option_file: Path, args: argparse.Namespace) -> None:
     from lifeiqa_plugin.training import launch
     from lifeiqa_plugin.training.splits import train_splits
 
-    with _stopped_at_once(), launch.processes(args.launcher):
+    # Ctrl-C ends the process, which Python would not before a step is over; a killed run is resumed like any
+    with signal_handler(signal.SIGINT, signal.SIG_DFL), launch.processes(args.launcher):
         if args.splits is not None:
             train_splits(options, args.splits)
             return
         result = launch.run(options, args.auto_resume)
         if result and get_dist_info()[0] == 0:
             print(json.dumps(result))
-
-
-@contextmanager
-def _stopped_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process, which Python would not before a step is over; a killed run is resumed like any."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

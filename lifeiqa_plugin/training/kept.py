@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lifeiqa_plugin.journal import read_json, write_json, write_whole
+from lifeiqa_plugin.journal import read_json, sha256_of, write_json, write_whole
 from lifeiqa_plugin.training.checking import join, short
 
 OPTIONS = "options.yml"
@@ -54,7 +53,7 @@ def digests(options: dict[str, Any]) -> dict[str, str]:
     for value in _leaves(options):
         path = Path(value).expanduser()
         if path.is_file():
-            found[value] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[value] = sha256_of(path)
     return found
 
 
