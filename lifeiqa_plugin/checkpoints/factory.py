@@ -83,9 +83,11 @@ def load(model: str | Path | Model = DEFAULT, fused: bool = False) -> LifeIQA:
         fused: as for :func:`build_lifeiqa`.
 
     Raises:
-        OSError, ValueError: as ``resolve`` and :func:`read_checkpoint`.
+        OSError, ValueError: as ``resolve`` and :func:`read_checkpoint`; an exported file.
     """
     model = resolve(model)
+    if model.kind != "checkpoint":
+        raise ValueError(f"{model.path}: a {model.kind} file, but torch reads checkpoints")
     if model.name in BUNDLED:
         return build_lifeiqa(pretrained=model.name, fused=fused)
     return build_lifeiqa(pretrained_model_path=model.path, fused=fused)

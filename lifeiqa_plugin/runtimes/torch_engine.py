@@ -19,8 +19,6 @@ from lifeiqa_plugin.runtimes import SHRINK_TO, EngineOutput, Floats
 
 def create(model: Model, device: str = "auto") -> TorchEngine:
     """Build the network of a checkpoint on a device."""
-    if model.kind != "checkpoint":
-        raise ValueError(f"{model.path}: a {model.kind} file, but torch reads checkpoints")
     chosen = choose_device(device)
     network = load(model, fused=True)
     return TorchEngine(network.to(chosen))
