@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV[@FOLDER[@SPLIT[=PHASE]]], or a dataset that pyiqa knows",
     )
     parser.add_argument(
-        "--metric_opt", type=Path, metavar="YML", help="further metrics, in pyiqa's format"
+        "--metric-opt", type=Path, metavar="YML", help="further metrics, in pyiqa's format"
     )
     parser.add_argument(
-        "--data_opt",
+        "--data-opt",
         type=Path,
         metavar="YML",
         help="further datasets, in pyiqa's format or as in options/benchmark/cross.yml",

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="csv name,mos[,reference] of a 'folder' (default ROOT/scores.csv)",
     )
     add_columns(parser)
-    parser.add_argument("--out", type=Path, help="csv to write (default meta_info_<dataset>.csv)")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="csv to write (default meta_info_<dataset>.csv)"
+    )
     parser.add_argument(
         "--mos-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="scale of a 'folder'"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, crea
 from lifeiqa_plugin.scoring.containers import stem_of
 from lifeiqa_plugin.scoring.inputs import Inputs, parse_shard
 from lifeiqa_plugin.scoring.output import Output
-from lifeiqa_plugin.scoring.rows import Row, Thresholds
+from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row, Thresholds, read_rows, to_row
 from lifeiqa_plugin.scoring.tasks import (
     TIME_LIMIT,
     Task,
@@ -22,17 +23,27 @@ from lifeiqa_plugin.scoring.tasks import (
     score_images,
 )
 
+COLORS = {KEEP: 32, CHECK: 33, DROP: 31}
+"""Of the terminal."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``lifeiqa score`` takes."""
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
         help="images, folders, globs, lists (.txt or - for standard input, one path a line), "
         "WebDataset shards (.tar), tables (.parquet)",
     )
+    _add_results(parser.add_argument_group("results"))
+    _add_verdicts(parser.add_argument_group("verdicts"))
+    _add_network(parser.add_argument_group("network"))
+    _add_reading(parser.add_argument_group("reading"))
+
+
+def _add_results(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "-o",
         "--out",
@@ -54,16 +65,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="write a folder of Parquet files of N rows each instead of one file",
     )
-    again = parser.add_mutually_exclusive_group()
+    again = group.add_mutually_exclusive_group()
     again.add_argument("--overwrite", action="store_true", help="begin again, whatever -o holds")
     again.add_argument(
         "--append", action="store_true", help="score what -o has no row of: new and changed files"
     )
     add("--retry-failed", action="store_true", help="score images again whose row has an error")
-    add_model(parser, "a checkpoint, or what 'lifeiqa export' wrote")
+
+
+def _add_verdicts(group: argparse._ArgumentGroup) -> None:
+    add, (keep, drop) = group.add_argument, Thresholds()
+    add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
+    add("--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})")
+    sort = group.add_mutually_exclusive_group()
+    sort.add_argument(
+        "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
+    )
+    sort.add_argument("--link-to", type=Path, metavar="FOLDER", help="the same with links")
+    stars = group.add_mutually_exclusive_group()
+    stars.add_argument(
+        "--xmp", action="store_true", help="write verdicts as stars into sidecars, for photo tools"
+    )
+    stars.add_argument("--xmp-undo", action="store_true", help="delete these sidecars again")
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add_model(group, "a checkpoint, or what 'lifeiqa export' wrote")
     add("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
-    add_device(parser)
-    precision = parser.add_mutually_exclusive_group()
+    add_device(group)
+    precision = group.add_mutually_exclusive_group()
     precision.add_argument(
         "--exact", action="store_true", help="decode large JPEGs in full, as metric(path) does"
     )
@@ -71,18 +102,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fast", action="store_true", help="8-bit network, for CPUs; scores differ by some .00x"
     )
     add("--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)")
+
+
+def _add_reading(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--workers", type=int, help="processes that decode (default: one for each core)")
     add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
     add("--column", help="of a .parquet, with images or paths (default: found)")
-    keep, drop = Thresholds()
-    add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
-    add("--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})")
-    sort = parser.add_mutually_exclusive_group()
-    sort.add_argument(
-        "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
-    )
-    sort.add_argument("--link-to", type=Path, metavar="FOLDER", help="the same with links")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,6 +117,11 @@ def run(args: argparse.Namespace) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a log's encoding lacks
     inputs = _check(args)
+    if args.xmp_undo:
+        from lifeiqa_plugin.scoring.stars import remove_stars
+
+        print(remove_stars(read_rows(args.out)))
+        return 0
     choice = _choose_engine(args)
     if args.out is None:
         return PARTIAL if _print_scores(args, inputs, _create_engine(args, choice)) else 0
@@ -114,9 +146,11 @@ def _check(args: argparse.Namespace) -> Inputs:
     inputs = Inputs(args.inputs, args.column, parse_shard(args.shard))
     args.thresholds = _thresholds(args)
     _check_numbers(args)
-    container = inputs.find_container() if args.place_in else None
+    container = inputs.find_container() if args.place_in or args.xmp else None
     if container is not None:
-        raise UsageError(f"{container}: --copy-to and --link-to take files, not archives or tables")
+        raise UsageError(
+            f"{container}: --copy-to, --link-to and --xmp take files, not archives or tables"
+        )
     if args.retry_failed and args.overwrite:
         raise UsageError("--retry-failed has no effect with --overwrite, which scores all again")
     if args.shard_rows and _writes_folder(args):
@@ -137,7 +171,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def _refuse_without_out(args: argparse.Namespace) -> None:
     """Refuse options that only say what a file of rows shall be."""
-    only = ("keep", "drop", "copy_to", "link_to", "shard_rows")
+    only = ("copy_to", "link_to", "xmp", "xmp_undo", "shard_rows")
     for name in (*only, "overwrite", "append", "retry_failed"):
         if getattr(args, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} has no effect without -o; give -o FILE")
@@ -211,6 +245,16 @@ def _print_scores(args: argparse.Namespace, inputs: Inputs, engine: Engine) -> i
     failed = 0
     for scored in score_images(args, engine, inputs.images(), inputs.count()):
         failed += scored.error is not None
-        says = f"{scored.score:.4f}" if scored.error is None else f"error: {scored.error}"
-        print(f"{says}\t{scored.name}", flush=True)
+        if scored.error is None:
+            verdict = args.thresholds.judge(to_row(scored))["verdict"]
+            print(f"{scored.score:.4f}\t{scored.name}\t{_in_color(verdict)}", flush=True)
+        else:
+            print(f"error: {scored.error}\t{scored.name}", flush=True)
     return failed
+
+
+def _in_color(verdict: str | None) -> str:
+    """Return a verdict, green, yellow or red where somebody looks who has not set NO_COLOR."""
+    if verdict is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return verdict or ""
+    return f"\x1b[{COLORS[verdict]}m{verdict}\x1b[0m"

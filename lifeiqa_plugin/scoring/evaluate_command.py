@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the split (default test)",
     )
     add_columns(parser)
-    parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write, of one model")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="csv name,mos,score,std to write, of one model"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     add_device(parser)
     add_import(parser)

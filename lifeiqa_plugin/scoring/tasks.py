@@ -71,6 +71,7 @@ def report_done(output: Output, about: Row, args: argparse.Namespace) -> int:
             output.finish(_summarize(output).as_dict() | {k: about[k] for k in ("model", "digest")})
     for row in read_rows(output.path) if args.place_in else ():
         _place(args, row, row["path"])
+    _write_stars(output, args)
     print(
         f"{output.path}: finished before, {about['rows']} images, {about['failed']} failed"
         f"{'; verdicts by the new thresholds' * judged}; --overwrite scores them again"
@@ -94,6 +95,7 @@ def run_task(task: Task, args: argparse.Namespace, engine: Engine) -> int:
         summary = _add_rows(task, args, engine)
         summary.skipped = inputs.skipped()
         output.finish(summary.as_dict() | {"model": args.model, "digest": inputs.seen})
+    _write_stars(output, args)
     if output.of_archive:
         print(f"{output.path}: {summary.describe_counts()}", flush=True)
     else:
@@ -196,6 +198,13 @@ def _remaining(
             raise UsageError(f"{image.name}: --copy-to and --link-to take files, not archives")
         waiting.append(image)
         yield image
+
+
+def _write_stars(output: Output, args: argparse.Namespace) -> None:
+    if args.xmp:
+        from lifeiqa_plugin.scoring.stars import write_stars
+
+        print(write_stars(read_rows(output.path)))
 
 
 def _place(args: argparse.Namespace, row: Row, source: Any) -> None:

@@ -60,9 +60,19 @@ def test_a_folder_becomes_a_table(score, out):
 def test_without_a_file_scores_are_printed(score):
     code, printed, _ = score("photos/3.png", "photos/below")
     assert code == 0
-    assert (
-        printed == "0.3059\tphotos/3.png\n0.8157\tphotos/below/8.png\n0.9176\tphotos/below/9.png\n"
+    assert printed == (
+        "0.3059\tphotos/3.png\tcheck\n"
+        "0.8157\tphotos/below/8.png\tkeep\n"
+        "0.9176\tphotos/below/9.png\tkeep\n"
     )
+
+
+def test_verdicts_have_colors_on_a_terminal(score, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32mkeep\x1b[0m\n" in score("photos/below/8.png")[1]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in score("photos/below/8.png")[1]
 
 
 def test_bad_images_are_rows_with_an_error_and_exit_status_3(score):
@@ -103,7 +113,7 @@ def test_every_kind_of_input(score, monkeypatch):
     )  # fmt: skip
     assert code == 3
     rows = [line.split("\t") for line in printed.splitlines()]
-    assert [(name, text if "error" in text else round(float(text), 1)) for text, name in rows] == [
+    assert [(name, text if "error" in text else round(float(text), 1)) for text, name, *_ in rows] == [
         ("photos/below/8.png", 0.8), ("photos/below/9.png", 0.9),
         ("photos/4.png", 0.4), ("photos/5.png", 0.5),
         ("photos/0.png", 0.0), ("photos/1.png", 0.1),
@@ -126,7 +136,6 @@ BAD_USAGE = [
     ("photos -o s.csv --keep 60", "--keep must be 0 to 1, as scores are, got 60"),
     ("photos -o s.csv --drop -1", "--drop must be 0 to 1, as scores are, got -1"),
     ("photos -o s.csv --keep nan", "--keep must be 0 to 1, as scores are, got nan"),
-    ("photos --keep 0.7", "--keep has no effect without -o; give -o FILE"),
     ("photos --copy-to d", "--copy-to has no effect without -o; give -o FILE"),
     ("photos --link-to d", "--link-to has no effect without -o; give -o FILE"),
     ("photos --time-limit 9", "--time-limit needs processes that decode, and --workers 0 has none"),
@@ -145,7 +154,7 @@ BAD_USAGE = [
     ("table.parquet", r"which column holds the images .* there are n \(int64\)"),
     ("there.csv.parquet", "cannot be read as Parquet"),
     ("photos --column x", "--column x names a column of a .parquet file, and there is none"),
-    ("table.parquet --column n -o s.csv --copy-to d", "--copy-to and --link-to take files"),
+    ("table.parquet --column n -o s.csv --copy-to d", "--copy-to, --link-to and --xmp take files"),
 ]  # fmt: skip
 
 
