@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DATASET",
-        help="CSV[@FOLDER[@SPLIT[=PHASE]]], or a dataset that pyiqa knows",
+        help="CSV, CSV@FOLDER or CSV@FOLDER@SPLIT=PHASE, or a dataset that pyiqa knows",
     )
     parser.add_argument(
         "--metric-opt", type=Path, metavar="YML", help="further metrics, in pyiqa's format"

@@ -260,8 +260,8 @@ def test_missing_key_is_named(tmp_path, key):
         read_options(tmp_path / "x.yml")
 
 
-def option_table() -> list[tuple[str, str, str]]:
-    """Key, default and meaning of every field of the dataclasses, whose meaning is the text below it."""
+def option_table() -> list[tuple[str, str]]:
+    """Key and meaning of every field of the dataclasses; the meaning is the text below it."""
     rows = []
     for node in ast.parse(Path(sections.__file__).read_text()).body:
         if not (isinstance(node, ast.ClassDef) and node.name.endswith("Options")):
@@ -269,27 +269,8 @@ def option_table() -> list[tuple[str, str, str]]:
         for i, item in enumerate(node.body):
             if isinstance(item, ast.AnnAssign):
                 text = node.body[i + 1].value.value
-                rows.append((item.target.id.rstrip("_"), default_of(item), " ".join(text.split())))
+                rows.append((item.target.id.rstrip("_"), " ".join(text.split())))
     return rows
-
-
-def default_of(item: ast.AnnAssign) -> str:
-    if item.value is None:
-        return "required"
-    text = ast.unparse(item.value)
-    if "default_factory" in text or text == "None":
-        return ""
-    return text.strip("'").lower() if text in ("True", "False") else text.strip("'")
-
-
-def test_the_table_of_the_docs_is_that_of_the_dataclasses():
-    """Every key with its default and meaning; to renew it, print this test's lines."""
-    text = (ROOT / "docs" / "training.md").read_text()
-    rows = [f"| `{key}` | {default} | {about} |" for key, default, about in option_table()]
-    assert len(rows) > 50
-    assert [row for row in rows if row not in text] == []
-    keys = re.findall(r"^\| `(\w+)` \| [^|]* \| [^|]+ \|$", text, re.MULTILINE)
-    assert keys == [key for key, *_ in option_table()]
 
 
 def test_the_schema_is_of_the_same_keys_and_meanings():
