@@ -44,7 +44,7 @@ EXTRAS = {
     "ray": [*LIGHT, "ray[data]>=2.60"],
     "scatter": ["torch-scatter>=2.1.2"],
     "test": TEST,
-    "docs": ["mkdocs-material>=9.5"],
+    "docs": ["ipykernel", "matplotlib", "mkdocs-material>=9.5", "nbclient"],
     "dev": [*TEST, "build", "mypy", "ruff"],
 }
 
