@@ -174,6 +174,34 @@ def test_own_checkpoint_needs_no_other_argument(tmp_path):
         assert torch.equal(metric(x), network(x))
 
 
+def test_load_weights_of_pyiqa_takes_our_files_and_its_own(tmp_path):
+    """Ours bring another architecture along; of pyiqa's, which say none, the metric has it."""
+    network, x = LifeIQA(**SMALL | {"embed_dim": 12}).eval(), torch.rand(1, 3, 100, 90)
+    torch.nn.init.normal_(network.decoder.head.weight)
+    save_checkpoint(network, tmp_path / "mine.safetensors", ModelCard("noise", "CC0-1.0"))
+    torch.save({"params": network.state_dict()}, tmp_path / "net_best.pth")
+    network.test_sample = 9
+    with torch.no_grad():
+        expected = network(x)
+    for options, file in (({}, "mine.safetensors"), ({"embed_dim": 12}, "net_best.pth")):
+        metric = small_metric(test_sample=9, **options)
+        assert not torch.equal(metric(x), expected)
+        metric.load_weights(str(tmp_path / file))
+        assert torch.equal(metric(x), expected)
+        assert metric.net.test_sample == 9
+    with pytest.raises(ValueError, match="the weights do not fit"):
+        small_metric().load_weights(str(tmp_path / "net_best.pth"))
+
+
+def test_load_weights_of_other_metrics_is_pyiqas(tmp_path):
+    metric = pyiqa.create_metric("cnniqa", device="cpu", pretrained=None)
+    weights = {name: value + 1 for name, value in metric.net.state_dict().items()}
+    torch.save({"params": weights}, tmp_path / "other.pth")
+    metric.load_weights(str(tmp_path / "other.pth"))
+    for name, value in metric.net.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
 def test_options_reach_the_network():
     net = small_metric(test_sample=3, chunk_size=2, top_k=1).net
     assert (net.test_sample, net.chunk_size, net.decoder.moe.router.top_k) == (3, 2, 1)

@@ -115,9 +115,15 @@ def test_set_and_file_agree():
             "unknown key datasets:train:dataset_enlarge_ratio; it is now 'crops_per_image'",
         ),
         ("datasets:val:crop_size=224", "unknown key datasets:val:crop_size; known here: name"),
+        ("train:optim:lr_head=1", "lr_head; the backbone has 'lr_backbone', all the rest 'lr'"),
+        (
+            "train:optim={lr: 1, lr_head: 2, sgd: true}",
+            "2 unknown keys: train:optim:lr_head (the backbone has 'lr_backbone', all the rest 'lr'); "
+            "train:optim:sgd (known here: type, lr,",
+        ),
         (
             "datasets:train:augment={flip: true}",
-            "unknown key datasets:train:augment; known here: name, type",
+            "unknown key datasets:train:augment; crops have the network's crop_size, and 'hflip' mirrors",
         ),
         (
             "datasets:val_2:split_indx=1",
