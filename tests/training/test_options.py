@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pyiqa.utils.options import ordered_yaml
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.datasets.readers import DATASETS
@@ -71,6 +72,13 @@ def test_file_is_read_and_its_parts_are_built(path, monkeypatch):
     loss = train.mos_loss_opt
     if loss["type"] == "SmoothL1Loss" and "preset" in network:
         assert loss.get("loss_weight", 1) * loss.get("beta", 1) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_pyiqas_own_loader_reads_the_file(path):
+    """It knows no merge keys, ``<<``."""
+    text = path.read_text()
+    assert yaml.load(text, ordered_yaml()[0]) == yaml.safe_load(text)
 
 
 def check_parameters(built: LifeIQA, network: dict) -> None:
