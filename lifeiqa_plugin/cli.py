@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 
 from lifeiqa_plugin import __version__
-from lifeiqa_plugin.arguments import UsageError, signal_handler
+from lifeiqa_plugin.arguments import UsageError, add_import, import_modules, signal_handler
 from lifeiqa_plugin.nearest import nearest
 
 COMMANDS = {
@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # SIGTERM ends a command as Ctrl-C does, after it has written what is done
         with signal_handler(signal.SIGTERM, signal.default_int_handler):
+            import_modules(args.modules)
             return command.run(args) or 0
     except FAILURES as error:
         print(f"lifeiqa {name}: {_in_one_line(error)}", file=sys.stderr)
@@ -82,6 +83,7 @@ def _build_parser(name: str) -> tuple[argparse.ArgumentParser, ModuleType | None
         if command == name:
             chosen = importlib.import_module(f"lifeiqa_plugin.{module}")
             chosen.add_arguments(subparser)
+            add_import(subparser)
     return parser, chosen
 
 

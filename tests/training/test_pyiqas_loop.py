@@ -122,7 +122,7 @@ def test_keys_that_our_model_does_not_know_are_listed_with_their_homes(train):
     def change(options):
         options["model_type"] = "LifeIQAModel"
 
-    with pytest.raises(ValueError, match="^10 unknown keys: ") as error:
+    with pytest.raises(ValueError, match=r"^10 unknown keys: ") as error:
         train(change)
     for part in (
         "train:optim:lr_basemodel (the backbone has 'lr_backbone', all the rest 'lr')",
