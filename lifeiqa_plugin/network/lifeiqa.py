@@ -64,6 +64,7 @@ class LifeIQA(nn.Module):
 
     Attributes:
         config: all options, flat; a subclass adds its own, since a checkpoint keeps what stands there.
+        backbone_modules: names of the modules whose learning rate is ``lr_backbone``; a subclass adds its own.
 
     Raises:
         ValueError: an option out of its range, an unknown backbone, an image that is empty or not finite.
@@ -75,6 +76,7 @@ class LifeIQA(nn.Module):
     mean: Tensor
     std: Tensor
     trainable = True
+    backbone_modules: tuple[str, ...] = ("backbone",)
 
     def __init__(self, backbone: str = SWIN_B, **options: Any) -> None:
         super().__init__()

@@ -261,8 +261,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         for group in self.optimizer.param_groups:
             for parameter in group["params"] if group["is_backbone"] else []:
                 parameter.requires_grad_(not waits)
-        still = [*self.options.freeze, "backbone"] if waits else self.options.freeze
-        set_train_mode(self.network, still, self.options.freeze_batch_stats)
+        waiting = self.network.backbone_modules if waits else ()
+        set_train_mode(self.network, [*self.options.freeze, *waiting], self.options.freeze_batch_stats)
         self.net = self._wrapped(self.network)
 
     def _one_step(self, images: Tensor) -> dict[str, Tensor]:

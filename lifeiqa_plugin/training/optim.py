@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.training.sections import TrainOptions
 
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
@@ -60,12 +61,12 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def parameter_groups(
-    network: nn.Module, lr: float, weight_decay: float, lr_backbone: float | None = None
+    network: LifeIQA, lr: float, weight_decay: float, lr_backbone: float | None = None
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters into optimiser groups by learning rate and by :func:`decays`.
 
     Args:
-        network: whose parameter names tell backbone (``backbone.``) from the rest.
+        network: whose ``backbone_modules`` are told from the rest.
         lr: peak learning rate; kept as ``initial_lr``, which the schedule multiplies.
         weight_decay: of the parameters that decay.
         lr_backbone: peak learning rate of the backbone; default ``lr``.
@@ -77,7 +78,8 @@ def parameter_groups(
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_backbone, decayed = name.startswith("backbone."), decays(name, parameter)
+        is_backbone = any(is_below(name, module) for module in network.backbone_modules)
+        decayed = decays(name, parameter)
         rate = lr_backbone if is_backbone and lr_backbone is not None else lr
         group = {"params": [], "is_backbone": is_backbone, "lr": rate, "initial_lr": rate}
         group["weight_decay"] = weight_decay if decayed else 0.0
