@@ -27,7 +27,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
-from lifeiqa_plugin.datasets.labelled import LabelledImage
+from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
 from lifeiqa_plugin.datasets.trained_on import TrainedOn
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
@@ -76,7 +76,9 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, dataset: Any) -> Rows:
         """Take path and label of each row."""
-        return cls([LabelledImage(path, path, mos) for path, mos, *_ in dataset.paths_mos])
+        root = dataset.opt["dataroot_target"]
+        rows = [(path, name_below(path, root), mos) for path, mos, *_ in dataset.paths_mos]
+        return cls([LabelledImage(name, path, mos) for path, name, mos in rows])
 
 
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
@@ -262,7 +264,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             for parameter in group["params"] if group["is_backbone"] else []:
                 parameter.requires_grad_(not waits)
         waiting = self.network.backbone_modules if waits else ()
-        set_train_mode(self.network, [*self.options.freeze, *waiting], self.options.freeze_batch_stats)
+        set_train_mode(
+            self.network, [*self.options.freeze, *waiting], self.options.freeze_batch_stats
+        )
         self.net = self._wrapped(self.network)
 
     def _one_step(self, images: Tensor) -> dict[str, Tensor]:
@@ -377,13 +381,13 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         scores, spreads = score_dataset(self.scored_network, labelled, workers)
         mos = np.array([image.mos for image in labelled.images], dtype=np.float32)
         self.metric_results = correlations(scores, mos)
-        self._write_validation(name, dataset, scores, spreads)
+        self._write_validation(name, labelled.images, scores, spreads)
         if self._update_best(name) and name == self.val_names[0]:
             self._save_best(scores - mos, spreads)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
     def _write_validation(
-        self, name: str, dataset: Any, scores: np.ndarray, spreads: np.ndarray
+        self, name: str, images: list[LabelledImage], scores: np.ndarray, spreads: np.ndarray
     ) -> None:
         """Add what a validation found to the run's tables."""
         results = [f"{self.metric_results[metric]:.6f}" for metric in METRICS]
@@ -391,8 +395,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         row = [self.current_iter, name, *results]
         add_rows(self.folder / "curves_validation.csv", header, [row])
         rows = [
-            [self.current_iter, *about[:2], f"{score:.6f}", f"{spread:.6f}"]
-            for about, score, spread in zip(dataset.paths_mos, scores, spreads, strict=True)
+            [self.current_iter, image.name, image.mos, f"{score:.6f}", f"{spread:.6f}"]
+            for image, score, spread in zip(images, scores, spreads, strict=True)
         ]
         header = ["iteration", "name", "mos", "score", "spread"]
         add_rows(self.folder / f"predictions_{name}.csv", header, rows)

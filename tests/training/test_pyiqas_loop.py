@@ -103,10 +103,21 @@ def of_ours(options):
 def use_our_dataset(options):
     of_ours(options)
     for name, dataset in options["datasets"].items():
-        kept = ("dataroot_target", "meta_info_file", "split_index", "split_ratio", "num_worker_per_gpu")
+        kept = (
+            "dataroot_target",
+            "meta_info_file",
+            "split_index",
+            "split_ratio",
+            "num_worker_per_gpu",
+        )
         options["datasets"][name] = {key: dataset[key] for key in kept if key in dataset}
         options["datasets"][name] |= {"name": f"noise-{name}", "type": "LifeIQADataset"}
-    options["datasets"]["train"] |= {"batch_size_per_gpu": 6, "crops_per_image": 2, "crop_size": 32, "working_size": 48}
+    options["datasets"]["train"] |= {
+        "batch_size_per_gpu": 6,
+        "crops_per_image": 2,
+        "crop_size": 32,
+        "working_size": 48,
+    }
 
 
 @pytest.mark.parametrize("change", [of_ours, use_our_dataset])
