@@ -72,11 +72,12 @@ def fill_load_weights(inference: "ModuleType") -> None:
 
     def load_weights(metric: "Any", weights_path: str, weight_keys: str = "params") -> None:
         kinds = type(metric.net).__mro__
-        if not any(kind.__module__ == "lifeiqa_plugin.network.lifeiqa" for kind in kinds):
-            return pyiqas(metric, weights_path, weight_keys)
-        from lifeiqa_plugin.checkpoints import factory
+        if any(kind.__module__ == "lifeiqa_plugin.network.lifeiqa" for kind in kinds):
+            from lifeiqa_plugin.checkpoints import factory
 
-        return factory.load_weights(metric, weights_path)
+            factory.load_weights(metric, weights_path)
+        else:
+            pyiqas(metric, weights_path, weight_keys)
 
     inference.InferenceModel.load_weights = load_weights
 

@@ -145,7 +145,8 @@ def unknown_keys(section: Any, given: Any, where: str = "") -> dict[str, str]:
     """Return every key that nothing reads, of a section and those in it, and what to say of it."""
     if not (dataclasses.is_dataclass(section) and isinstance(given, Mapping)):
         return {}
-    kinds, found = _kinds(section), {}
+    kinds = _kinds(section)
+    found: dict[str, str] = {}
     for name, value in given.items():
         if name in kinds:
             found |= unknown_keys(kinds[name], value, join(where, name))

@@ -161,7 +161,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Decode one image, for training of a (row, seed); pyiqa's own order has only rows."""
-        if self.phase != "train":
+        if isinstance(key, int) and self.phase != "train":
             path, mos = self.paths_mos[key][:2]
             return {"img": read_image(path), "mos_label": torch.tensor([mos]), "img_path": path}
         row, seed = key if isinstance(key, tuple) else (key, int(torch.randint(2**62, ())))

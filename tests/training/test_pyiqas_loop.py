@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
+from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.pyiqa_compat import forgetful_logger
 
 NETWORK = {
-    "type": "LifeIQA", "pretrained": False, "backbone": "test_convnext", "embed_dim": 16, "num_heads": 2,
+    "backbone": "test_convnext", "embed_dim": 16, "num_heads": 2,
     "depth": 1, "num_experts": 4, "top_k": 1, "memory_grid": 2, "crop_size": 32, "working_size": 48,
 }  # fmt: skip
 
@@ -56,8 +58,12 @@ OPTIONS = {
 def train(images, tmp_path, monkeypatch):
     """Returns a function that trains as ``python -m pyiqa.train -opt FILE`` does, in an empty folder."""
 
+    network = LifeIQA(**NETWORK)
+    save_checkpoint(network, tmp_path / "start.safetensors", ModelCard("nothing", "none"))
+
     def run(change):
-        options = copy.deepcopy(OPTIONS) | {"network": dict(NETWORK)}
+        options = copy.deepcopy(OPTIONS)
+        options["network"] = {"type": "LifeIQA", "pretrained_model_path": "start.safetensors"}
         for dataset in options["datasets"].values():
             dataset |= {"dataroot_target": str(images), "meta_info_file": str(images / "meta.csv")}
             dataset |= {"split_index": 1, "split_ratio": "712"}
@@ -72,12 +78,15 @@ def train(images, tmp_path, monkeypatch):
 
 
 def test_general_model(train, tmp_path):
-    torch.manual_seed(0)
+    """Nothing but the network block is another than in pyiqa's file."""
     best = train(lambda options: None)
     assert -1 <= best["noise"]["srcc"]["val"] <= 1
-    metric = pyiqa.create_metric("lifeiqa", device="cpu", **NETWORK)
-    metric.load_weights(str(tmp_path / "experiments/theirs/models/net_best.pth"))
-    assert metric(torch.rand(1, 3, 40, 50)).isfinite()
+    start, models = str(tmp_path / "start.safetensors"), tmp_path / "experiments/theirs/models"
+    metric = pyiqa.create_metric("lifeiqa", device="cpu", pretrained_model_path=start)
+    x = torch.rand(1, 3, 40, 50)
+    before = metric(x)
+    metric.load_weights(str(models / "net_best.pth"))
+    assert not torch.equal(metric(x), before)
 
 
 def test_model_for_two_stages(train):
