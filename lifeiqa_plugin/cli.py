@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from lifeiqa_plugin import __version__
-from lifeiqa_plugin.arguments import UsageError, signal_handler
+from lifeiqa_plugin.arguments import UsageError, add_import, import_modules, signal_handler
 from lifeiqa_plugin.nearest import nearest
 
 
@@ -144,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # SIGTERM ends a command as Ctrl-C does, after it has written what is done
         with signal_handler(signal.SIGTERM, signal.default_int_handler):
+            import_modules(args.modules)
             status = command.run(args) or 0
             sys.stdout.flush()
             return status
@@ -181,6 +182,7 @@ def _build_parser(name: str) -> tuple[argparse.ArgumentParser, ModuleType | None
         if command == name:
             chosen = importlib.import_module(f"lifeiqa_plugin.{module}")
             chosen.add_arguments(subparser)
+            add_import(subparser)
     return parser, chosen
 
 

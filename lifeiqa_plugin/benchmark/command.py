@@ -8,7 +8,6 @@ from pathlib import Path
 from lifeiqa_plugin.arguments import (
     UsageError,
     add_device,
-    add_import,
     check_file,
     check_target,
     choose_device,
@@ -57,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_columns(parser)
     add_device(parser)
-    add_import(parser)
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     parser.add_argument(
         "--samples", type=int, default=1000, help="bootstrap samples (default 1000)"

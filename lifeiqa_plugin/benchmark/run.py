@@ -65,10 +65,10 @@ def benchmark(options: BenchmarkOptions) -> bool:
         raise ValueError(
             "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed"
         )
-    datasets = mark_trained_on(datasets, specs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    datasets = mark_trained_on(datasets, specs, options.out / "digests.json")
     store = Store(options.out / "scores", {spec.name: spec.description for spec in specs})
     store.check(datasets)
-    options.out.mkdir(parents=True, exist_ok=True)
     costs, builder = options.out / "efficiency.csv", Builder()
     notes: dict[str, str] = {}
     is_finished = True

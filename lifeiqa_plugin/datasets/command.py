@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
         type=Path,
-        help="csv name,mos[,reference] of a 'folder' (default ROOT/scores.csv)",
+        help="csv or xlsx name,mos[,reference] of a 'folder' (default ROOT/scores.csv or .xlsx)",
     )
     add_columns(parser)
     parser.add_argument(

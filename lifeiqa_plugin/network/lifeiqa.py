@@ -55,7 +55,7 @@ class LifeIQA(nn.Module):
     mean over its crops. The result is the same from run to run and uses no random numbers.
 
     A pixel outside [0, 1] counts as the nearest value in it, so that an image that is being optimized has the score
-    with which it would be saved; one that lies further outside than 0.5 is of another scale, and refused.
+    with which it would be saved; where one lies further outside than 0.5, a warning says so once.
 
     Args:
         backbone: any timm model with at least two feature stages.
@@ -64,10 +64,10 @@ class LifeIQA(nn.Module):
 
     Attributes:
         config: all options, flat; a subclass adds its own, since a checkpoint keeps what stands there.
+        backbone_modules: names of the modules whose learning rate is ``lr_backbone``; a subclass adds its own.
 
     Raises:
-        ValueError: an option out of its range, an unknown backbone, an image that is not finite, empty, or far
-            outside [0, 1].
+        ValueError: an option out of its range, an unknown backbone, an image that is empty or not finite.
         TypeError: an unknown option, an image that is not a floating-point tensor.
 
     Source: arXiv 2511.19024, section 3.
@@ -76,6 +76,7 @@ class LifeIQA(nn.Module):
     mean: Tensor
     std: Tensor
     trainable = True
+    backbone_modules: tuple[str, ...] = ("backbone",)
 
     def __init__(self, backbone: str = SWIN_B, **options: Any) -> None:
         super().__init__()

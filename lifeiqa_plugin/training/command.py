@@ -7,7 +7,7 @@ import json
 import signal
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import UsageError, add_import, signal_handler
+from lifeiqa_plugin.arguments import UsageError, signal_handler
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="changes, train:optim:lr=1e-4",
     )
-    add_import(parser)
     parser.add_argument(
         "--auto-resume", action="store_true", help="go on from the last saved state of this name"
     )

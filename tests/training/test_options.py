@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pyiqa.utils.options import ordered_yaml
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.datasets.readers import DATASETS
@@ -73,6 +74,13 @@ def test_file_is_read_and_its_parts_are_built(path, monkeypatch):
         assert loss.get("loss_weight", 1) * loss.get("beta", 1) == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_pyiqas_own_loader_reads_the_file(path):
+    """It knows no merge keys, ``<<``."""
+    text = path.read_text()
+    assert yaml.load(text, ordered_yaml()[0]) == yaml.safe_load(text)
+
+
 def check_parameters(built: LifeIQA, network: dict) -> None:
     key = f"{network['preset']} {network.get('num_experts', PRESETS[network['preset']]['num_experts'])}"
     if network.get("depth", 4) != 4:
@@ -115,9 +123,15 @@ def test_set_and_file_agree():
             "unknown key datasets:train:dataset_enlarge_ratio; it is now 'crops_per_image'",
         ),
         ("datasets:val:crop_size=224", "unknown key datasets:val:crop_size; known here: name"),
+        ("train:optim:lr_head=1", "lr_head; the backbone has 'lr_backbone', all the rest 'lr'"),
+        (
+            "train:optim={lr: 1, lr_head: 2, sgd: true}",
+            "2 unknown keys: train:optim:lr_head (the backbone has 'lr_backbone', all the rest 'lr'); "
+            "train:optim:sgd (known here: type, lr,",
+        ),
         (
             "datasets:train:augment={flip: true}",
-            "unknown key datasets:train:augment; known here: name, type",
+            "unknown key datasets:train:augment; crops have the network's crop_size, and 'hflip' mirrors",
         ),
         (
             "datasets:val_2:split_indx=1",
