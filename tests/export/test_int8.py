@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -12,14 +14,9 @@ from PIL import Image
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.checkpoints.models import resolve
+from lifeiqa_plugin.export import int8, write
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import create_engine
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from lifeiqa_plugin.export import int8, write  # noqa: E402  # need what is skipped for above
 
 SMALL = {
     "backbone": "tf_mobilenetv3_small_minimal_100", "embed_dim": 16, "num_heads": 2, "depth": 1, "num_experts": 2,
@@ -180,4 +177,4 @@ def test_where_sums_of_8_bit_products_fit(flags, machine, expected, monkeypatch)
 
     monkeypatch.setattr(onnxruntime_engine.platform, "machine", lambda: machine)
     monkeypatch.setattr(onnxruntime_engine.Path, "read_text", lambda self: flags)
-    assert onnxruntime_engine._has_vnni() == expected
+    assert onnxruntime_engine.has_vnni() is expected

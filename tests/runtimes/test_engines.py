@@ -127,8 +127,6 @@ def test_engines_that_are_not_installed(engine, install, monkeypatch):
     ],
 )
 def test_files_of_another_kind(engine, name, message, tmp_path):
-    if engine == "onnxruntime":
-        pytest.importorskip("onnxruntime")
     (tmp_path / name).touch()
     with pytest.raises(ValueError, match=message):
         create_engine(engine, tmp_path / name)
