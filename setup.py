@@ -36,8 +36,8 @@ REQUIRED = [
 ]
 EXPLAIN = ["matplotlib"]  # figures of explanations
 ONNX = ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxscript>=0.5"]  # what lifeiqa export writes
-TEST = [*EXPLAIN, *ONNX, "cogapp", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6"]
-TEST += ["setuptools>=64", "websocket-client", "wheel"]
+TEST = [*EXPLAIN, "cogapp", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "setuptools>=64"]
+TEST += ["websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "explain": EXPLAIN,

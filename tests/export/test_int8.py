@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
@@ -14,9 +13,13 @@ from PIL import Image
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.checkpoints.models import resolve
-from lifeiqa_plugin.export import int8, write
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes import create_engine
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+from lifeiqa_plugin.export import int8, write  # noqa: E402  # need what is skipped for above
 
 SMALL = {
     "backbone": "tf_mobilenetv3_small_minimal_100", "embed_dim": 16, "num_heads": 2, "depth": 1, "num_experts": 2,
