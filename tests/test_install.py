@@ -408,14 +408,16 @@ for engine in ("torch", "openvino"):
     ]
 
 
-@pytest.mark.parametrize("command", ["explain {photo} -o out", "report {photo} -o a.html"])
-def test_light_install_says_in_one_line_what_a_command_needs(light, command):
-    photo = ROOT / "examples" / "photos" / "coffee_0_clean.jpg"
-    arguments = command.format(photo=photo).split()
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("explain {photo} -o out", "torch"), ("train -opt quick", "pydantic")],
+)
+def test_light_install_says_in_one_line_what_a_command_needs(light, command, package):
+    arguments = command.format(photo=ROOT / "examples/photos/coffee_0_clean.jpg").split()
     python, folder = light.folder / "bin" / "python", light.folder / "empty"
     done = light.run_python("-m", "lifeiqa_plugin", *arguments, cwd=folder, python=python)
     assert done.returncode == 1
     assert done.stderr == (
-        f"lifeiqa {arguments[0]}: needs torch, which is not installed; "
+        f"lifeiqa {arguments[0]}: needs {package}, which is not installed; "
         "pip install . in a checkout brings all that the commands need\n"
     )
