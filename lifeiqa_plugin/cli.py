@@ -130,18 +130,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = [_with_hyphens(argument) for argument in argv]
     try:
         parser, command = _build_parser(name)
-    except ModuleNotFoundError as error:  # as in an install for scoring alone
-        print(
-            f"lifeiqa {name}: needs {error.name}, which is not installed; "
-            "pip install lifeiqa_plugin brings all that the commands need",
-            file=sys.stderr,
-        )
-        return 1
-    args = parser.parse_args(argv)
-    if command is None:
-        parser.print_help()
-        return 2
-    try:
+        args = parser.parse_args(argv)
+        if command is None:
+            parser.print_help()
+            return 2
         # SIGTERM ends a command as Ctrl-C does, after it has written what is done
         with signal_handler(signal.SIGTERM, signal.default_int_handler):
             import_modules(args.modules)
@@ -151,6 +143,13 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at exit
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:  # as in the light install
+        print(
+            f"lifeiqa {name}: needs {error.name}, which is not installed; "
+            "pip install . in a checkout brings all that the commands need",
+            file=sys.stderr,
+        )
+        return 1
     except FAILURES as error:
         print(f"lifeiqa {name}: {_in_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

@@ -168,15 +168,18 @@ def test_an_error_is_one_line(as_command, capsys, error, code):
     assert capsys.readouterr().err == "lifeiqa train: bad value\n"
 
 
-def test_a_command_of_which_a_package_is_missing_names_it(monkeypatch, capsys):
-    def fail(name):
+@pytest.mark.parametrize("when", ["imported", "run"])
+def test_a_command_of_which_a_package_is_missing_names_it(when, as_command, monkeypatch, capsys):
+    def fail(name="train"):
         raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
 
-    monkeypatch.setattr(cli.importlib, "import_module", fail)
-    assert cli.main(["train", "-opt", "some.yml"]) == 1
+    as_command(fail)
+    if when == "imported":
+        monkeypatch.setattr(cli.importlib, "import_module", fail)
+    assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == (
         "lifeiqa train: needs yaml, which is not installed; "
-        "pip install lifeiqa_plugin brings all that the commands need\n"
+        "pip install . in a checkout brings all that the commands need\n"
     )
 
 

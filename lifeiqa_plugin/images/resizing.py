@@ -13,6 +13,9 @@ from PIL import Image
 STRIP = 32
 """Rows that are made floating point at a time: few enough for a core's cache."""
 
+ALONE = 2**18
+"""Products of two numbers below which OpenBLAS does not share the work among threads."""
+
 Pixels: TypeAlias = "NDArray[Any] | Image.Image"
 """(H, W, 3) uint8, or float32 in [0, 1]; or a Pillow image of mode RGB, which is never copied as a whole."""
 
@@ -76,8 +79,18 @@ def _resample(
         strip = strip.reshape(part.stop - part.start, -1)
         if part.start == 0:
             resampled = np.zeros((new_length, strip.shape[1]), np.float32)
-        resampled[part.first : part.last] += part.weights @ strip
+        resampled[part.first : part.last] += _multiply(part.weights, strip)
     return resampled
+
+
+def _multiply(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Multiply matrices in this thread: those of BLAS would hold up every thread of a caller's."""
+    product = np.empty((len(a), b.shape[1]), np.float32)
+    width = max(ALONE // a.size, 16) // 16 * 16
+    for start in range(0, b.shape[1], width):
+        piece = slice(start, start + width)
+        np.matmul(a, b[:, piece], out=product[:, piece])
+    return product
 
 
 class Part(NamedTuple):

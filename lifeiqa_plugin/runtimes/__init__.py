@@ -56,8 +56,8 @@ ENGINES = {
 """Name, which is also that of the package it needs -> the module that has ``create(model, device) -> Engine``."""
 
 INSTALL = {
-    "torch": "lifeiqa_plugin",
-    "onnxruntime": "'lifeiqa_plugin[onnx]' or onnxruntime",
+    "torch": ". in a checkout of lifeiqa_plugin",
+    "onnxruntime": "onnxruntime",
     "openvino": "'lifeiqa_plugin[openvino]' or openvino",
 }
 """What ``pip install`` takes for each of them."""

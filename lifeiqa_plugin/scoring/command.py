@@ -235,9 +235,15 @@ def _create_engine(args: argparse.Namespace, choice: Choice) -> Engine:
 
     keep_freed_memory()  # before anything large is allocated
     try:
-        return create_engine(*choice, args.device)
+        engine = create_engine(*choice, args.device)
     except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from error
+    if args.fast:
+        from lifeiqa_plugin.runtimes.onnxruntime_engine import has_vnni
+
+        if has_vnni() is False:
+            print("--fast gains nothing on this CPU, which has no VNNI", file=sys.stderr)
+    return engine
 
 
 def _print_scores(args: argparse.Namespace, inputs: Inputs, engine: Engine) -> int:

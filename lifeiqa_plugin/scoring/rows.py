@@ -162,7 +162,6 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         OSError: it cannot be read.
         ValueError: a file of another kind.
-        ImportError: Parquet without pyarrow.
     """
     if path.suffix == ".csv":
         with open(path, newline="", encoding="utf-8") as file:
@@ -185,7 +184,7 @@ def read_own_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a result of this version as they were before they were written, whatever its format.
 
     Raises:
-        OSError, ValueError, ImportError: as :func:`read_rows`.
+        OSError, ValueError: as :func:`read_rows`.
     """
     for row in read_rows(path):
         yield {name: _restore(name, value) for name, value in row.items()}

@@ -183,6 +183,14 @@ def test_an_engine_that_is_not_installed(score, monkeypatch):
     assert error == "lifeiqa score: engine openvino needs pip install openvino"
 
 
+@pytest.mark.parametrize(("has_vnni", "says"), [(False, True), (None, False), (True, False)])
+def test_fast_says_where_it_gains_nothing(score, monkeypatch, has_vnni, says):
+    monkeypatch.setattr("lifeiqa_plugin.runtimes.onnxruntime_engine.has_vnni", lambda: has_vnni)
+    message = "--fast gains nothing on this CPU, which has no VNNI" if says else ""
+    assert score("photos/0.png", "--fast")[2] == message
+    assert score("photos/0.png")[2] == ""
+
+
 def test_no_permission_to_write(score, monkeypatch):
     """Tests may run as root, who may write everywhere."""
     monkeypatch.setattr("os.access", lambda *arguments: False)
