@@ -70,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     precision.add_argument(
         "--fast", action="store_true", help="8-bit network, for CPUs; scores differ by some .00x"
     )
+    add(
+        "--detail",
+        choices=["on", "off"],
+        default="on",
+        help="look at the part of a large photo that has most detail, too",
+    )
     add("--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)")
     add("--workers", type=int, help="processes that decode (default: one for each core)")
     add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
@@ -183,6 +189,7 @@ def _options(args: argparse.Namespace, choice: Choice, inputs: Inputs) -> Row:
         "engine": choice.engine,
         "decoding": DECODING,
         "exact": args.exact,
+        "detail": args.detail == "on",
         "max_pixels": args.max_pixels,
         "column": args.column,
         "shard": None if _writes_folder(args) else list(inputs.shard),
