@@ -17,7 +17,7 @@ from lifeiqa_plugin.images.opening import Content, Opened, open_image
 from lifeiqa_plugin.images.orientation import TRANSPOSED, orient, orientation_of
 from lifeiqa_plugin.images.pixels import JPEGS, from_array, to_srgb
 from lifeiqa_plugin.images.refusals import name_of, refuse, reporting
-from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
+from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of, soften
 from lifeiqa_plugin.network.detail import SHRUNK, find_part, is_large
 from lifeiqa_plugin.pyiqa_compat import own_pillow_rules, quiet_libtiff
 
@@ -105,6 +105,7 @@ def decode_resized(
     part = None
     if part_size and is_large(loaded.height, loaded.width, part_size):
         part = _resize(loaded, _cut_part(loaded, planes, part_size), (part_size, part_size))
+        part = part if loaded.shrunk == 1 else soften(part)
     return Decoded(planes, loaded.height, loaded.width, loaded.notes, part)
 
 

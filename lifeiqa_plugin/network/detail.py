@@ -117,7 +117,7 @@ class DetailRule:
             log: of an array or tensor.
         """
         shares = dict(zip((SCORE, *names), (near, *distortions.T), strict=True))
-        fall: Any = self.offset
+        fall: Any = 0 * near + self.offset  # type: ignore[operator]  # numbers of either kind
         for name, weight in self.weights.items():
             share = shares[name].clip(FLOOR, 1 - FLOOR)
             fall = fall + weight * log(share / (1 - share))

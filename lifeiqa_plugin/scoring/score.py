@@ -84,7 +84,8 @@ def score(
         engine.working_shape,
         None if exact else engine.shrink_to,
         max_pixels,
-        detail and engine.detail is not None,
+        detail
+        and getattr(engine, "detail", None) is not None,  # an engine of the user may know one look
     )
     prepared = prepare_images(named, recipe, workers, time_limit)
     return _score_prepared(prepared, engine, batch_size)
