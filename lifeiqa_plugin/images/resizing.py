@@ -16,6 +16,9 @@ STRIP = 32
 ALONE = 2**18
 """Products of two numbers below which OpenBLAS does not share the work among threads."""
 
+HALVED = (-0.0278, 0.0640, 0.9276, 0.0640, -0.0278)
+"""What takes libjpeg's half size to that of :func:`resize`: fitted to the spectra of eight photos."""
+
 Pixels: TypeAlias = "NDArray[Any] | Image.Image"
 """(H, W, 3) uint8, or float32 in [0, 1]; or a Pillow image of mode RGB, which is never copied as a whole."""
 
@@ -44,6 +47,18 @@ def resize(pixels: Pixels, shape: tuple[int, int], shrunk: int = 1) -> NDArray[n
     if isinstance(pixels, Image.Image) or pixels.dtype == np.uint8:
         ready /= 255
     return ready.clip(0, 1, out=ready)
+
+
+def soften(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blur (C, H, W) that a JPEG decoder has halved, which leaves it sharper than :func:`resize` would."""
+    for axis in (1, 2):
+        room = [(0, 0), (0, 0), (0, 0)]
+        room[axis] = (len(HALVED) // 2,) * 2
+        wide = np.moveaxis(np.pad(planes, room, mode="edge"), axis, 0)
+        length = planes.shape[axis]
+        taps = (weight * wide[i : i + length] for i, weight in enumerate(HALVED))
+        planes = np.moveaxis(sum(taps, start=np.float32(0)), 0, axis)
+    return planes.clip(0, 1)
 
 
 def shape_of(pixels: Pixels) -> tuple[int, int]:

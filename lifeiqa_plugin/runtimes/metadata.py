@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lifeiqa_plugin.network.crops import working_shape
 
@@ -27,6 +28,7 @@ class Metadata:
         weights_sha256: of the checkpoint file that was exported.
         training_data: what the checkpoint says of its training.
         licence: of the weights.
+        detail: what a nearer look at large photos takes off; see :class:`~lifeiqa_plugin.network.detail.DetailRule`.
         precision: ``float32``, or ``int8`` if that is what its convolutions compute with.
         format: of this description.
     """
@@ -39,6 +41,7 @@ class Metadata:
     weights_sha256: str
     training_data: str = "not stated"
     licence: str = "not stated"
+    detail: dict[str, Any] | None = None
     precision: str = "float32"
     format: int = FORMAT
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from lifeiqa_plugin.checkpoints.models import Model
+from lifeiqa_plugin.network.detail import DetailRule
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
     check_kind,
@@ -46,6 +47,7 @@ class OnnxRuntimeEngine:
             self.session.get_modelmeta().custom_metadata_map.get(KEY), path
         )
         self.names = self.metadata.distortions
+        self.detail = DetailRule.parse(self.metadata.detail)
         self.working_shape = self.metadata.working_shape
         self.shrink_to = find_shrink_to(self.metadata)
         self._outputs = [output.name for output in self.session.get_outputs()]

@@ -101,6 +101,12 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     precision.add_argument(
         "--fast", action="store_true", help="8-bit network, for CPUs; scores differ by some .00x"
     )
+    add(
+        "--detail",
+        choices=["on", "off"],
+        default="on",
+        help="look at the part of a large photo that has most detail, too",
+    )
     add("--batch-size", type=int, help="images in a batch (default: 1 on CPUs, 16 on CUDA)")
 
 
@@ -217,6 +223,7 @@ def _options(args: argparse.Namespace, choice: Choice, inputs: Inputs) -> Row:
         "engine": choice.engine,
         "decoding": DECODING,
         "exact": args.exact,
+        "detail": args.detail == "on",
         "max_pixels": args.max_pixels,
         "column": args.column,
         "shard": None if _writes_folder(args) else list(inputs.shard),

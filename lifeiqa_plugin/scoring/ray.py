@@ -36,7 +36,7 @@ class Scorer:
         column: holds bytes of files, paths that the workers can read, or arrays (H, W, 3); None for the first of the
             usual names. Bytes are best: a reader of Ray that decodes knows neither orientation nor colour profile.
         name: column of what becomes ``path``; None for the first of the usual names.
-        model, engine, device, exact, max_pixels, time_limit: as for :func:`lifeiqa_plugin.score`.
+        model, engine, device, exact, detail, max_pixels, time_limit: as for :func:`lifeiqa_plugin.score`.
         keep, drop: thresholds of the verdict.
         workers: processes that decode for one worker of Ray. One is enough to make a row with an error of an image
             that hangs or crashes its decoder; with 0 it would take the worker with it, again and again.
@@ -54,6 +54,7 @@ class Scorer:
         engine: str = "auto",
         device: str = "auto",
         exact: bool = False,
+        detail: bool = True,
         max_pixels: int = MAX_PIXELS,
         time_limit: float = 60,
         keep: float = 0.6,
@@ -64,6 +65,7 @@ class Scorer:
         self.engine = create_engine(engine, model, device)
         self.options: dict[str, Any] = {
             "exact": exact,
+            "detail": detail,
             "max_pixels": max_pixels,
             "time_limit": time_limit,
             "workers": workers,

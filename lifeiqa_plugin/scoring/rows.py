@@ -41,6 +41,7 @@ class ScoredImage:
         distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
         error: one line; None if all went well.
         notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
+        detail: score of the part of a large photo that has most detail, seen nearer; NaN for other images.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ScoredImage:
     distortions: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     notes: tuple[str, ...] = ()
+    detail: float = float("nan")
 
 
 class Thresholds(NamedTuple):
@@ -101,15 +103,16 @@ def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
-    return ["path", "width", "height", "score", "std", *named, "verdict", "note", "error"]
+    return ["path", "width", "height", "score", "std", "detail", *named, "verdict", "note", "error"]
 
 
 def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, note, error."""
+    """Return what stands in a file, all but the verdict: path, size, score, std, detail, distortions, note, error."""
     row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
     if scored.error is not None:
         return row | {"error": scored.error}
-    row |= {"score": round(scored.score, 6), "std": _number(scored.std)}
+    row |= {"score": round(scored.score, 6)}
+    row |= {"std": _number(scored.std), "detail": _number(scored.detail)}
     row |= {"note": "; ".join(scored.notes) or None}
     row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
     return row
@@ -232,6 +235,7 @@ def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImag
         distortions=distortions,
         error=row.get("error") or None,
         notes=tuple(filter(None, str(row.get("note") or "").split("; "))),
+        detail=_to_float("detail", row.get("detail")),
     )
 
 

@@ -15,7 +15,7 @@ from lifeiqa_plugin.images.processes import prepare_images
 from lifeiqa_plugin.images.reading import MAX_PIXELS, Source
 from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.images.stream import Named, Prepared, Recipe
-from lifeiqa_plugin.runtimes import Engine, create_engine
+from lifeiqa_plugin.runtimes import Engine, Floats, create_engine
 from lifeiqa_plugin.scoring.inputs import walk_folder
 from lifeiqa_plugin.scoring.rows import ScoredImage
 
@@ -33,6 +33,7 @@ def score(
     workers: int = 0,
     exact: bool = True,
     fast: bool = False,
+    detail: bool = True,
     max_pixels: int = MAX_PIXELS,
     time_limit: float = 60,
 ) -> Iterator[ScoredImage]:
@@ -55,6 +56,7 @@ def score(
         workers: processes that decode; 0 decodes in this one, without a time limit.
         exact: False lets the JPEG decoder shrink large photos: faster, and scores differ by some .0003.
         fast: take the bundled network in 8 bits; see :func:`create_engine`.
+        detail: look nearer at large photos; see ``docs/scoring.md``.
         max_pixels: larger images are refused.
         time_limit: seconds that an image may take to decode.
 
@@ -78,7 +80,13 @@ def score(
         raise ValueError(
             "an engine is given, so model, device and fast have no effect; leave them out"
         )
-    recipe = Recipe(engine.working_shape, None if exact else engine.shrink_to, max_pixels)
+    recipe = Recipe(
+        engine.working_shape,
+        None if exact else engine.shrink_to,
+        max_pixels,
+        detail
+        and getattr(engine, "detail", None) is not None,  # an engine of the user may know one look
+    )
     prepared = prepare_images(named, recipe, workers, time_limit)
     return _score_prepared(prepared, engine, batch_size)
 
@@ -141,9 +149,10 @@ def _score_window(window: list[Prepared], engine: Engine, batch_size: int) -> It
 def _score_batch(items: list[Prepared], engine: Engine) -> list[ScoredImage]:
     batch = np.stack([item.image for item in items if item.image is not None])
     output = engine.score(batch)
+    scores, details = _look_nearer(items, output.score, engine)
     rows = []
     for i, item in enumerate(items):
-        score, std = float(output.score[i]), float(output.std[i])
+        score, std = float(scores[i]), float(output.std[i])
         if not np.isfinite(score):
             reason = f"the network's score is {score}"
             rows.append(ScoredImage(item.name, item.width, item.height, error=reason))
@@ -151,5 +160,28 @@ def _score_batch(items: list[Prepared], engine: Engine) -> list[ScoredImage]:
         shares = [float(value) for value in output.distortions[i]]
         distortions = dict(zip(engine.names, shares, strict=True))
         size = (item.width, item.height)
-        rows.append(ScoredImage(item.name, *size, score, std, distortions, notes=item.notes))
+        rows.append(
+            ScoredImage(
+                item.name,
+                *size,
+                score,
+                std,
+                distortions,
+                notes=item.notes,
+                detail=float(details[i]),
+            )
+        )
     return rows
+
+
+def _look_nearer(items: list[Prepared], whole: Floats, engine: Engine) -> tuple[Floats, Floats]:
+    """Return the scores (B,) with what the parts of large images say, and the scores of these parts, NaN for none."""
+    scores, details = whole.copy(), np.full_like(whole, np.nan)
+    large = [i for i, item in enumerate(items) if item.part is not None]
+    if large and engine.detail is not None:
+        near = engine.score(np.stack([item.part for item in items if item.part is not None]))
+        details[large] = near.score
+        scores[large] = engine.detail.apply(
+            whole[large], near.score, near.distortions, engine.names
+        )
+    return scores, details

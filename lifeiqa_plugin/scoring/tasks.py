@@ -172,6 +172,7 @@ def score_images(
         batch_size=args.batch_size or (16 if on_cuda else 1),
         workers=workers,
         exact=args.exact,
+        detail=args.detail == "on",
         max_pixels=args.max_pixels,
         time_limit=args.time_limit or TIME_LIMIT,
     )

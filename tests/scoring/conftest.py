@@ -22,6 +22,7 @@ class Brightness:
 
     names = ("dark", "bright")
     shrink_to = 2.0
+    detail = None
 
     def __init__(self) -> None:
         self.working_shape = functools.partial(working_shape, crop_size=8, working_size=16)

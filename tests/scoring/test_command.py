@@ -37,8 +37,8 @@ def test_a_folder_becomes_a_table(score, out):
     assert code == 0
     table = read(out)
     assert list(table) == [
-        "path", "width", "height", "score", "std", "distortion.dark", "distortion.bright", "verdict", "note", "error",
-        "size", "mtime",
+        "path", "width", "height", "score", "std", "detail", "distortion.dark", "distortion.bright", "verdict", "note",
+        "error", "size", "mtime",
     ]  # fmt: skip
     assert list(table["path"]) == [f"photos/{i}.png" for i in range(8)] + [
         "photos/below/8.png", "photos/below/9.png",
@@ -240,6 +240,9 @@ def test_other_options_and_weights_are_refused(score, stop_after, monkeypatch, b
     assert code == 2
     what = "begun" if begun else "made"
     assert f"s.csv was {what} with other options (exact False); give --overwrite" in error
+    code, _, error = score("photos", "-o", "s.csv", "--detail", "off")
+    assert code == 2
+    assert f"s.csv was {what} with other options (detail True); give --overwrite" in error
     monkeypatch.setattr("lifeiqa_plugin.checkpoints.models.Model.sha256", "f00d")
     code, _, error = score("photos", "-o", "s.csv")
     assert code == 2
