@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lifeiqa_plugin.explanation.words import (
+from lifeiqa_plugin.words import (
     FLAT,
     Floats,
     LocalFlaw,
+    Naming,
     find_local_flaw,
     write_sentence,
 )
@@ -61,6 +62,8 @@ class Explanation:
     """(Q, E), how much of each query's answer comes from each expert; a row sums to 1."""
     expert_map: Floats
     """(E, H, W), the same by region, mean over the queries."""
+    naming: Naming | None = None
+    """From which strengths on each of ``distortions`` is named."""
     score_range: tuple[float, float] | None = (0.0, 1.0)
     """The worst and the best score; None for a network without limits."""
 
@@ -81,6 +84,7 @@ class Explanation:
             self.score,
             self.std,
             self.distortions,
+            self.naming,
             self.quality_map,
             self.local_flaw,
             self.score_range,

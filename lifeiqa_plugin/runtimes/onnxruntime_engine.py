@@ -45,7 +45,8 @@ class OnnxRuntimeEngine:
         self.metadata = parse_metadata(
             self.session.get_modelmeta().custom_metadata_map.get(KEY), path
         )
-        self.names = self.metadata.distortions
+        self.names, self.naming = self.metadata.distortions, self.metadata.naming
+        self.score_range = self.metadata.score_range
         self.working_shape = self.metadata.working_shape
         self.shrink_to = find_shrink_to(self.metadata)
         self._outputs = [output.name for output in self.session.get_outputs()]

@@ -39,6 +39,7 @@ class TorchEngine:
         self.network = network.eval()
         self.device = next(network.parameters()).device
         self.names: tuple[str, ...] = network.distortion_names if with_distortions else ()
+        self.naming, self.score_range = network.naming, network.score_range
         sizes = {"crop_size": network.crop_size, "working_size": network.working_size}
         is_plain = type(network) is LifeIQA
         self.working_shape: Callable[[int, int], tuple[int, int]]

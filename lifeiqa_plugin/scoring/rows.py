@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 
-TEXTS = ("key", "path", "verdict", "note", "error")
+TEXTS = ("key", "path", "verdict", "sentence", "note", "error")
 
 INTEGERS = ("width", "height", "size")
 
@@ -40,6 +40,8 @@ class ScoredImage:
         std: how far off the score may be, as one standard deviation.
         distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
         error: one line; None if all went well.
+        sentence: the score in words, and the flaws above their cut; see :mod:`lifeiqa_plugin.words`. None beside an
+            error, and in rows that earlier versions wrote.
         notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
     """
 
@@ -50,6 +52,7 @@ class ScoredImage:
     std: float = float("nan")
     distortions: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    sentence: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -101,16 +104,16 @@ def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
-    return ["path", "width", "height", "score", "std", *named, "verdict", "note", "error"]
+    return ["path", "width", "height", "score", "std", *named, "verdict", "sentence", "note", "error"]
 
 
 def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, note, error."""
+    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, sentence, note, error."""
     row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
     if scored.error is not None:
         return row | {"error": scored.error}
     row |= {"score": round(scored.score, 6), "std": _number(scored.std)}
-    row |= {"note": "; ".join(scored.notes) or None}
+    row |= {"sentence": scored.sentence, "note": "; ".join(scored.notes) or None}
     row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
     return row
 
@@ -232,6 +235,7 @@ def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImag
         std=_to_float("std", row.get("std")),
         distortions=distortions,
         error=row.get("error") or None,
+        sentence=row.get("sentence") or None,
         notes=tuple(filter(None, str(row.get("note") or "").split("; "))),
     )
 

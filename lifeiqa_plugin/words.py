@@ -6,7 +6,7 @@ How each part is to be read, and how often it is right: ``docs/explaining.md``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,44 +19,44 @@ BANDS = {"excellent": 0.8, "good": 0.6, "fair": 0.45, "poor": 0.3, "bad": float(
 
 FLAT = "one color throughout: there is nothing to judge"
 
+Naming = Mapping[str, Mapping[str, Any]]
+"""Name of a distortion -> the fields of its :class:`Cut`: what a checkpoint says in its option ``naming``."""
+
 
 class Cut(NamedTuple):
-    """From which strengths on a distortion is named, and of which images."""
+    """From which strengths on a distortion is named."""
 
-    likely: float
-    sure: float
-    below: float = float(
-        "inf"
-    )  # a score; from there on it may be meant, and places with more of it are natural
+    likely: float = 0.4
+    sure: float = 0.6
+    shares: Sequence[tuple[float, float]] = ()
+    """(strength, share of the photos with this strength that people rate in the worst third), rising."""
+
+    def share(self, strength: float) -> float:
+        """Return that share, between those of the table; NaN without a table."""
+        if not self.shares:
+            return float("nan")
+        strengths, shares = zip(*self.shares, strict=True)
+        return float(np.interp(strength, strengths, shares))
 
 
-CUTS = {
-    "blur": Cut(0.25, 0.5),
-    "motion blur": Cut(0.25, 0.5),
-    "any blur": Cut(0.25, 0.5),
-    "noise": Cut(0.25, 0.5),
-    "impulse noise": Cut(0.3, 0.5),
-    "blocking": Cut(0.3, 0.5),
-    "ringing": Cut(0.3, 0.5),
-    "upscaled": Cut(0.3, 0.5),
-    "over-sharpened": Cut(0.3, 0.5),
-    "over-smoothed": Cut(0.3, 0.5),
-    "over-exposed": Cut(0.4, 0.5, below=0.45),
-    "dark": Cut(0.3, 0.6, below=0.45),
-    "low contrast": Cut(0.4, 0.6, below=0.45),
-    "colour cast": Cut(0.4, 0.6, below=0.45),
-    "warped": Cut(0.4, 0.6),
-    "patchy": Cut(0.5, 0.7),
-}
-"""For the bundled networks; chosen on 1,500 photos of BIQ2021's training split, 66 of which were looked at. Of the good
-ones among them, .6 % have a flaw above its cut."""
+class Flaw(NamedTuple):
+    """A distortion above its cut."""
 
-OTHER_CUT = Cut(0.5, 0.7)
-"""Of distortions with other names."""
+    name: str
+    phrase: str  # what is said of it
+    share: float  # of photos with as much of it that people rate in the worst third; NaN: not known
+    is_sure: bool
+
+
+MEANT = ("over-exposed", "dark", "low contrast", "colour cast")
+"""May be meant, and places with more of them are natural: flaws only of poor and bad photos, and never of one place."""
+
+BLURS, ANY_BLUR = ("blur", "motion blur"), "any blur"
+"""The two count as one flaw, and have one cut."""
 
 PHRASES = {
     "blur": "out of focus",
-    "any blur": "blur",
+    ANY_BLUR: "blur",
     "impulse noise": "specks",
     "blocking": "blocks from compression",
     "ringing": "ringing from compression",
@@ -131,6 +131,7 @@ def write_sentence(
     score: float,
     std: float,
     distortions: Mapping[str, float],
+    naming: Naming | None = None,
     quality_map: Floats | None = None,
     local: LocalFlaw | None = None,
     score_range: tuple[float, float] | None = (0.0, 1.0),
@@ -142,35 +143,35 @@ def write_sentence(
         std: of the score. A place that is not good has a flaw of its own if it lies further than ``std`` below the
             mean of the map, and is called the worst from ``FAR`` times that on. NaN: no place is said.
         distortions: name -> strength in 0 .. 1 in the whole image; empty for a network that names none.
+        naming: the cuts of the network that gave the strengths; None: those of :class:`Cut` for all.
         quality_map: (H, W), in units of the score; None: no place is said.
         local: the distortion that one place has more of than the rest.
         score_range: the worst and the best score; None for a network without limits, whose scores have no words.
     """
     if score_range is None:
-        return ", ".join(name_flaws(BANDS["fair"], distortions)[:MOST]) or "no flaw named"
+        found = find_flaws(BANDS["fair"], distortions, naming)[:MOST]
+        return ", ".join(flaw.phrase for flaw in found) or "no flaw named"
     worst, best = score_range
     score, std = (score - worst) / (best - worst), std / (best - worst)
+    far, low = {}, {}
     if quality_map is not None:
         quality_map = (quality_map - worst) / (best - worst)
-    place, placed = "", ""
-    if quality_map is not None:
-        far = _find_low_places(quality_map, FAR * std)
-        place = min(far, key=far.__getitem__, default="")
-        low = _find_low_places(quality_map, std)
-        placed = _name_with_place(local, low, distortions) if local else ""
-    flaws = name_flaws(score, distortions, is_uneven=bool(place))
+        far, low = _find_low_places(quality_map, FAR * std), _find_low_places(quality_map, std)
+    place = min(far, key=far.__getitem__, default="")
+    placed = _name_with_place(local, low, distortions, naming) if local else ""
     if local and placed:
         others = {name: value for name, value in distortions.items() if name != local.name}
-        flaws = [placed, *name_flaws(score, others, is_uneven=True)]
-        place = ""
-    band = band_of(score)
-    if flaws:
-        return f"{band}: {', '.join(flaws[:MOST])}" + (f"; worst {place}" if place else "")
-    if not distortions:
-        return f"{band}: this model names no distortions"
-    if score < BANDS["good"]:
-        return f"{band}: cause not named"
-    return f"{band}: {'no flaw named' if place else 'nothing stands out'}"
+        found, place = find_flaws(score, others, naming, is_uneven=True), ""
+    else:
+        found = find_flaws(score, distortions, naming, is_uneven=bool(place))
+    said = ", ".join([placed, *(flaw.phrase for flaw in found)][not placed :][:MOST])
+    if said:
+        said += f"; worst {place}" if place else ""
+    elif not distortions:
+        said = "this model names no distortions"
+    else:
+        said = "cause not named" if score < BANDS["good"] else "no flaw named"
+    return f"{band_of(score)}: {said}"
 
 
 def band_of(score: float) -> str:
@@ -178,48 +179,72 @@ def band_of(score: float) -> str:
     return next(word for word, lowest in BANDS.items() if score >= lowest)
 
 
-def name_flaws(
-    score: float, distortions: Mapping[str, float], is_uneven: bool = False
-) -> list[str]:
-    """Return what is wrong with an image of that score: what is sure first, the strongest first.
+def find_flaws(
+    score: float,
+    distortions: Mapping[str, float],
+    naming: Naming | None = None,
+    is_uneven: bool = False,
+) -> list[Flaw]:
+    """Return the distortions above their cut: what is sure first, the strongest first.
 
     Args:
-        score: of the image.
+        score: of the image, from 0 to 1.
         distortions: name -> strength in 0 .. 1.
+        naming: as for :func:`write_sentence`.
         is_uneven: the strengths are means over places that differ, and so say nothing on what is slight.
     """
     found = []
-    for name, strength in _join_blurs(distortions).items():
-        cut = CUTS.get(name, OTHER_CUT)
-        if strength >= cut.likely and score < cut.below:
-            is_sure = strength >= cut.sure
-            may_be_slight = score >= BANDS["fair"] and not is_uneven
-            phrase = _phrase(name, strength, may_be_slight) if is_sure else _likely(name)
-            found.append((not is_sure, -strength, phrase))
-    return [phrase for *_, phrase in sorted(found)]
+    for name, strength in join_blurs(distortions).items():
+        cut = cut_of(name, naming)
+        if name == ANY_BLUR:
+            name = _kind_of_blur(distortions, cut.sure)
+        if not _is_said(name, strength, cut, score):
+            continue
+        is_sure = strength >= cut.sure
+        may_be_slight = score >= BANDS["fair"] and not is_uneven
+        phrase = _phrase(name, strength, may_be_slight) if is_sure else _likely(name)
+        found.append((not is_sure, -strength, Flaw(name, phrase, cut.share(strength), is_sure)))
+    return [flaw for *_, flaw in sorted(found)]
+
+
+def _is_said(name: str, strength: float, cut: Cut, score: float) -> bool:
+    """Of a good photo only what is sure is said, and from fair on nothing that people mind in less than half."""
+    if score >= BANDS["fair"] and (name in MEANT or cut.share(strength) < 0.5):  # NaN is not
+        return False
+    return strength >= (cut.sure if score >= BANDS["good"] else cut.likely)
+
+
+def cut_of(name: str, naming: Naming | None) -> Cut:
+    """Return the cut of a distortion."""
+    name = ANY_BLUR if name in BLURS else name
+    return Cut(**(naming or {}).get(name, {}))
 
 
 def _name_with_place(
-    local: LocalFlaw, low: Mapping[str, float], distortions: Mapping[str, float]
+    local: LocalFlaw,
+    low: Mapping[str, float],
+    distortions: Mapping[str, float],
+    naming: Naming | None,
 ) -> str:
     """Name a flaw of one place, if that is low, and neither is the flaw sure of the whole image nor may it be meant."""
-    cut = CUTS.get(local.name, OTHER_CUT)
-    is_everywhere = distortions.get(local.name, 0.0) >= cut.sure
-    if local.place not in low or is_everywhere or cut.below < 1:
+    is_everywhere = distortions.get(local.name, 0.0) >= cut_of(local.name, naming).sure
+    if local.place not in low or is_everywhere or local.name in MEANT:
         return ""
-    named = name_flaws(low[local.place], {local.name: local.strength})
-    return f"{named[0]} {local.place}" if named else ""
+    named = find_flaws(low[local.place], {local.name: local.strength}, naming)
+    return f"{named[0].phrase} {local.place}" if named else ""
 
 
-def _join_blurs(distortions: Mapping[str, float]) -> dict[str, float]:
-    """Take blur and motion blur for one flaw, which is called ``any blur`` where neither is sure."""
-    joined = dict(distortions)
-    blurs = {name: joined.pop(name) for name in ("blur", "motion blur") if name in joined}
-    if blurs:
-        name = max(blurs, key=blurs.__getitem__)
-        strength = 1 - np.prod([1 - value for value in blurs.values()])
-        joined[name if blurs[name] >= CUTS[name].sure else "any blur"] = float(strength)
-    return joined
+def join_blurs(distortions: Mapping[str, float]) -> dict[str, float]:
+    """Put ``any blur`` in the place of blur and motion blur: how much there is of either."""
+    blurs = [distortions[name] for name in BLURS if name in distortions]
+    others = {name: value for name, value in distortions.items() if name not in BLURS}
+    return {ANY_BLUR: float(1 - np.prod(1 - np.array(blurs)))} | others if blurs else others
+
+
+def _kind_of_blur(distortions: Mapping[str, float], sure: float) -> str:
+    """Return the kind that is sure by itself, or ``any blur``."""
+    most = max(BLURS, key=lambda name: distortions.get(name, 0.0))
+    return most if distortions.get(most, 0.0) >= sure else ANY_BLUR
 
 
 def _likely(name: str) -> str:

@@ -3,22 +3,32 @@
 import numpy as np
 import pytest
 
-from lifeiqa_plugin.explanation.words import (
+from lifeiqa_plugin.words import (
     BANDS,
-    CUTS,
+    ANY_BLUR,
     LOCAL,
+    MEANT,
     PHRASES,
     PLACES,
     RANKED,
     LocalFlaw,
     band_of,
     by_ninth,
+    find_flaws,
     find_local_flaw,
-    name_flaws,
     write_sentence,
 )
+from lifeiqa_plugin.distortions.kinds import KINDS
 
-NONE = dict.fromkeys(CUTS, 0.0)
+NONE = dict.fromkeys(KINDS, 0.0)
+
+NAMING = {
+    ANY_BLUR: {"likely": 0.25, "sure": 0.5, "shares": [[0, 0.3], [0.5, 0.8], [1, 0.9]]},
+    "noise": {"likely": 0.25, "sure": 0.5},
+    "blocking": {"likely": 0.3, "sure": 0.5},
+    "dark": {"likely": 0.3, "sure": 0.6},
+    "over-smoothed": {"likely": 0.3, "sure": 0.5, "shares": [[0, 0.3], [1, 0.4]]},
+}
 
 
 @pytest.mark.parametrize(
@@ -30,8 +40,8 @@ NONE = dict.fromkeys(CUTS, 0.0)
 )  # fmt: skip
 def test_five_words_for_the_score(score, word):
     assert band_of(score) == word
-    said = write_sentence(score, 0.08, NONE)
-    assert said == f"{word}: {'nothing stands out' if score >= 0.6 else 'cause not named'}"
+    said = write_sentence(score, 0.08, NONE, NAMING)
+    assert said == f"{word}: {'no flaw named' if score >= 0.6 else 'cause not named'}"
 
 
 @pytest.mark.parametrize(
@@ -48,31 +58,43 @@ def test_five_words_for_the_score(score, word):
         (0.2, {"noise": 0.8}, "bad: strong noise"),
         (0.2, {"dark": 0.5, "noise": 0.3, "blur": 0.8}, "bad: out of focus, likely too dark, likely noise"),
         (0.5, {"dark": 0.9, "colour cast": 0.9, "over-exposed": 0.9}, "fair: cause not named"),
-        (0.7, {"dark": 0.9, "noise": 0.2}, "good: nothing stands out"),
-        (0.7, {"blocking": 0.4}, "good: likely blocks from compression"),
+        (0.7, {"dark": 0.9, "noise": 0.2}, "good: no flaw named"),
+        (0.7, {"blocking": 0.4}, "good: no flaw named"),
+        (0.59, {"blocking": 0.4}, "fair: likely blocks from compression"),
+        (0.5, {"motion blur": 0.3}, "fair: likely blur"),
+        (0.5, {"over-smoothed": 0.9}, "fair: cause not named"),
+        (0.4, {"over-smoothed": 0.9}, "poor: smearing by noise reduction"),
         (0.7, {"blocking": 0.55}, "good: slight blocks from compression"),
         (0.5, {"something new": 0.8}, "fair: something new"),
         (0.2, {"noise": 0.9, "warped": 0.8, "patchy": 0.75, "dark": 0.7}, "bad: strong noise, strong warping, patches"),
     ],
 )  # fmt: skip
 def test_flaws(score, distortions, expected):
-    assert write_sentence(score, 0.08, distortions) == expected
+    assert write_sentence(score, 0.08, distortions, NAMING) == expected
 
 
-def test_every_kind_that_is_named_has_its_cuts():
-    from lifeiqa_plugin.distortions.kinds import KINDS
+def test_what_is_said_is_said_of_kinds():
+    assert PHRASES.keys() <= {*KINDS, ANY_BLUR}
+    assert {*RANKED, *MEANT} <= KINDS.keys()
 
-    assert CUTS.keys() - {"any blur"} == KINDS.keys()
-    assert PHRASES.keys() <= CUTS.keys()
-    assert set(RANKED) <= KINDS.keys()
-    assert all(0 < cut.likely < cut.sure < 1 for cut in CUTS.values())
+
+def test_flaws_have_the_share_of_their_table():
+    noise, blur = find_flaws(0.5, {"motion blur": 0.25, "noise": 0.3}, NAMING)
+    assert (blur.name, blur.share) == (ANY_BLUR, pytest.approx(0.55))
+    assert np.isnan(noise.share)
+    assert not noise.is_sure
+
+
+def test_without_cuts_there_is_one_for_all():
+    found = find_flaws(0.2, {"blur": 0.39, "noise": 0.41, "something new": 0.6})
+    assert [flaw.phrase for flaw in found] == ["something new", "likely noise"]
 
 
 def test_nothing_is_fine_below_good_whatever_is_named():
     for score in np.linspace(0, BANDS["good"], 30, endpoint=False):
-        for name in CUTS:
+        for name in KINDS:
             for strength in (0.0, 0.3, 0.6, 0.9):
-                said = write_sentence(score, 0.08, {name: strength})
+                said = write_sentence(score, 0.08, {name: strength}, NAMING)
                 assert "nothing" not in said
                 assert "fine" not in said
 
@@ -88,13 +110,13 @@ def with_ninth(ninth, value, rest=0.5):
 def test_the_worst_place_is_said_if_it_is_worse_than_the_doubt_and_not_good(ninth):
     low = with_ninth(ninth, 0.1)
     named = f"fair: noise; worst {PLACES[ninth]}"  # and not slight, since it is elsewhere that it is less
-    assert write_sentence(0.5, 0.1, {"noise": 0.55}, low) == named
-    assert write_sentence(0.5, 0.13, {"noise": 0.55}, low) == "fair: slight noise"
-    assert write_sentence(0.5, float("nan"), {"noise": 0.55}, low) == "fair: slight noise"
-    assert write_sentence(0.5, 0.1, NONE, low) == "fair: cause not named"
-    assert write_sentence(0.7, 0.1, NONE, low) == "good: no flaw named"
+    assert write_sentence(0.5, 0.1, {"noise": 0.55}, NAMING, low) == named
+    assert write_sentence(0.5, 0.13, {"noise": 0.55}, NAMING, low) == "fair: slight noise"
+    assert write_sentence(0.5, float("nan"), {"noise": 0.55}, NAMING, low) == "fair: slight noise"
+    assert write_sentence(0.5, 0.1, NONE, NAMING, low) == "fair: cause not named"
+    assert write_sentence(0.7, 0.1, NONE, NAMING, low) == "good: no flaw named"
     high = with_ninth(ninth, 0.61, rest=0.9)
-    assert write_sentence(0.85, 0.01, NONE, high) == "excellent: nothing stands out"
+    assert write_sentence(0.85, 0.01, NONE, NAMING, high) == "excellent: no flaw named"
 
 
 def test_a_local_flaw_is_said_with_its_place_where_the_quality_is_low_too():
@@ -102,32 +124,33 @@ def test_a_local_flaw_is_said_with_its_place_where_the_quality_is_low_too():
     flaws = {"blur": 0.6, "noise": 0.3}
     low = with_ninth(1, 0.3)
     assert (
-        write_sentence(0.5, 0.1, flaws, low, local) == "fair: strong noise at the top, out of focus"
+        write_sentence(0.5, 0.1, flaws, NAMING, low, local) == "fair: strong noise at the top, out of focus"
     )
     everywhere = {"noise": 0.5}
-    assert write_sentence(0.5, 0.1, everywhere, low, local) == "fair: slight noise"
+    assert write_sentence(0.5, 0.1, everywhere, NAMING, low, local) == "fair: slight noise"
     even = np.full((30, 30), 0.5, np.float32)
-    assert write_sentence(0.5, 0.1, flaws, even, local) == "fair: out of focus, likely noise"
+    assert write_sentence(0.5, 0.1, flaws, NAMING, even, local) == "fair: out of focus, likely noise"
     good = with_ninth(1, 0.4, rest=0.8)
-    said = write_sentence(0.75, 0.1, NONE, good, local)
+    said = write_sentence(0.75, 0.1, NONE, NAMING, good, local)
     assert said == "good: strong noise at the top"
     shadow = LocalFlaw("dark", 0.9, "at the top")
-    assert write_sentence(0.4, 0.1, NONE, low, shadow) == "poor: cause not named"
+    assert write_sentence(0.4, 0.1, NONE, NAMING, low, shadow) == "poor: cause not named"
     elsewhere = LocalFlaw("noise", 0.8, "on the left")
-    said = write_sentence(0.75, 0.03, NONE, good, elsewhere)
+    said = write_sentence(0.75, 0.03, NONE, NAMING, good, elsewhere)
     assert said == "good: no flaw named"
 
 
 def test_another_scale_of_scores_gives_the_same_words():
     low = with_ninth(4, 0.1)
-    expected = write_sentence(0.5, 0.1, {"noise": 0.7}, low)
-    assert write_sentence(3, 0.4, {"noise": 0.7}, 1 + 4 * low, score_range=(1, 5)) == expected
-    assert write_sentence(70, 9, {"noise": 0.7}, low, score_range=None) == "clear noise"
-    assert write_sentence(70, 9, NONE, low, score_range=None) == "no flaw named"
+    expected = write_sentence(0.5, 0.1, {"noise": 0.7}, NAMING, low)
+    assert write_sentence(3, 0.4, {"noise": 0.7}, NAMING, 1 + 4 * low, score_range=(1, 5)) == expected
+    assert write_sentence(70, 9, {"noise": 0.7}, NAMING, low, score_range=None) == "clear noise"
+    assert write_sentence(70, 9, NONE, NAMING, low, score_range=None) == "no flaw named"
 
 
 def test_what_is_sure_comes_first():
-    assert name_flaws(0.1, {"dark": 0.59, "noise": 0.51}) == ["noise", "likely too dark"]
+    found = find_flaws(0.1, {"dark": 0.59, "noise": 0.51}, NAMING)
+    assert [flaw.phrase for flaw in found] == ["noise", "likely too dark"]
 
 
 @pytest.mark.parametrize("ninth", range(9))
