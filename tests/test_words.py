@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.words import (
-    BANDS,
     ANY_BLUR,
+    BANDS,
     LOCAL,
     MEANT,
     PHRASES,
@@ -18,7 +19,6 @@ from lifeiqa_plugin.words import (
     find_local_flaw,
     write_sentence,
 )
-from lifeiqa_plugin.distortions.kinds import KINDS
 
 NONE = dict.fromkeys(KINDS, 0.0)
 
@@ -124,12 +124,15 @@ def test_a_local_flaw_is_said_with_its_place_where_the_quality_is_low_too():
     flaws = {"blur": 0.6, "noise": 0.3}
     low = with_ninth(1, 0.3)
     assert (
-        write_sentence(0.5, 0.1, flaws, NAMING, low, local) == "fair: strong noise at the top, out of focus"
+        write_sentence(0.5, 0.1, flaws, NAMING, low, local)
+        == "fair: strong noise at the top, out of focus"
     )
     everywhere = {"noise": 0.5}
     assert write_sentence(0.5, 0.1, everywhere, NAMING, low, local) == "fair: slight noise"
     even = np.full((30, 30), 0.5, np.float32)
-    assert write_sentence(0.5, 0.1, flaws, NAMING, even, local) == "fair: out of focus, likely noise"
+    assert (
+        write_sentence(0.5, 0.1, flaws, NAMING, even, local) == "fair: out of focus, likely noise"
+    )
     good = with_ninth(1, 0.4, rest=0.8)
     said = write_sentence(0.75, 0.1, NONE, NAMING, good, local)
     assert said == "good: strong noise at the top"
@@ -143,7 +146,9 @@ def test_a_local_flaw_is_said_with_its_place_where_the_quality_is_low_too():
 def test_another_scale_of_scores_gives_the_same_words():
     low = with_ninth(4, 0.1)
     expected = write_sentence(0.5, 0.1, {"noise": 0.7}, NAMING, low)
-    assert write_sentence(3, 0.4, {"noise": 0.7}, NAMING, 1 + 4 * low, score_range=(1, 5)) == expected
+    assert (
+        write_sentence(3, 0.4, {"noise": 0.7}, NAMING, 1 + 4 * low, score_range=(1, 5)) == expected
+    )
     assert write_sentence(70, 9, {"noise": 0.7}, NAMING, low, score_range=None) == "clear noise"
     assert write_sentence(70, 9, NONE, NAMING, low, score_range=None) == "no flaw named"
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lifeiqa_plugin.images.stream import MIN_SIDE, TOO_SMALL
+from lifeiqa_plugin.journal import write_json, write_whole
 from lifeiqa_plugin.words import (
     FLAT,
     Floats,
@@ -24,8 +26,6 @@ from lifeiqa_plugin.words import (
     find_local_flaw,
     write_sentence,
 )
-from lifeiqa_plugin.images.stream import MIN_SIDE, TOO_SMALL
-from lifeiqa_plugin.journal import write_json, write_whole
 
 ARRAYS = (
     "quality_map", "distortion_maps", "attention", "attribution", "expert_share", "expert_map",

@@ -108,7 +108,9 @@ def check_naming(value: object) -> None:
             numbers = [0, cut["likely"], cut["sure"], 1]
             pairs = [pair for pair in cut.get("shares", []) if 0 <= min(pair) <= max(pair) <= 1]
             is_known = cut.keys() <= {"likely", "sure", "shares"}
-            if not (is_known and numbers == sorted(numbers) and pairs == list(cut.get("shares", []))):
+            if not (
+                is_known and numbers == sorted(numbers) and pairs == list(cut.get("shares", []))
+            ):
                 raise ValueError(name)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.explanation.explanation import Explanation
 from lifeiqa_plugin.explanation.figure import main_flaw, quality_limits
-from lifeiqa_plugin.words import write_sentence
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
@@ -27,6 +26,7 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed, small_copy
 from lifeiqa_plugin.scoring.rows import ScoredImage
+from lifeiqa_plugin.words import write_sentence
 
 TEMPLATE = Path(__file__).with_name("report.html")
 

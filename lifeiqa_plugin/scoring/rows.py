@@ -104,7 +104,18 @@ def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
-    return ["path", "width", "height", "score", "std", *named, "verdict", "sentence", "note", "error"]
+    return [
+        "path",
+        "width",
+        "height",
+        "score",
+        "std",
+        *named,
+        "verdict",
+        "sentence",
+        "note",
+        "error",
+    ]
 
 
 def to_row(scored: ScoredImage) -> Row:
