@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from lifeiqa_plugin.explanation.details import main_flaw, quality_limits
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.explanation.explanation import Explanation
-from lifeiqa_plugin.explanation.figure import main_flaw, quality_limits
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode

@@ -119,7 +119,7 @@ def column_names(distortions: Iterable[str]) -> list[str]:
 
 
 def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict: path, width, height, score, std, distortions, sentence, note, error."""
+    """Return what stands in a file, all but the verdict."""
     row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
     if scored.error is not None:
         return row | {"error": scored.error}
