@@ -29,7 +29,7 @@ BUNDLED = {
         "7c4a01fc9f38cae9adc57f8372639c720328dbcda1c54e5953c004fab193e327", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "9c8aca5268e95f52bfad038d1ee3101a6aa1ecaeff0310374fd358ccd5e7d2ec"
+        "1292d26b850e93a7f08b032a4a38b16c9ef5365058b68c24c43a7c7d1193ac14"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""

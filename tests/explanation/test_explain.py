@@ -196,14 +196,14 @@ def test_the_figure_says_sentence_score_and_the_worst_place(explanation):
 
 def test_bars_are_of_what_is_named_then_of_what_is_nearest_to_its_cut(explanation):
     naming = {
-        "any blur": {"likely": 0.1, "sure": 0.2, "shares": [[0, 0.2], [1, 1]]},
+        "any blur": {"likely": 0.1, "sure": 0.2, "shares": [[0, 0.6], [1, 1]]},
         "noise": {"likely": 0.2, "sure": 0.3},
     }
     values = {"blur": 0.25, "noise": 0.1, "dark": 0.3}
     first, *others = figure.bars_of(
         replace(explanation, score=0.5, distortions=values, naming=naming)
     )
-    assert first == figure.Bar("out of focus", pytest.approx(0.4), True)
+    assert first == figure.Bar("out of focus", pytest.approx(0.7), True)
     assert others == [figure.Bar("too dark", 0.3, False), figure.Bar("noise", 0.1, False)]
 
 
