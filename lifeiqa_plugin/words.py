@@ -51,6 +51,9 @@ class Flaw(NamedTuple):
 MEANT = ("over-exposed", "dark", "low contrast", "colour cast")
 """May be meant, and places with more of them are natural: flaws only of poor and bad photos, and never of one place."""
 
+DARK = "dark"
+"""Of one place it is said, but as no flaw."""
+
 BLURS, ANY_BLUR = ("blur", "motion blur"), "any blur"
 """The two count as one flaw, and have one cut."""
 
@@ -80,12 +83,13 @@ CLEAR, STRONG = 0.6, 0.77
 MOST = 3
 """Flaws that a sentence names."""
 
-LOCAL = 0.4
+LOCAL, LOCAL_DARK = 0.25, 0.4
 """What a ninth of the image must have of a distortion beyond the mean, to be the place of that distortion."""
 
-FAR = 3
-"""Standard deviations of the score by which a place lies below the mean, to be called the worst. Of 60 images, dark and
-empty places were up to 2.6 below but for one, distorted quarters and halves 3.2 or more."""
+LOW, LOW_DARK, FAR = 2.5, 1.5, 3
+"""Standard deviations of the score by which a place lies below the mean, to be the place of a flaw, to be called dark,
+and to be called the worst. Of 62 images, all but dark places were up to 2.3 below, distorted halves and quarters 3.4
+or more, and 2 or more where they were darkened."""
 
 PLACES = (
     "in the upper left", "at the top", "in the upper right",
@@ -104,20 +108,23 @@ class LocalFlaw(NamedTuple):
 
 
 def find_local_flaw(names: Sequence[str], maps: Floats) -> LocalFlaw | None:
-    """Return the distortion of which a ninth of the image has most beyond the mean, if that is ``LOCAL`` at least.
+    """Return the distortion of which a ninth of the image has most beyond the mean, if that is enough.
 
     Args:
-        names: D distortions.
+        names: D distortions; of those that may be meant, only ``dark`` counts.
         maps: how firmly each is named at each place, (D, H, W).
     """
-    if not names:
+    places = [i for i, name in enumerate(names) if name == DARK or name not in MEANT]
+    if not places:
         return None
-    ninths = by_ninth(maps)  # (D, 9)
-    excess = ninths.max(1) - maps.mean((1, 2))
+    ninths = by_ninth(maps[places])  # (D, 9)
+    least = [LOCAL_DARK if names[i] == DARK else LOCAL for i in places]
+    excess = ninths.max(1) - maps[places].mean((1, 2)) - least
     most = int(excess.argmax())
-    if excess[most] < LOCAL:
+    if excess[most] < 0:
         return None
-    return LocalFlaw(names[most], float(ninths[most].max()), PLACES[int(ninths[most].argmax())])
+    ninth = int(ninths[most].argmax())
+    return LocalFlaw(names[places[most]], float(ninths[most, ninth]), PLACES[ninth])
 
 
 def by_ninth(maps: Floats) -> NDArray[np.float64]:
@@ -140,8 +147,8 @@ def write_sentence(
 
     Args:
         score: finite, higher is better.
-        std: of the score. A place that is not good has a flaw of its own if it lies further than ``std`` below the
-            mean of the map, and is called the worst from ``FAR`` times that on. NaN: no place is said.
+        std: of the score. How far a place that is not good lies below the mean of the map, in units of it, decides what
+            is said of it: see ``LOW`` and ``FAR``. NaN: no place is said.
         distortions: name -> strength in 0 .. 1 in the whole image; empty for a network that names none.
         naming: the cuts of the network that gave the strengths; None: those of :class:`Cut` for all.
         quality_map: (H, W), in units of the score; None: no place is said.
@@ -153,25 +160,49 @@ def write_sentence(
         return ", ".join(flaw.phrase for flaw in found) or "no flaw named"
     worst, best = score_range
     score, std = (score - worst) / (best - worst), std / (best - worst)
-    far, low = {}, {}
+    places = Places()
     if quality_map is not None:
-        quality_map = (quality_map - worst) / (best - worst)
-        far, low = _find_low_places(quality_map, FAR * std), _find_low_places(quality_map, std)
-    place = min(far, key=far.__getitem__, default="")
-    placed = _name_with_place(local, low, distortions, naming) if local else ""
-    if local and placed:
-        others = {name: value for name, value in distortions.items() if name != local.name}
-        found, place = find_flaws(score, others, naming, is_uneven=True), ""
-    else:
-        found = find_flaws(score, distortions, naming, is_uneven=bool(place))
-    said = ", ".join([placed, *(flaw.phrase for flaw in found)][not placed :][:MOST])
-    if said:
-        said += f"; worst {place}" if place else ""
-    elif not distortions:
-        said = "this model names no distortions"
-    else:
+        in_words = (quality_map - worst) / (best - worst)
+        places = _find_places(in_words, std, local, distortions, naming)
+    if local and places.flaw:
+        distortions = {name: value for name, value in distortions.items() if name != local.name}
+    found = find_flaws(score, distortions, naming, is_uneven=bool(places.flaw or places.worst))
+    flaws = [*filter(None, [places.flaw]), *(flaw.phrase for flaw in found)]
+    said = ", ".join(flaws[:MOST])
+    if not said:
         said = "cause not named" if score < BANDS["good"] else "no flaw named"
+        said = said if distortions else "this model names no distortions"
+        said += f"; dark {places.dark}" if places.dark else ""
+    said += f"; worst {places.worst}" if places.worst else ""
     return f"{band_of(score)}: {said}"
+
+
+class Places(NamedTuple):
+    """What is said of places; empty where nothing is."""
+
+    flaw: str = ""  # with its place
+    dark: str = ""
+    worst: str = ""
+
+
+def _find_places(
+    quality_map: Floats,
+    std: float,
+    local: LocalFlaw | None,
+    distortions: Mapping[str, float],
+    naming: Naming | None,
+) -> Places:
+    """Return what is said of places; the worst is said if it has nothing else."""
+    if local is not None and local.name == DARK:
+        if local.place in _find_low_places(quality_map, LOW_DARK * std):
+            return Places(dark=local.place)
+    elif local is not None:
+        low = _find_low_places(quality_map, LOW * std)
+        flaw = _name_with_place(local, low, distortions, naming)
+        if flaw:
+            return Places(flaw)
+    far = _find_low_places(quality_map, FAR * std)
+    return Places(worst=min(far, key=far.__getitem__, default=""))
 
 
 def band_of(score: float) -> str:

@@ -8,6 +8,7 @@ from lifeiqa_plugin.words import (
     ANY_BLUR,
     BANDS,
     LOCAL,
+    LOCAL_DARK,
     MEANT,
     PHRASES,
     PLACES,
@@ -108,13 +109,13 @@ def with_ninth(ninth, value, rest=0.5):
 
 @pytest.mark.parametrize("ninth", range(9))
 def test_the_worst_place_is_said_if_it_is_worse_than_the_doubt_and_not_good(ninth):
-    low = with_ninth(ninth, 0.1)
-    named = f"fair: noise; worst {PLACES[ninth]}"  # and not slight, since it is elsewhere that it is less
+    low, place = with_ninth(ninth, 0.1), PLACES[ninth]
+    named = f"fair: noise; worst {place}"  # and not slight, since it is elsewhere that it is less
     assert write_sentence(0.5, 0.1, {"noise": 0.55}, NAMING, low) == named
     assert write_sentence(0.5, 0.13, {"noise": 0.55}, NAMING, low) == "fair: slight noise"
     assert write_sentence(0.5, float("nan"), {"noise": 0.55}, NAMING, low) == "fair: slight noise"
-    assert write_sentence(0.5, 0.1, NONE, NAMING, low) == "fair: cause not named"
-    assert write_sentence(0.7, 0.1, NONE, NAMING, low) == "good: no flaw named"
+    assert write_sentence(0.5, 0.1, NONE, NAMING, low) == f"fair: cause not named; worst {place}"
+    assert write_sentence(0.7, 0.1, NONE, NAMING, low) == f"good: no flaw named; worst {place}"
     high = with_ninth(ninth, 0.61, rest=0.9)
     assert write_sentence(0.85, 0.01, NONE, NAMING, high) == "excellent: no flaw named"
 
@@ -122,25 +123,35 @@ def test_the_worst_place_is_said_if_it_is_worse_than_the_doubt_and_not_good(nint
 def test_a_local_flaw_is_said_with_its_place_where_the_quality_is_low_too():
     local = LocalFlaw("noise", 0.8, "at the top")
     flaws = {"blur": 0.6, "noise": 0.3}
-    low = with_ninth(1, 0.3)
-    assert (
-        write_sentence(0.5, 0.1, flaws, NAMING, low, local)
-        == "fair: strong noise at the top, out of focus"
-    )
+    low = with_ninth(1, 0.2)
+    said = write_sentence(0.5, 0.1, flaws, NAMING, low, local)
+    assert said == "fair: strong noise at the top, out of focus"
     everywhere = {"noise": 0.5}
     assert write_sentence(0.5, 0.1, everywhere, NAMING, low, local) == "fair: slight noise"
     even = np.full((30, 30), 0.5, np.float32)
-    assert (
-        write_sentence(0.5, 0.1, flaws, NAMING, even, local) == "fair: out of focus, likely noise"
-    )
+    said = write_sentence(0.5, 0.1, flaws, NAMING, even, local)
+    assert said == "fair: out of focus, likely noise"
     good = with_ninth(1, 0.4, rest=0.8)
     said = write_sentence(0.75, 0.1, NONE, NAMING, good, local)
     assert said == "good: strong noise at the top"
-    shadow = LocalFlaw("dark", 0.9, "at the top")
-    assert write_sentence(0.4, 0.1, NONE, NAMING, low, shadow) == "poor: cause not named"
     elsewhere = LocalFlaw("noise", 0.8, "on the left")
-    said = write_sentence(0.75, 0.03, NONE, NAMING, good, elsewhere)
+    said = write_sentence(0.75, 0.15, NONE, NAMING, good, elsewhere)
     assert said == "good: no flaw named"
+
+
+def test_a_dark_place_is_said_but_as_no_flaw():
+    shadow = LocalFlaw("dark", 0.9, "at the top")
+    low = with_ninth(1, 0.3)
+    assert (
+        write_sentence(0.7, 0.1, NONE, NAMING, low, shadow)
+        == "good: no flaw named; dark at the top"
+    )
+    assert (
+        write_sentence(0.4, 0.1, NONE, NAMING, low, shadow)
+        == "poor: cause not named; dark at the top"
+    )
+    assert write_sentence(0.4, 0.13, NONE, NAMING, low, shadow) == "poor: cause not named"
+    assert write_sentence(0.4, 0.1, {"noise": 0.5}, NAMING, low, shadow) == "poor: noise"
 
 
 def test_another_scale_of_scores_gives_the_same_words():
@@ -158,16 +169,17 @@ def test_what_is_sure_comes_first():
     assert [flaw.phrase for flaw in found] == ["noise", "likely too dark"]
 
 
+@pytest.mark.parametrize(("name", "least"), [("noise", LOCAL), ("dark", LOCAL_DARK)])
 @pytest.mark.parametrize("ninth", range(9))
-def test_a_flaw_is_local_where_one_ninth_stands_out(ninth):
-    even = np.full((30, 30), 0.2, np.float32)
-    maps = np.stack([even, with_ninth(ninth, 0.2 + 1.2 * LOCAL, 0.2), with_ninth(ninth, 0.1, 0.2)])
-    found = find_local_flaw(["blur", "noise", "dark"], maps)
-    assert found.name == "noise"
-    assert found.strength == pytest.approx(0.2 + 1.2 * LOCAL, abs=1e-6)
-    assert found.place == PLACES[ninth]
-    # A ninth stands out by 8 / 9 of the difference.
-    assert find_local_flaw(["noise"], with_ninth(ninth, 0.2 + 1.1 * LOCAL, 0.2)[None]) is None
+def test_a_flaw_is_local_where_one_ninth_stands_out(ninth, name, least):
+    """By 8 / 9 of the difference."""
+    names = ["blur", name, "colour cast"]
+    maps = [with_ninth(ninth, value, 0.2) for value in (0.2, 0.2 + 1.2 * least, 1)]
+    found = find_local_flaw(names, np.stack(maps))
+    assert (found.name, found.place) == (name, PLACES[ninth])
+    assert found.strength == pytest.approx(0.2 + 1.2 * least, abs=1e-6)
+    maps[1] = with_ninth(ninth, 0.2 + 1.1 * least, 0.2)
+    assert find_local_flaw(names, np.stack(maps)) is None
 
 
 def test_without_distortions_no_flaw_is_local():
