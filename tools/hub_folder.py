@@ -1,7 +1,7 @@
 """Write a folder that can be pushed to a model hub as it is: weights, card, config and license.
 
-    python tools/hub_folder.py lifeiqa hub/lifeiqa
-    lifeiqa score photo.jpg --model hub/lifeiqa
+python tools/hub_folder.py lifeiqa hub/lifeiqa
+lifeiqa score photo.jpg --model hub/lifeiqa
 """
 
 from __future__ import annotations

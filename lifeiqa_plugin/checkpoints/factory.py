@@ -27,7 +27,13 @@ from lifeiqa_plugin.network.tensor_files import StateDict
 OLD_NAMES = {"default": "lifeiqa", "biq2021": "lifeiqa-biq2021"}
 """What version 0.1 called bundled weights in ``pretrained``."""
 
-RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_calibration", "detail"}
+RUNTIME_OPTIONS = MACHINE_OPTIONS | {
+    "test_sample",
+    "working_size",
+    "std_calibration",
+    "detail",
+    "naming",
+}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
 FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset", "fused")

@@ -87,5 +87,6 @@ def explain(
         attribution=attribution,
         expert_share=output.gates[0].mean(0).numpy(force=True),
         expert_map=to_map(passes[0], passes[0].gates, height, width),
+        naming=network.naming,
         score_range=network.score_range,
     )

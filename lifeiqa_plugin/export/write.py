@@ -168,6 +168,8 @@ def build_metadata(
         version=__version__,
         weights_sha256=checkpoint.sha256,
         detail=network.config["detail"] or None,
+        naming=network.naming,
+        score_range=network.score_range,
     )
     card = read_checkpoint(checkpoint.path).card
     if card is None:

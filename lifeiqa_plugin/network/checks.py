@@ -94,3 +94,27 @@ def to_pair(name: str, value: Sequence[float] | None) -> tuple[float, float] | N
     if not (math.isfinite(first) and math.isfinite(second)):
         raise ValueError(f"{name} must be two finite numbers, got {value!r}")
     return first, second
+
+
+def check_naming(value: object) -> None:
+    """See that an option is None, or has cuts 0 < likely <= sure < 1 by name of distortion.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if value is None:
+        return
+    try:
+        for name, cut in dict(value).items():  # type: ignore[call-overload]  # fails if it is no mapping
+            numbers = [0, cut["likely"], cut["sure"], 1]
+            pairs = [pair for pair in cut.get("shares", []) if 0 <= min(pair) <= max(pair) <= 1]
+            is_known = cut.keys() <= {"likely", "sure", "shares"}
+            if not (
+                is_known and numbers == sorted(numbers) and pairs == list(cut.get("shares", []))
+            ):
+                raise ValueError(name)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "naming must give each distortion likely and sure, 0 to 1 and rising, and may give shares, pairs of "
+            f"numbers from 0 to 1; got {value!r}"
+        ) from error

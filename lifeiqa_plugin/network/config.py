@@ -16,7 +16,7 @@ from torch import nn
 
 from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.network.backbone import Preprocessing, preprocessing_of
-from lifeiqa_plugin.network.checks import check_choice, check_count, to_pair
+from lifeiqa_plugin.network.checks import check_choice, check_count, check_naming, to_pair
 from lifeiqa_plugin.network.decoder import DecoderConfig
 from lifeiqa_plugin.network.detail import DetailRule
 from lifeiqa_plugin.network.moe import Balancing
@@ -76,6 +76,8 @@ class LifeIQAConfig:
     detail: Mapping[str, float] | bool | None = None
     """What a nearer look takes off the scores of large photos, see :class:`~lifeiqa_plugin.network.detail.DetailRule`;
     checkpoints may bring it. False or None: the whole view alone."""
+    naming: Mapping[str, Mapping[str, Any]] | None = None
+    """From which strengths on each distortion is named: fields of :class:`~lifeiqa_plugin.words.Cut` by its name."""
     test_sample: int | None = None
     """Crops per image; None for as many as cover it."""
     chunk_size: int = 16
@@ -92,6 +94,7 @@ class LifeIQAConfig:
         detail = DetailRule.parse(self.detail)
         if detail is not None:
             detail.check(tuple(self.decoder.distortions), score_range)
+        check_naming(self.naming)
         for name, limit in LIMITS.items():
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), limit)

@@ -91,6 +91,7 @@ class LifeIQA(nn.Module):
         self.whole_image = config.whole_image
         self.std_calibration = to_pair("std_calibration", config.std_calibration)
         self.detail = DetailRule.parse(config.detail)
+        self.naming = config.naming
         self.test_sample = config.test_sample
         self.chunk_size = config.chunk_size
         num_stages = config.decoder.num_stages

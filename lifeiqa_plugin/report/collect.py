@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from lifeiqa_plugin.explanation.details import main_flaw, quality_limits
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.explanation.explanation import Explanation
-from lifeiqa_plugin.explanation.figure import main_flaw, quality_limits
-from lifeiqa_plugin.explanation.words import write_sentence
 from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
@@ -27,6 +26,7 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed, small_copy
 from lifeiqa_plugin.scoring.rows import ScoredImage
+from lifeiqa_plugin.words import write_sentence
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -100,7 +100,9 @@ def write_report(
 def _sentence(row: ScoredImage, network: LifeIQA) -> str:
     if TOO_SMALL in row.notes:
         return TOO_SMALL
-    return write_sentence(row.score, row.std, row.distortions, score_range=network.score_range)
+    return write_sentence(
+        row.score, row.std, row.distortions, network.naming, score_range=network.score_range
+    )
 
 
 def _score_range(network: LifeIQA, rows: Sequence[ScoredImage]) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
 from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.network.detail import DetailRule
+from lifeiqa_plugin.words import Naming
 
 Floats = NDArray[np.float32]
 
@@ -35,6 +36,12 @@ class Engine(Protocol):
 
     names: tuple[str, ...]
     """The D distortions that the network knows; empty for a network without that task."""
+
+    naming: Naming | None
+    """From which strengths on each of them is named."""
+
+    score_range: tuple[float, float] | None
+    """The worst and the best score; None for a network without limits."""
 
     shrink_to: float
     """Times the working size that a large JPEG keeps where its decoder may shrink it."""

@@ -46,7 +46,8 @@ class OnnxRuntimeEngine:
         self.metadata = parse_metadata(
             self.session.get_modelmeta().custom_metadata_map.get(KEY), path
         )
-        self.names = self.metadata.distortions
+        self.names, self.naming = self.metadata.distortions, self.metadata.naming
+        self.score_range = self.metadata.score_range
         self.detail = DetailRule.parse(self.metadata.detail)
         self.working_shape = self.metadata.working_shape
         self.shrink_to = find_shrink_to(self.metadata)

@@ -44,7 +44,8 @@ class OpenVinoEngine:
             raise ValueError(f"{path}: OpenVINO cannot read it ({reason})") from error
         self.path = path
         self.metadata = parse_metadata(_read_metadata(model), path)
-        self.names = self.metadata.distortions
+        self.names, self.naming = self.metadata.distortions, self.metadata.naming
+        self.score_range = self.metadata.score_range
         self.detail = DetailRule.parse(self.metadata.detail)
         self.working_shape = self.metadata.working_shape
         self.shrink_to = find_shrink_to(self.metadata)

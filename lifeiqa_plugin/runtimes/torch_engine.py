@@ -41,6 +41,7 @@ class TorchEngine:
         self.detail = network.detail
         names_them = with_distortions or self.detail is not None
         self.names: tuple[str, ...] = network.distortion_names if names_them else ()
+        self.naming, self.score_range = network.naming, network.score_range
         sizes = {"crop_size": network.crop_size, "working_size": network.working_size}
         is_plain = type(network) is LifeIQA
         self.working_shape: Callable[[int, int], tuple[int, int]]

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 
-TEXTS = ("key", "path", "verdict", "note", "error")
+TEXTS = ("key", "path", "verdict", "sentence", "note", "error")
 
 INTEGERS = ("width", "height", "size")
 
@@ -40,6 +40,8 @@ class ScoredImage:
         std: how far off the score may be, as one standard deviation.
         distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
         error: one line; None if all went well.
+        sentence: the score in words, and the flaws above their cut; see :mod:`lifeiqa_plugin.words`. None beside an
+            error, and in rows that earlier versions wrote.
         notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
         detail: score of the part of a large photo that has most detail, seen nearer; NaN for other images.
     """
@@ -51,6 +53,7 @@ class ScoredImage:
     std: float = float("nan")
     distortions: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    sentence: str | None = None
     notes: tuple[str, ...] = ()
     detail: float = float("nan")
 
@@ -103,17 +106,18 @@ def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
-    return ["path", "width", "height", "score", "std", "detail", *named, "verdict", "note", "error"]
+    before = ("path", "width", "height", "score", "std", "detail")
+    return [*before, *named, "verdict", "sentence", "note", "error"]
 
 
 def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict: path, size, score, std, detail, distortions, note, error."""
+    """Return what stands in a file, all but the verdict."""
     row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
     if scored.error is not None:
         return row | {"error": scored.error}
     row |= {"score": round(scored.score, 6)}
     row |= {"std": _number(scored.std), "detail": _number(scored.detail)}
-    row |= {"note": "; ".join(scored.notes) or None}
+    row |= {"sentence": scored.sentence, "note": "; ".join(scored.notes) or None}
     row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
     return row
 
@@ -234,6 +238,7 @@ def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImag
         std=_to_float("std", row.get("std")),
         distortions=distortions,
         error=row.get("error") or None,
+        sentence=row.get("sentence") or None,
         notes=tuple(filter(None, str(row.get("note") or "").split("; "))),
         detail=_to_float("detail", row.get("detail")),
     )

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model
 from lifeiqa_plugin.images.processes import prepare_images
 from lifeiqa_plugin.images.reading import MAX_PIXELS, Source
 from lifeiqa_plugin.images.refusals import name_of
-from lifeiqa_plugin.images.stream import Named, Prepared, Recipe
+from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Prepared, Recipe
 from lifeiqa_plugin.runtimes import Engine, Floats, create_engine
 from lifeiqa_plugin.scoring.inputs import walk_folder
 from lifeiqa_plugin.scoring.rows import ScoredImage
+from lifeiqa_plugin.words import FLAT, write_sentence
+
+ONE_COLOR = 1.5 / 255
+"""Range of a channel below which all of it is one color: resizing may round one to two."""
 
 WINDOW = 8
 """Batches that are looked through for images of one size."""
@@ -167,6 +172,7 @@ def _score_batch(items: list[Prepared], engine: Engine) -> list[ScoredImage]:
                 score,
                 std,
                 distortions,
+                sentence=_say(item, score, std, distortions, engine),
                 notes=item.notes,
                 detail=float(details[i]),
             )
@@ -185,3 +191,19 @@ def _look_nearer(items: list[Prepared], whole: Floats, engine: Engine) -> tuple[
             whole[large], near.score, near.distortions, engine.names
         )
     return scores, details
+
+
+def _say(
+    item: Prepared, score: float, std: float, distortions: dict[str, float], engine: Engine
+) -> str:
+    """Return the sentence on an image."""
+    if TOO_SMALL in item.notes:
+        return TOO_SMALL
+    if item.image is not None and _has_one_color(item.image):
+        return FLAT
+    return write_sentence(score, std, distortions, engine.naming, score_range=engine.score_range)
+
+
+def _has_one_color(image: NDArray[np.float32]) -> bool:
+    parts = (image[:, ::16, ::16], image)  # which is slow, and rarely needed
+    return all(np.ptp(part, axis=(1, 2)).max() < ONE_COLOR for part in parts)

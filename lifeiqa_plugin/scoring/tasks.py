@@ -180,7 +180,7 @@ def score_images(
 
 def _summarize(output: Output, done: Done | None = None) -> Summary:
     """Read all rows that are there."""
-    summary = Summary(distortion_names(output.columns))
+    summary = Summary()
     for row in output:
         summary.add(output.thresholds.judge(row))
         if done is not None:

@@ -21,6 +21,8 @@ class Brightness:
     """Scores by the mean; ``batches`` are the shapes that it was given."""
 
     names = ("dark", "bright")
+    naming = None
+    score_range = (0.0, 1.0)
     shrink_to = 2.0
     detail = None
 

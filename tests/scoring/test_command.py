@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from lifeiqa_plugin.scoring import command as score_command
+from lifeiqa_plugin.words import FLAT
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,8 +38,8 @@ def test_a_folder_becomes_a_table(score, out):
     assert code == 0
     table = read(out)
     assert list(table) == [
-        "path", "width", "height", "score", "std", "detail", "distortion.dark", "distortion.bright", "verdict", "note",
-        "error", "size", "mtime",
+        "path", "width", "height", "score", "std", "detail", "distortion.dark", "distortion.bright", "verdict",
+        "sentence", "note", "error", "size", "mtime",
     ]  # fmt: skip
     assert list(table["path"]) == [f"photos/{i}.png" for i in range(8)] + [
         "photos/below/8.png", "photos/below/9.png",
@@ -51,7 +52,8 @@ def test_a_folder_becomes_a_table(score, out):
     assert "verdicts: keep 4, check 3, drop 3" in printed
     assert "best:\n  0.918  photos/below/9.png" in printed
     assert "worst:\n  0.000  photos/0.png" in printed
-    assert "distortions seen: dark 50%, bright 50%" in printed
+    assert "said of them: there is nothing to judge 100%" in printed
+    assert set(table["sentence"]) == {FLAT}
     assert len(re.findall(r"^  0\.\d - [01]\.\d +\d", printed, re.MULTILINE)) == 10
     assert sorted(os.listdir(".")) == ["photos", out, f"{out}.json"]
     assert json.loads(Path(f"{out}.json").read_text())["rows"] == 10

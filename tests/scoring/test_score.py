@@ -12,6 +12,7 @@ from PIL import Image
 
 import lifeiqa_plugin
 from lifeiqa_plugin.images.stream import Named
+from lifeiqa_plugin.words import FLAT
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -39,6 +40,19 @@ def test_images_of_several_sizes_in_batches(engine, photos, batch_size):
     assert [row.score for row in rows] == pytest.approx(np.arange(10) / 10, abs=0.02)
     assert max(shape[0] for shape in engine.batches) == min(batch_size, 4)
     assert rows[3].distortions == pytest.approx({"dark": 0.7, "bright": 0.3}, abs=0.02)
+
+
+def test_each_image_has_its_sentence(engine, photos):
+    engine.naming = {"bright": {"likely": 0.5, "sure": 0.7}}
+    generator = np.random.default_rng(0)
+    images = [
+        generator.integers(low, high, (64, 64, 3), np.uint8) for low, high in ((0, 80), (80, 190))
+    ]
+    images += [np.full((70, 90, 3), 200, np.uint8), images[0][:50]]
+    sentences = [row.sentence for row in lifeiqa_plugin.score(images, engine=engine)]
+    assert sentences == ["bad: dark", "fair: likely bright", FLAT, "too small to judge"]
+    engine.score_range = None
+    assert next(lifeiqa_plugin.score(images, engine=engine)).sentence == "dark"
 
 
 def test_errors_are_rows(engine, photos):
