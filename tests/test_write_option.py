@@ -1,4 +1,4 @@
-"""``tools/write_option.py``: an option in a checkpoint and in the exported files beside it, and nothing else changed."""
+"""``tools/write_option.py``: an option in a checkpoint and in the exported files beside it; nothing else changes."""
 
 from __future__ import annotations
 
