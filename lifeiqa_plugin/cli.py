@@ -18,6 +18,7 @@ from lifeiqa_plugin.nearest import nearest
 
 COMMANDS = {
     "score": ("scoring.command", "score files, folders and archives of images"),
+    "compare": ("scoring.compare_command", "scores of the same images before and after a change"),
     "prepare": ("datasets.command", "write the csv of a dataset, with splits, and check its files"),
     "train": ("training.command", "train as an option file says"),
     "evaluate": ("scoring.evaluate_command", "correlation of checkpoints with opinion scores"),
@@ -37,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0; 1 for an error that the user can act on, which is one line on stderr; 2 for arguments that cannot be; 3 if
-        all is done and some images have an error (``score``, ``report``, ``explain``); 130 if interrupted by Ctrl-C or
-        SIGTERM.
+        all is done and some images have an error (``score``, ``report``, ``explain``, ``compare``); 4 if ``compare``
+        finds lower scores than it may; 130 if interrupted by Ctrl-C or SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
