@@ -43,6 +43,12 @@ EXTRAS = {
     "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "ray": [*LIGHT, "ray[data]>=2.60"],
     "scatter": ["torch-scatter>=2.1.2"],
+    "serve": [
+        "fastapi>=0.115",
+        "prometheus-client>=0.21",
+        "python-multipart>=0.0.18",
+        "uvicorn>=0.32",
+    ],
     "test": TEST,
     "dev": [*TEST, "build", "mypy", "ruff"],
 }

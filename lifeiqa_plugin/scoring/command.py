@@ -202,7 +202,14 @@ def _create_scorer(args: argparse.Namespace, choice: Choice) -> Scorer:
     keep_freed_memory()  # before anything large is allocated
     try:
         name, model = choice
-        return Scorer(model, name, args.device, exact=args.exact, max_pixels=args.max_pixels)
+        return Scorer(
+            model,
+            name,
+            args.device,
+            exact=args.exact,
+            max_pixels=args.max_pixels,
+            time_limit=args.time_limit or TIME_LIMIT,
+        )
     except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from error
 

@@ -61,8 +61,15 @@ class Scorer:
         workers: int = 1,
     ) -> None:
         self.column, self.name, self.thresholds = column, name, Thresholds(keep, drop).check()
-        self.scorer = ImageScorer(model, engine, device, exact=exact, max_pixels=max_pixels)
-        self.options: dict[str, Any] = {"time_limit": time_limit, "workers": workers}
+        self.scorer = ImageScorer(
+            model,
+            engine,
+            device,
+            exact=exact,
+            max_pixels=max_pixels,
+            workers=workers,
+            time_limit=time_limit,
+        )
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Score a batch; an image that cannot be scored is a row with an ``error``.
@@ -72,7 +79,7 @@ class Scorer:
         """
         import pyarrow as pa
 
-        scored = self.scorer.many(self._name_images(batch), **self.options)
+        scored = self.scorer.many(self._name_images(batch))
         rows = [one.to_dict(self.thresholds) for one in scored]
         names = self.scorer.engine.names
         return pa.Table.from_pylist(rows, schema=schema_of(column_names(names)))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model
-from lifeiqa_plugin.images.processes import prepare_images
+from lifeiqa_plugin.images.processes import Decoders, prepare_images
 from lifeiqa_plugin.images.reading import MAX_PIXELS, Source
 from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.images.stream import Named, Prepared, Recipe
@@ -44,9 +44,12 @@ class Scorer:
         exact: decode large JPEGs in full. Else their decoder may shrink them: faster, and scores differ by some .0003.
         fast: take the bundled network in 8 bits; see :func:`create_engine`.
         max_pixels: larger images are refused.
+        workers: processes that decode; a file that crashes or stops one costs no more than itself. 0 decodes in the
+            thread that asks, without a time limit.
+        time_limit: seconds that an image may take to decode.
 
     Raises:
-        ValueError, OSError, ImportError: as :func:`create_engine`; ``max_pixels`` is not more than 0.
+        ValueError, OSError, ImportError: as :func:`create_engine`; a number that is too small.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class Scorer:
         exact: bool = False,
         fast: bool = False,
         max_pixels: int = MAX_PIXELS,
+        workers: int = 0,
+        time_limit: float = TIME_LIMIT,
     ) -> None:
-        _check_positive(max_pixels=max_pixels)
+        _check(workers, max_pixels=max_pixels, time_limit=time_limit)
         self._model: Model | None = None
         if isinstance(engine, str):
             name, self._model = choose_engine(engine, model, device, fast)
@@ -70,6 +75,8 @@ class Scorer:
             )
         self.engine = engine
         self._recipe = Recipe(engine.working_shape, None if exact else engine.shrink_to, max_pixels)
+        self._workers, self._time_limit = workers, time_limit
+        self._decoders: Decoders | None = None
         self._process, self._lock = os.getpid(), threading.Lock()
 
     @property
@@ -83,15 +90,21 @@ class Scorer:
         Raises:
             RuntimeError: this process was forked after the network was loaded.
         """
-        return next(self._score(map(self._recipe, [_name(0, image)]), 1))
+        decode: Callable[[Named], Prepared] = self._recipe
+        if self._workers:
+            with self._lock:
+                self._decoders = self._decoders or Decoders(
+                    self._recipe, self._workers, self._time_limit
+                )
+            decode = self._decoders
+        return next(self._score(map(decode, [_name(0, image)]), 1))
 
     def many(
         self,
         images: Images,
         *,
         batch_size: int | None = None,
-        workers: int = 0,
-        time_limit: float = TIME_LIMIT,
+        workers: int | None = None,
     ) -> Iterator[ScoredImage]:
         """Score images, in order, as results are asked for; ``docs/decoding.md`` says how each is read.
 
@@ -101,8 +114,7 @@ class Scorer:
                 a Pillow image, an array, a tensor, or one of these as ``Named``.
             batch_size: images that pass the network together, if they have the same working size; scores differ by
                 less than 1e-5 with it. None for 1 on CPUs, where more gains nothing, and 16 on CUDA.
-            workers: processes that decode; 0 decodes in this one, without a time limit.
-            time_limit: seconds that an image may take to decode.
+            workers: processes that decode; None for as many as the Scorer was told.
 
         Returns:
             An iterator over a :class:`ScoredImage` for each image. One that cannot be scored has an ``error``.
@@ -115,10 +127,9 @@ class Scorer:
         if batch_size is None:
             on_cuda = str(getattr(self.engine, "device", "cpu")).startswith("cuda")
             batch_size = 16 if on_cuda else 1
-        _check_positive(batch_size=batch_size, time_limit=time_limit)
-        if workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {workers}")
-        prepared = prepare_images(name_images(images), self._recipe, workers, time_limit)
+        workers = self._workers if workers is None else workers
+        _check(workers, batch_size=batch_size)
+        prepared = prepare_images(name_images(images), self._recipe, workers, self._time_limit)
         return self._score(prepared, batch_size)
 
     def _score(self, prepared: Iterator[Prepared], batch_size: int) -> Iterator[ScoredImage]:
@@ -186,14 +197,25 @@ def score(
     examples/photos/chelsea_2_blur.jpg 0.3 None
     none.jpg nan no such file
     """
-    scorer = Scorer(model, engine, device, exact=exact, fast=fast, max_pixels=max_pixels)
-    return scorer.many(images, batch_size=batch_size, workers=workers, time_limit=time_limit)
+    scorer = Scorer(
+        model,
+        engine,
+        device,
+        exact=exact,
+        fast=fast,
+        max_pixels=max_pixels,
+        workers=workers,
+        time_limit=time_limit,
+    )
+    return scorer.many(images, batch_size=batch_size)
 
 
-def _check_positive(**numbers: float) -> None:
-    for name, value in numbers.items():
+def _check(workers: int, **positive: float) -> None:
+    for name, value in positive.items():
         if value <= 0:
             raise ValueError(f"{name} must be more than 0, got {value}")
+    if workers < 0:
+        raise ValueError(f"workers must be 0 or more, got {workers}")
 
 
 def name_images(images: Any) -> Iterator[Named]:

@@ -19,7 +19,7 @@ from lifeiqa_plugin.scoring.inputs import Inputs
 from lifeiqa_plugin.scoring.output import Output
 from lifeiqa_plugin.scoring.placing import place
 from lifeiqa_plugin.scoring.rows import Row, ScoredImage, distortion_names, read_rows
-from lifeiqa_plugin.scoring.score import TIME_LIMIT, Scorer
+from lifeiqa_plugin.scoring.score import Scorer
 from lifeiqa_plugin.scoring.summary import Summary
 
 if TYPE_CHECKING:
@@ -160,12 +160,7 @@ def score_images(
     workers = args.workers
     if workers is None:
         workers = 0 if total is not None and total < FEW else count_cores()
-    return scorer.many(
-        images,
-        batch_size=args.batch_size,
-        workers=workers,
-        time_limit=args.time_limit or TIME_LIMIT,
-    )
+    return scorer.many(images, batch_size=args.batch_size, workers=workers)
 
 
 def _summarize(output: Output, done: Done | None = None) -> Summary:

@@ -68,7 +68,7 @@ def test_columns_that_are_not_there(make_scorer, columns, message):
 def test_a_process_that_decodes_is_the_default(engine, monkeypatch):
     """Else an image that crashes its decoder would take every worker that tries."""
     monkeypatch.setattr(scoring_score, "create_engine", lambda *arguments: engine)
-    assert Scorer().options["workers"] == 1
+    assert Scorer().scorer._workers == 1
 
 
 DYING = """
