@@ -32,7 +32,7 @@ REQUIRED = [
 LIGHT = ["onnxruntime>=1.20", "pyarrow"]  # `lifeiqa score` without torch, see docs/scoring.md
 EXPLAIN = ["matplotlib"]  # figures of explanations
 TEST = [*EXPLAIN, "cogapp", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "setuptools>=64"]
-TEST += ["websocket-client", "wheel"]
+TEST += ["torchmetrics>=1.4", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
