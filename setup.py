@@ -37,7 +37,7 @@ REQUIRED = [
 EXPLAIN = ["matplotlib"]  # figures of explanations
 ONNX = ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxscript>=0.5"]  # what lifeiqa export writes
 TEST = [*EXPLAIN, "cogapp", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "setuptools>=64"]
-TEST += ["websocket-client", "wheel"]
+TEST += ["torchmetrics>=1.4", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
     "explain": EXPLAIN,
@@ -46,6 +46,12 @@ EXTRAS = {
     "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "ray": ["ray[data]>=2.60"],
     "scatter": ["torch-scatter>=2.1.2"],
+    "serve": [
+        "fastapi>=0.115",
+        "prometheus-client>=0.21",
+        "python-multipart>=0.0.18",
+        "uvicorn>=0.32",
+    ],
     "test": TEST,
     "docs": ["ipykernel", "matplotlib", "mkdocs-material>=9.5", "nbclient"],
     "dev": [*TEST, "build", "mypy", "ruff"],

@@ -45,6 +45,11 @@ COMMANDS = {
             "lifeiqa score shards/*.tar -o scores/ --fast --workers 8",
         ),
     ),
+    "compare": Command(
+        "scoring.compare_command",
+        "scores of the same images before and after a change",
+        ("lifeiqa compare before.csv after.csv --fail-below -0.02",),
+    ),
     "prepare": Command(
         "datasets.command",
         "write the csv of a dataset, with splits, and check its files",
@@ -107,6 +112,7 @@ EXIT_CODES = """exit status:
   1    the work stopped; stderr says why in a line
   2    arguments that cannot be
   3    done, and some images have an error
+  4    lower scores than 'compare' may find
   130  interrupted by Ctrl-C or SIGTERM
   141  the program that read the output ended, such as head
 """

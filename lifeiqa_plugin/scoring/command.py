@@ -9,13 +9,13 @@ from pathlib import Path
 
 from lifeiqa_plugin.arguments import PARTIAL, UsageError, add_device, add_model, find_model
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
-from lifeiqa_plugin.runtimes import ENGINES, Choice, Engine, choose_engine, create_engine
+from lifeiqa_plugin.runtimes import ENGINES, Choice, choose_engine
 from lifeiqa_plugin.scoring.containers import stem_of
 from lifeiqa_plugin.scoring.inputs import Inputs, parse_shard
 from lifeiqa_plugin.scoring.output import Output
-from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row, Thresholds, read_rows, to_row
+from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row, Thresholds, read_rows
+from lifeiqa_plugin.scoring.score import TIME_LIMIT, Scorer
 from lifeiqa_plugin.scoring.tasks import (
-    TIME_LIMIT,
     Task,
     find_done,
     report_done,
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     choice = _choose_engine(args)
     if args.out is None:
-        return PARTIAL if _print_scores(args, inputs, _create_engine(args, choice)) else 0
+        return PARTIAL if _print_scores(args, inputs, _create_scorer(args, choice)) else 0
     failed, left = 0, []
     for task in _divide(args, inputs, _options(args, choice, inputs)):
         about = find_done(task, args)
@@ -139,8 +139,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             failed += report_done(task.output, about, args)
     if left:
-        engine = _create_engine(args, choice)
-        failed += sum(run_task(task, args, engine) for task in left)
+        scorer = _create_scorer(args, choice)
+        failed += sum(run_task(task, args, scorer) for task in left)
     return PARTIAL if failed else 0
 
 
@@ -237,12 +237,20 @@ def _choose_engine(args: argparse.Namespace) -> Choice:
         raise UsageError(str(error)) from error
 
 
-def _create_engine(args: argparse.Namespace, choice: Choice) -> Engine:
+def _create_scorer(args: argparse.Namespace, choice: Choice) -> Scorer:
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
     try:
-        engine = create_engine(*choice, args.device)
+        scorer = Scorer(
+            choice.model,
+            choice.engine,
+            args.device,
+            exact=args.exact,
+            detail=args.detail == "on",
+            max_pixels=args.max_pixels,
+            time_limit=args.time_limit or TIME_LIMIT,
+        )
     except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from error
     if args.fast:
@@ -250,17 +258,17 @@ def _create_engine(args: argparse.Namespace, choice: Choice) -> Engine:
 
         if has_vnni() is False:
             print("--fast gains nothing on this CPU, which has no VNNI", file=sys.stderr)
-    return engine
+    return scorer
 
 
-def _print_scores(args: argparse.Namespace, inputs: Inputs, engine: Engine) -> int:
+def _print_scores(args: argparse.Namespace, inputs: Inputs, scorer: Scorer) -> int:
     """Print a line for each image as it is scored, the score or the error, and the name; returns how many errors."""
     failed = 0
-    for scored in score_images(args, engine, inputs.images(), inputs.count()):
+    for scored in score_images(args, scorer, inputs.images(), inputs.count()):
         failed += scored.error is not None
         if scored.error is None:
-            verdict = args.thresholds.judge(to_row(scored))["verdict"]
-            print(f"{scored.score:.4f}\t{scored.name}\t{_in_color(verdict)}", flush=True)
+            verdict = _in_color(scored.to_dict(args.thresholds)["verdict"])
+            print(f"{scored.score:.4f}\t{scored.name}\t{verdict}\t{scored.sentence}", flush=True)
         else:
             print(f"error: {scored.error}\t{scored.name}", flush=True)
     return failed

@@ -28,36 +28,6 @@ INTEGERS = ("width", "height", "size")
 KEEP, CHECK, DROP = "keep", "check", "drop"
 
 
-@dataclass(frozen=True)
-class ScoredImage:
-    """An image with its score, or with the reason why it has none.
-
-    Attributes:
-        name: path, or what else the image was called.
-        width: of the image as it is looked at, after its orientation is applied; 0 if it could not be read.
-        height: the same.
-        score: 0 worst, 1 best; NaN if there is an error.
-        std: how far off the score may be, as one standard deviation.
-        distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
-        error: one line; None if all went well.
-        sentence: the score in words, and the flaws above their cut; see :mod:`lifeiqa_plugin.words`. None beside an
-            error, and in rows that earlier versions wrote.
-        notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
-        detail: score of the part of a large photo that has most detail, seen nearer; NaN for other images.
-    """
-
-    name: str
-    width: int = 0
-    height: int = 0
-    score: float = float("nan")
-    std: float = float("nan")
-    distortions: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    sentence: str | None = None
-    notes: tuple[str, ...] = ()
-    detail: float = float("nan")
-
-
 class Thresholds(NamedTuple):
     """Verdict ``keep`` from the score ``keep`` on, ``drop`` below ``drop``, ``check`` between; both 0 to 1."""
 
@@ -88,6 +58,54 @@ class Thresholds(NamedTuple):
         return {**row, "verdict": verdict}
 
 
+@dataclass(frozen=True)
+class ScoredImage:
+    """An image with its score, or with the reason why it has none.
+
+    Attributes:
+        name: path, or what else the image was called.
+        width: of the image as it is looked at, after its orientation is applied; 0 if it could not be read.
+        height: the same.
+        score: 0 worst, 1 best; NaN if there is an error.
+        std: how far off the score may be, as one standard deviation.
+        distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
+        error: one line; None if all went well.
+        sentence: the score in words, and the flaws above their cut; see :mod:`lifeiqa_plugin.words`. None beside an
+            error, and in rows that earlier versions wrote.
+        notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
+        detail: score of the part of a large photo that has most detail, seen nearer; NaN for other images.
+    """
+
+    name: str
+    width: int = 0
+    height: int = 0
+    score: float = float("nan")
+    std: float = float("nan")
+    distortions: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    sentence: str | None = None
+    notes: tuple[str, ...] = ()
+    detail: float = float("nan")
+
+    @property
+    def verdict(self) -> str | None:
+        """``keep``, ``check`` or ``drop`` by the usual :class:`Thresholds`; None without a score to judge by."""
+        verdict: str | None = self.to_dict()["verdict"]
+        return verdict
+
+    def to_dict(self, thresholds: Thresholds | None = None) -> Row:
+        """Return the row that ``lifeiqa score`` writes: numbers, texts and None, so it can be sent as JSON.
+
+        Its keys are path, width, height, score, std, detail, verdict, sentence, note, error, and one for each distortion.
+        """
+        row: Row = {"path": self.name, "width": self.width, "height": self.height}
+        row |= {name: _number(getattr(self, name)) for name in ("score", "std", "detail")}
+        row |= {"sentence": self.sentence, "note": "; ".join(self.notes) or None}
+        row |= {"error": self.error}
+        row |= {distortion_column(name): round(v, 4) for name, v in self.distortions.items()}
+        return (thresholds or Thresholds()).judge(row)
+
+
 DISTORTION = "distortion."
 """Columns of distortions begin so, such as ``distortion.motion_blur``; any other column is the user's own."""
 
@@ -108,18 +126,6 @@ def column_names(distortions: Iterable[str]) -> list[str]:
     named = map(distortion_column, distortions)
     before = ("path", "width", "height", "score", "std", "detail")
     return [*before, *named, "verdict", "sentence", "note", "error"]
-
-
-def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict."""
-    row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
-    if scored.error is not None:
-        return row | {"error": scored.error}
-    row |= {"score": round(scored.score, 6)}
-    row |= {"std": _number(scored.std), "detail": _number(scored.detail)}
-    row |= {"sentence": scored.sentence, "note": "; ".join(scored.notes) or None}
-    row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
-    return row
 
 
 def _number(value: float) -> float | None:

@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin.scoring import command as score_command
 from lifeiqa_plugin.words import FLAT
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +178,7 @@ def test_an_engine_that_is_not_installed(score, monkeypatch):
     def missing(*arguments):
         raise ImportError("engine openvino needs pip install openvino")
 
-    monkeypatch.setattr(score_command, "create_engine", missing)
+    monkeypatch.setattr("lifeiqa_plugin.scoring.score.create_engine", missing)
     code, _, error = score("photos")
     assert code == 2
     assert error == "lifeiqa score: engine openvino needs pip install openvino"
