@@ -96,7 +96,7 @@ class ScoredImage:
     def to_dict(self, thresholds: Thresholds | None = None) -> Row:
         """Return the row that ``lifeiqa score`` writes: numbers, texts and None, so it can be sent as JSON.
 
-        Its keys are path, width, height, score, std, detail, verdict, sentence, note, error, and one for each distortion.
+        Its keys: path, width, height, score, std, detail, verdict, sentence, note, error, and one for each distortion.
         """
         row: Row = {"path": self.name, "width": self.width, "height": self.height}
         row |= {name: _number(getattr(self, name)) for name in ("score", "std", "detail")}
