@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "b0da238a5107352e58057340857849c8f72bf81e0c9fb4e4c73f0f76d65b175e", has_int8=True
+        "24cf20449714eb33a9647ef67ebccf261a6936aa20e00fc20ba5667f05d5c1c9", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "9c8aca5268e95f52bfad038d1ee3101a6aa1ecaeff0310374fd358ccd5e7d2ec"
+        "c1ebca699342b8b8fc2af4b02d21c112b87fda5da226063f9e8b4ef4bf8ebaeb"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""
