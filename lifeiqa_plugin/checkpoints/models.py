@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "7c4a01fc9f38cae9adc57f8372639c720328dbcda1c54e5953c004fab193e327", has_int8=True
+        "24cf20449714eb33a9647ef67ebccf261a6936aa20e00fc20ba5667f05d5c1c9", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "1292d26b850e93a7f08b032a4a38b16c9ef5365058b68c24c43a7c7d1193ac14"
+        "c1ebca699342b8b8fc2af4b02d21c112b87fda5da226063f9e8b4ef4bf8ebaeb"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""
