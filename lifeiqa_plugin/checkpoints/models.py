@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "24cf20449714eb33a9647ef67ebccf261a6936aa20e00fc20ba5667f05d5c1c9", has_int8=True
+        "c08d4bed503e19744a40660474e1a3e2753c3157a5288569bde871cc241f0e23", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "c1ebca699342b8b8fc2af4b02d21c112b87fda5da226063f9e8b4ef4bf8ebaeb"
+        "436fe4237d10cebbb462e8f1d140087b6eb7a2f8bc209e07fb15f54afda13bb2"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""
