@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "24cf20449714eb33a9647ef67ebccf261a6936aa20e00fc20ba5667f05d5c1c9", has_int8=True
+        "4b60baef6e55e27b8a8f7697f15a516a9a92889ec5d53ef39693548d821451cc", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "c1ebca699342b8b8fc2af4b02d21c112b87fda5da226063f9e8b4ef4bf8ebaeb"
+        "a6d3c1e75c1d728cac6d53aafa158c32b369964569a683d421c77a6531b28f16"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""
