@@ -35,7 +35,7 @@ from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_ch
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.crops import to_working_size
-from lifeiqa_plugin.network.decoder import statistics_of
+from lifeiqa_plugin.network.decoder import pool_to_grid, statistics_of
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration
@@ -240,9 +240,10 @@ def look(
     for views in tqdm(images, unit="image"):
         for view, image in views:
             pixels = to_working_size(image[None].float(), network.crop_size, network.working_size)
-            stages = network.stages_of(network.normalize(pixels))
-            scores = network.decoder(*stages).query_scores
-            statistics = torch.cat([statistics_of(stage) for stage in stages], 1)
+            stage2, stage3, stage4 = network.stages_of(network.normalize(pixels))
+            scores = network.decoder(stage2, stage3, stage4).query_scores
+            cells = pool_to_grid(stage3, network.decoder.config.memory_grid)
+            statistics = torch.cat([statistics_of(maps) for maps in (stage2, cells, stage4)], 1)
             raw.setdefault(view, []).append(scores.double().numpy())
             x.setdefault(view, []).append(statistics.double().numpy())
     together = ({view: np.concatenate(v) for view, v in of.items()} for of in (raw, x))

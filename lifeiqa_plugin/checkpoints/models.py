@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "c08d4bed503e19744a40660474e1a3e2753c3157a5288569bde871cc241f0e23", has_int8=True
+        "4b60baef6e55e27b8a8f7697f15a516a9a92889ec5d53ef39693548d821451cc", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "436fe4237d10cebbb462e8f1d140087b6eb7a2f8bc209e07fb15f54afda13bb2"
+        "a6d3c1e75c1d728cac6d53aafa158c32b369964569a683d421c77a6531b28f16"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""

@@ -74,7 +74,7 @@ class DecoderConfig:
     distortions_from: Literal["queries", "stages"] = "queries"
     """What that head looks at: the mean of the queries, or mean and deviation of stage2 and of stage3's cells."""
     readouts: int = 0
-    """Linear read-outs of the last three stages' means and deviations, added to every query's score; 0 for none."""
+    """Linear read-outs of mean and deviation of stage2, stage3's cells and stage4, added to each query's score; 0: none."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
@@ -198,7 +198,7 @@ class Decoder(nn.Module):
             tokens = mixed + self.moe_scale * tokens
         query_scores = self.head(tokens).squeeze(-1)  # (B, Q)
         if self.config.readouts:
-            query_scores = query_scores + self.readout(_statistics_of_all(stages))
+            query_scores = query_scores + self.readout(_statistics_of_all([*lower, cells, stage4]))
         return DecoderOutput(
             query_scores=query_scores,
             routing=routing,
