@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "4b60baef6e55e27b8a8f7697f15a516a9a92889ec5d53ef39693548d821451cc", has_int8=True
+        "d9e28a1841051b6b4e8dd2a6db9230bd9780b6b7a3fde0bf3a6a1b11c5aa667e", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "a6d3c1e75c1d728cac6d53aafa158c32b369964569a683d421c77a6531b28f16"
+        "4d05e47c745ff1a31eb970b48c173a0986a94b3354ecb80bb0108fd0e73678a5"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""
