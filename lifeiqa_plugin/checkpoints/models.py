@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "7c4a01fc9f38cae9adc57f8372639c720328dbcda1c54e5953c004fab193e327", has_int8=True
+        "d9e28a1841051b6b4e8dd2a6db9230bd9780b6b7a3fde0bf3a6a1b11c5aa667e", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "1292d26b850e93a7f08b032a4a38b16c9ef5365058b68c24c43a7c7d1193ac14"
+        "4d05e47c745ff1a31eb970b48c173a0986a94b3354ecb80bb0108fd0e73678a5"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""

@@ -28,6 +28,8 @@ LIMITS = {
 }
 """Far above any use: a damaged or hostile checkpoint must not ask for all the memory there is."""
 
+MOST_READOUTS = 64
+
 DISTORTION_WIDTH = 128
 """Hidden units of the head that tells distortions from the stages."""
 
@@ -71,6 +73,8 @@ class DecoderConfig:
     """Names of the distortions that a second head tells apart; empty for none."""
     distortions_from: Literal["queries", "stages"] = "queries"
     """What that head looks at: the mean of the queries, or mean and deviation of stage2 and of stage3's cells."""
+    readouts: int = 0
+    """Linear read-outs of mean and deviation of stage2, stage3's cells and stage4, added to each query's score; 0: none."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
@@ -82,6 +86,8 @@ class DecoderConfig:
             )
         check_choice("moe_scaled", self.moe_scaled, "experts", "bypass")
         check_choice("distortions_from", self.distortions_from, "queries", "stages")
+        if self.readouts != 0:
+            check_count("readouts", self.readouts, MOST_READOUTS)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         object.__setattr__(self, "distortions", _checked_names(self.distortions))
@@ -90,7 +96,8 @@ class DecoderConfig:
     @property
     def num_stages(self) -> int:
         """How many of the backbone's last stages the decoder looks at."""
-        return 3 if self.distortions and self.distortions_from == "stages" else 2
+        tells_from_stages = self.distortions and self.distortions_from == "stages"
+        return 3 if self.readouts or tells_from_stages else 2
 
 
 class InteractionLayer(nn.Module):
@@ -130,6 +137,20 @@ class DecoderOutput(NamedTuple):
     attention: Tensor | None  # (B, L, Q, M) of every layer, mean over heads; only on request
 
 
+class ReadOut(nn.Module):
+    """Linear read-outs, of which linear gates take shares that sum to 1: (B, C) -> (B, 1). Not in the paper."""
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__()
+        self.values = nn.Linear(channels, count)
+        self.gates = nn.Linear(channels, count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the read-outs by their gates."""
+        shares = self.gates(x).softmax(-1)
+        return (shares * self.values(x)).sum(-1, keepdim=True)
+
+
 class Decoder(nn.Module):
     """From the backbone's last two stages, with C3 and C4 channels, to one raw score per query.
 
@@ -155,6 +176,8 @@ class Decoder(nn.Module):
         self.head = nn.Linear(dim, 1)
         if config.distortions:
             self.distortion_head = _distortion_head(sum(channels[:-1]), config)
+        if config.readouts:
+            self.readout = ReadOut(2 * sum(channels), config.readouts)
 
     def forward(self, *stages: Tensor, need_weights: bool = False) -> DecoderOutput:
         """(B, C3, H3, W3), (B, C4, H4, W4), with three stages (B, C2, H2, W2) first -> :class:`DecoderOutput`."""
@@ -173,8 +196,11 @@ class Decoder(nn.Module):
             tokens = tokens + self.moe_scale * mixed
         else:
             tokens = mixed + self.moe_scale * tokens
+        query_scores = self.head(tokens).squeeze(-1)  # (B, Q)
+        if self.config.readouts:
+            query_scores = query_scores + self.readout(_statistics_of_all([*lower, cells, stage4]))
         return DecoderOutput(
-            query_scores=self.head(tokens).squeeze(-1),
+            query_scores=query_scores,
             routing=routing,
             distortion_logits=self._tell_distortions(tokens, [*lower, cells]),
             attention=torch.stack(attention, dim=1) if need_weights else None,
@@ -186,7 +212,7 @@ class Decoder(nn.Module):
         if not self.config.distortions:
             return pooled[:, :0]
         if self.config.distortions_from == "stages":
-            pooled = torch.cat([statistics_of(x) for x in maps], dim=1)
+            pooled = _statistics_of_all(maps)
         logits: Tensor = self.distortion_head(pooled)
         return logits
 
@@ -196,6 +222,10 @@ def statistics_of(x: Tensor) -> Tensor:
     variance = x.var((2, 3), correction=0)
     deviation = (variance + 1e-6).sqrt()  # whose slope at 0 is finite
     return torch.cat([x.mean((2, 3)), deviation], dim=1)
+
+
+def _statistics_of_all(maps: Sequence[Tensor]) -> Tensor:
+    return torch.cat([statistics_of(x) for x in maps], dim=1)
 
 
 def _distortion_head(channels: int, config: DecoderConfig) -> nn.Module:
