@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,8 @@ def score(
         raise ValueError(
             "an engine is given, so model, device and fast have no effect; leave them out"
         )
-    recipe = Recipe(
-        engine.working_shape,
-        None if exact else engine.shrink_to,
-        max_pixels,
-        detail
-        and getattr(engine, "detail", None) is not None,  # an engine of the user may know one look
-    )
+    twice = detail and getattr(engine, "detail", None) is not None  # users' engines may lack it
+    recipe = Recipe(engine.working_shape, None if exact else engine.shrink_to, max_pixels, twice)
     prepared = prepare_images(named, recipe, workers, time_limit)
     return _score_prepared(prepared, engine, batch_size)
 
@@ -160,17 +156,8 @@ def _score_batch(items: list[Prepared], engine: Engine) -> list[ScoredImage]:
         shares = [float(value) for value in output.distortions[i]]
         distortions = dict(zip(engine.names, shares, strict=True))
         size = (item.width, item.height)
-        rows.append(
-            ScoredImage(
-                item.name,
-                *size,
-                score,
-                std,
-                distortions,
-                notes=item.notes,
-                detail=float(details[i]),
-            )
-        )
+        row = ScoredImage(item.name, *size, score, std, distortions, notes=item.notes)
+        rows.append(replace(row, detail=float(details[i])))
     return rows
 
 
