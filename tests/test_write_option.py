@@ -1,4 +1,4 @@
-"""``tools/write_option.py``: an option in a checkpoint and in the exported files beside it; nothing else changes."""
+"""An option that ``tools/write_option.py`` writes is in the checkpoint and in the exported files beside it."""
 
 from __future__ import annotations
 
