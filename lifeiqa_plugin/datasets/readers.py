@@ -177,8 +177,8 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
     """LIVE in the Wild Challenge; the first seven images (t1 to t7) only taught the raters and are left out.
 
     ``halves``, a csv ``name,half`` of A and B, by default the one of the bundled models, becomes two columns: ``half``,
-    and ``half_split`` with A as train and B as test. ``bundled_split`` says which images the bundled ``lifeiqa`` learnt
-    from, was chosen on, and never saw.
+    and ``half_split`` with A as train and B as test. ``bundled_split`` is train for all: the bundled ``lifeiqa`` learnt
+    from each of them.
     """
     names = _mat(_find(root, "Data/AllImages_release.mat"), "AllImages_release")
     mos = _mat(_find(root, "Data/AllMOS_release.mat"), "AllMOS_release")
@@ -190,10 +190,12 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
     rows = rows[7:]
     half = _shipped("livec_halves.csv", "half") if halves is None else _read_halves(rows, halves)
     split = {image: {"A": "train", "B": "test"}.get(letter, "") for image, letter in half.items()}
-    listed = _shipped("livec_halves.csv", "bundled_split")
-    columns = {"half": half, "half_split": split, "bundled_split": listed}
+    columns = {"half": half, "half_split": split}
     return [
-        row._replace(more={name: of.get(_stem(row.name), "") for name, of in columns.items()})
+        row._replace(
+            more={name: of.get(_stem(row.name), "") for name, of in columns.items()}
+            | {"bundled_split": "train"}
+        )
         for row in rows
     ]
 
