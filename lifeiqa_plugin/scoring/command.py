@@ -60,6 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--append", action="store_true", help="score what -o has no row of: new and changed files"
     )
     add("--retry-failed", action="store_true", help="score images again whose row has an error")
+    add_scoring(parser)
+    add("--column", help="of a .parquet, with images or paths (default: found)")
+    sort = parser.add_mutually_exclusive_group()
+    sort.add_argument(
+        "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
+    )
+    sort.add_argument("--link-to", type=Path, metavar="FOLDER", help="the same with links")
+
+
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Declare what decides scores and verdicts, and how fast they come; ``lifeiqa report`` takes it too."""
+    add = parser.add_argument
     add_model(parser, "a checkpoint, or what 'lifeiqa export' wrote")
     add("--engine", choices=["auto", *ENGINES], default="auto", help="what runs it")
     add_device(parser)
@@ -74,15 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="processes that decode (default: one for each core)")
     add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
-    add("--column", help="of a .parquet, with images or paths (default: found)")
     keep, drop = Thresholds()
     add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
     add("--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})")
-    sort = parser.add_mutually_exclusive_group()
-    sort.add_argument(
-        "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
-    )
-    sort.add_argument("--link-to", type=Path, metavar="FOLDER", help="the same with links")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,7 +118,7 @@ def _check(args: argparse.Namespace) -> Inputs:
     if args.out is None:
         _refuse_without_out(args)
     inputs = Inputs(args.inputs, args.column, parse_shard(args.shard))
-    args.thresholds = _thresholds(args)
+    args.thresholds = thresholds_of(args)
     _check_numbers(args)
     container = inputs.find_container() if args.place_in else None
     if container is not None:
@@ -143,7 +149,12 @@ def _refuse_without_out(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} has no effect without -o; give -o FILE")
 
 
-def _thresholds(args: argparse.Namespace) -> Thresholds:
+def thresholds_of(args: argparse.Namespace) -> Thresholds:
+    """Return those of ``--keep`` and ``--drop``.
+
+    Raises:
+        UsageError: no such thresholds.
+    """
     given = {name: getattr(args, name) for name in Thresholds._fields}
     try:
         return Thresholds(**{name: v for name, v in given.items() if v is not None}).check("--")
