@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter
 from lifeiqa_plugin.images.bursts import Frame, find_alike, look
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.runtimes import create_engine
 from lifeiqa_plugin.scoring.score import score
 
 SHARE = 0.88
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--scored", type=int, default=100)
     args = parser.parse_args()
-    generator = np.random.default_rng(0)
+    generator, engine = np.random.default_rng(0), create_engine(device="cpu")
     files = [file for folder in args.folders for file in find_images(folder)]
     chosen = generator.permutation(len(files))[: args.photos]
     first, found, scores = [], {name: [] for name in frames_of(0)}, []
@@ -91,7 +92,7 @@ def main() -> None:
         for i, name in enumerate(makers, start=1):
             found[name].append(bool(find_alike(frames, [(0, i)])))
         if number < args.scored:
-            scores.append([row.score for row in score(shots[:6], device="cpu")])
+            scores.append([row.score for row in score(shots[:6], engine=engine)])
     pairs = generator.integers(0, len(first), (RANDOM_PAIRS, 2))
     pairs = [(i, j) for i, j in pairs.tolist() if i != j]
     rows = [[name, f"{np.mean(values):.1%}"] for name, values in found.items()]

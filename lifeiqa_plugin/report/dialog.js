@@ -15,7 +15,6 @@ function side(parent, image, view) {
   const box = add(parent, "div", { class: "side" });
   const left = add(box, "div"), facts = add(box, "div", { class: "facts" });
   const { inner } = photoFrame(left, image, view);
-  if (image.view) maps(left, inner, image.view);
   for (const kind of ["focusin", "pointerdown"]) box.addEventListener(kind, () => { active = image; });
   const head = add(facts, "div", { class: "score" }, image.score.toFixed(2));
   choice(head, image);
@@ -24,7 +23,8 @@ function side(parent, image, view) {
   const note = image.note ? `Note: ${image.note}. ` : "";
   const about = add(facts, "p", { class: "about" }, `${image.width} x ${image.height} pixels. ${note}`);
   add(about, "a", { href: image.link, target: "_blank", rel: "noreferrer" }, "Open the file");
-  if (!image.view) add(facts, "p", { class: "about hint" }, data.no_view);
+  if (image.view) maps(facts, inner, image.view);
+  else add(facts, "p", { class: "about hint" }, data.no_view);
   return facts;
 }
 function detail(image) {
@@ -57,7 +57,7 @@ function judge(better, worse) {
   const difference = better.score - worse.score, is_same = better.group !== null && better.group === worse.group;
   const doubt = is_same ? data.same_scene : Math.hypot(better.std ?? 0, worse.std ?? 0);
   const why = is_same ? `two shots of one scene differ by up to ${doubt.toFixed(2)} by chance` : `of different scenes the scores are off by some ${doubt.toFixed(2)}`;
-  return difference >= doubt ? `${better.name} is better by ${difference.toFixed(2)}; ${why}.` : `Too close to call: ${difference.toFixed(2)} apart; ${why}.`;
+  return difference >= doubt ? `${better.name} is better by ${difference.toFixed(3)}; ${why}.` : `Too close to call: ${difference.toFixed(3)} apart; ${why}.`;
 }
 function compare([first, second]) {
   current = null;
