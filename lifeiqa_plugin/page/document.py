@@ -1,8 +1,8 @@
 """A page that needs no network and no server, and in which no name of a file can become markup or code.
 
 Data travels as JSON in which ``<`` is escaped, and scripts write it as text only. The Content-Security-Policy allows no
-script but the two whose digests it names, so that markup which got in would not run either. It allows no request but for
-pictures from where the page itself is: files on the disk, which the report shows at full size.
+script but the two whose digests it names, so that markup which got in would not run either. It allows pictures from
+where the page itself is, such as files on the disk, which the report shows at full size, and no other request.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Each example as a user runs it, on tiny input, with a tiny network in place of the bundled one."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -76,15 +77,16 @@ def test_best_of_burst_ranks_and_says_whether_it_means_anything(folder, capsys):
         example.main(shots[:1])
 
 
-def test_the_verdict_of_a_burst_depends_on_the_uncertainty():
+def test_the_verdict_of_a_burst_depends_on_chance_within_one_scene():
     example = load("best_of_burst")
-    best, second = example.Shot("a", 0.8, 0.03), example.Shot("b", 0.7, 0.04)
-    assert example.verdict([best, second]) == (
-        "keep a: 0.100 ahead, more than the uncertainty of the two (0.050)"
+    best, second = (
+        lifeiqa_plugin.ScoredImage("a", score=0.8),
+        lifeiqa_plugin.ScoredImage("b", score=0.7),
     )
-    close = second._replace(score=0.78)
+    assert example.verdict([best, second]) == "keep a: 0.100 ahead, and 0.02 is chance in one scene"
+    close = dataclasses.replace(second, score=0.79)
     assert example.verdict([best, close]) == (
-        "a is ahead by only 0.020 of an uncertainty of 0.050: look yourself"
+        "a is ahead by only 0.010, and 0.02 is chance: look yourself"
     )
 
 
