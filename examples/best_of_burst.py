@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from PIL import Image
 
 from lifeiqa_plugin import ScoredImage, score
-from lifeiqa_plugin.images.bursts import SAME_SCENE, is_burst, look
+from lifeiqa_plugin.images.bursts import chance, is_burst, look
 
 
 def verdict(shots: Sequence[ScoredImage]) -> str:
     """Compare the best two of several shots, best first."""
     best, second = shots[:2]
     lead = best.score - second.score
-    if lead >= SAME_SCENE:
-        return f"keep {best.name}: {lead:.3f} ahead, and {SAME_SCENE} is chance in one scene"
-    return f"{best.name} is ahead by only {lead:.3f}, and {SAME_SCENE} is chance: look yourself"
+    most = max(chance(shot.width, shot.height) for shot in (best, second))
+    if lead >= most:
+        return f"keep {best.name}: {lead:.3f} ahead, and up to {most} is chance in one scene"
+    return f"{best.name} is ahead by only {lead:.3f}, and up to {most} is chance: look yourself"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -36,8 +36,12 @@ NEXT = 3
 GAP = 30.0
 """Seconds; frames further apart are of different bursts."""
 
-SAME_SCENE = 0.02
-"""Difference between the scores of two frames of one scene that is more than chance (95 % are below)."""
+CHANCE, CHANCE_OF_SMALL = 0.02, 0.04
+"""Between the scores of two frames of one scene, 95 % of the differences that mean nothing are below; see
+``docs/research_notes.md``."""
+
+SMALL = 1_000_000
+"""Pixels below which a photo is small: a shift moves its score more."""
 
 NEARLY_EQUAL = 0.9995
 """Correlation from which on two photos of one size may be the same picture, and are read in full."""
@@ -65,6 +69,11 @@ class Groups(NamedTuple):
 
     burst: list[int | None]
     original: list[int]
+
+
+def chance(width: int, height: int) -> float:
+    """Return the difference of the score to a frame of the same scene that may be chance."""
+    return CHANCE_OF_SMALL if width * height < SMALL else CHANCE
 
 
 def look(path: str, small: Image.Image, size: tuple[int, int]) -> Frame:

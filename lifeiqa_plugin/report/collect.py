@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lifeiqa_plugin.explanation.words import name_flaws, write_sentence
-from lifeiqa_plugin.images.bursts import SAME_SCENE, SIDE, Frame, find_groups, look
+from lifeiqa_plugin.images.bursts import SIDE, Frame, chance, find_groups, look
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import name_of
@@ -86,7 +86,6 @@ def write_report(
             "range": (low, high),
             "keep": keep,
             "drop": drop,
-            "same_scene": SAME_SCENE,
             "base": base,
             "dropped": str(out.absolute().with_name(f"{out.stem}-dropped")),
             "no_view": "Maps of this photo: lifeiqa explain, or lifeiqa report --maps N.",
@@ -144,6 +143,7 @@ def _entry(
         "std": round(row.std, 4),
         "width": row.width,
         "height": row.height,
+        "chance": chance(row.width, row.height),
         "note": "; ".join(row.notes),
         "is_too_small": TOO_SMALL in row.notes,
         "sentence": _sentence(row, is_unit),

@@ -55,7 +55,7 @@ function step(by) {
 function judge(better, worse) {
   if (better.copy === worse.copy) return "This is the same picture twice.";
   const difference = better.score - worse.score, is_same = better.group !== null && better.group === worse.group;
-  const doubt = is_same ? data.same_scene : Math.hypot(better.std ?? 0, worse.std ?? 0);
+  const doubt = is_same ? Math.max(better.chance, worse.chance) : Math.hypot(better.std ?? 0, worse.std ?? 0);
   const why = is_same ? `two shots of one scene differ by up to ${doubt.toFixed(2)} by chance` : `of different scenes the scores are off by some ${doubt.toFixed(2)}`;
   return difference >= doubt ? `${better.name} is better by ${difference.toFixed(3)}; ${why}.` : `Too close to call: ${difference.toFixed(3)} apart; ${why}.`;
 }

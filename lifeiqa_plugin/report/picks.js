@@ -28,7 +28,7 @@ function rank(image) {
   if (image.copy !== image.index) return `the same picture as ${images[image.copy].name}`;
   if (!isBest(image)) return `1 of ${members.length} of the same`;
   const other = members.find(one => one.copy !== image.copy);
-  const leads = !other || image.score - other.score >= data.same_scene;
+  const leads = !other || image.score - other.score >= Math.max(image.chance, other.chance);
   return leads ? `best of ${members.length}` : `best of ${members.length}, but close`;
 }
 

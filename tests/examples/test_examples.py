@@ -79,15 +79,17 @@ def test_best_of_burst_ranks_and_says_whether_it_means_anything(folder, capsys):
 
 def test_the_verdict_of_a_burst_depends_on_chance_within_one_scene():
     example = load("best_of_burst")
-    best, second = (
-        lifeiqa_plugin.ScoredImage("a", score=0.8),
-        lifeiqa_plugin.ScoredImage("b", score=0.7),
+    best = lifeiqa_plugin.ScoredImage("a", 1500, 1000, 0.8)
+    second = dataclasses.replace(best, name="b", score=0.77)
+    assert example.verdict([best, second]) == (
+        "keep a: 0.030 ahead, and up to 0.02 is chance in one scene"
     )
-    assert example.verdict([best, second]) == "keep a: 0.100 ahead, and 0.02 is chance in one scene"
     close = dataclasses.replace(second, score=0.79)
     assert example.verdict([best, close]) == (
-        "a is ahead by only 0.010, and 0.02 is chance: look yourself"
+        "a is ahead by only 0.010, and up to 0.02 is chance: look yourself"
     )
+    small = dataclasses.replace(second, width=500, height=500)
+    assert "by only 0.030, and up to 0.04 is chance" in example.verdict([best, small])
 
 
 def test_gradient_ascent_raises_the_score_and_draws_what_it_did(folder, capsys):

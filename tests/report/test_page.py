@@ -250,7 +250,7 @@ def test_two_photos_move_together_at_their_own_pixels(page):
     ],
 )
 def test_when_one_of_two_is_called_better(page, second, says):
-    one = {"name": "b", "score": 0.5, "std": 0.05, "group": 4, "copy": 1}
+    one = {"name": "b", "score": 0.5, "std": 0.05, "group": 4, "copy": 1, "chance": 0.02}
     assert (
         page.run(f"judge({json.dumps(one | {'name': 'a', 'copy': 2} | second)}, {json.dumps(one)})")
         == says
