@@ -24,10 +24,10 @@ from tqdm import tqdm
 import lifeiqa_plugin
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
 from lifeiqa_plugin.explanation import dense
-from lifeiqa_plugin.explanation.words import by_ninth
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.words import by_ninth
 
 Doubles = NDArray[np.float64]
 

@@ -195,6 +195,13 @@ def build_dataset(options: dict[str, Any]) -> Any:
     return data.build_dataset(options)
 
 
+def fetchable_datasets() -> set[str]:
+    """Return the names of the datasets that ``pyiqa.load_dataset`` downloads."""
+    from pyiqa.data.dataset_api import dataset_download_name
+
+    return set(dataset_download_name)
+
+
 def metric_table() -> dict[str, Mapping[str, Any]]:
     """Return what pyiqa knows of metrics: name -> options, mode, direction."""
     from pyiqa.default_model_configs import DEFAULT_CONFIGS

@@ -38,11 +38,11 @@ from lifeiqa_plugin.distortions.synthetic import Distortion, blur, darken, jpeg,
 from lifeiqa_plugin.explanation.attribution import blurred, input_gradient, integrated_gradients
 from lifeiqa_plugin.explanation.dense import distortion_maps, quality_map, score_all_windows
 from lifeiqa_plugin.explanation.explain import explain
-from lifeiqa_plugin.explanation.words import by_ninth, find_local_flaw
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.crops import to_working_size
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.words import by_ninth, find_local_flaw
 
 KINDS: dict[Distortion, tuple[str, ...]] = {
     blur: ("blur", "motion blur"),

@@ -64,6 +64,7 @@ def with_new_head(path: Path) -> tuple[LifeIQA, ModelCard]:
             **checkpoint.config,
             "distortions": list(KINDS),
             "distortions_from": "stages",
+            "naming": None,
         }
     )
     old = {

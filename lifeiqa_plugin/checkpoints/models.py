@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "b0da238a5107352e58057340857849c8f72bf81e0c9fb4e4c73f0f76d65b175e", has_int8=True
+        "7c4a01fc9f38cae9adc57f8372639c720328dbcda1c54e5953c004fab193e327", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "9c8aca5268e95f52bfad038d1ee3101a6aa1ecaeff0310374fd358ccd5e7d2ec"
+        "1292d26b850e93a7f08b032a4a38b16c9ef5365058b68c24c43a7c7d1193ac14"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""

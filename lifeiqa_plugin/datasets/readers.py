@@ -128,12 +128,12 @@ def _mat(path: Path, name: str) -> list[Any]:
 def read_folder(
     root: Path, scores: Path | None = None, columns: Columns = USUAL, group: str | None = None
 ) -> list[Row]:
-    """Your own csv ``name,mos[,reference][,subset]``; further columns are kept as they are.
+    """Your own csv or xlsx ``name,mos[,reference][,subset]``; further columns are kept as they are.
 
     Rows with the same value in the column ``group`` stay on one side of every seeded split.
     """
-    path = scores or root / "scores.csv"
-    table = _text_table(_find(path.parent, path.name))
+    path = _find(*((scores.parent, scores.name) if scores else (root, "scores.csv", "scores.xlsx")))
+    table = _text_table(path)
     name, mos = find_name_and_mos(path, table, columns)
     others = [column for column in table if column not in (name, mos, REFERENCE, "subset")]
     if reserved := [column for column in others if column in RESERVED or "_seed123_" in column]:
@@ -150,8 +150,11 @@ def read_folder(
 
 
 def _text_table(path: Path) -> pd.DataFrame:
-    """Read a csv as it is written: a name such as 007 is no number."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    """Read a csv or xlsx as it is written: a name such as 007 is no number."""
+    as_text: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+    if path.suffix.lower() == ".xlsx":
+        return _sheet(path, **as_text)
+    return pd.read_csv(path, skipinitialspace=True, **as_text)
 
 
 def read_biq2021(root: Path) -> list[Row]:

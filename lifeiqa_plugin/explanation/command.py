@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from lifeiqa_plugin.arguments import (
     PARTIAL,
     add_device,
     add_model,
-    check_file,
     choose_device,
     find_model,
 )
-from lifeiqa_plugin.images.refusals import name_of
+from lifeiqa_plugin.scoring.inputs import Inputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("images", nargs="+", type=Path, help="image files")
+    parser.add_argument(
+        "images", nargs="+", help="images, folders, globs and lists, as for lifeiqa score"
+    )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, help="folder to write, one folder per image in it"
     )
     add_model(parser, "a checkpoint")
     add_device(parser)
     parser.add_argument(
+        "--all",
+        action="store_true",
+        dest="with_details",
+        help="a second figure of what is inside the network: attention, experts, attribution",
+    )
+    parser.add_argument(
         "--no-attribution",
         action="store_true",
-        help="leave the gradient attribution out, which takes most of the time",
+        help="with --all: leave the attribution out, which takes most of the time",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="write into a folder that exists already"
@@ -42,13 +51,12 @@ def run(args: argparse.Namespace) -> int:
         0, or 3 if an image could not be explained.
 
     Raises:
+        UsageError: one of the arguments is no image, or nothing.
         FileExistsError: the folder exists.
-        FileNotFoundError: one of the images is not there, which is found before any is explained.
         ImportError: matplotlib is missing.
         ValueError: no image could be explained.
     """
-    for path in args.images:
-        check_file(path, "an image")
+    inputs = Inputs(args.images)
     model = find_model(args.model)
     from lifeiqa_plugin.checkpoints.factory import load
     from lifeiqa_plugin.explanation.attribution import STEPS
@@ -60,34 +68,35 @@ def run(args: argparse.Namespace) -> int:
     load_matplotlib()
     out = claim_folder(args.out, args.overwrite)
     network = load(model).to(choose_device(args.device))
-    steps = 0 if args.no_attribution else STEPS
-    entries = []
-    for path, folder in zip(args.images, folder_names(args.images), strict=True):
+    steps = STEPS if args.with_details and not args.no_attribution else 0
+    entries: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for name, source, *_ in inputs.images():
         try:
-            explanation = explain(path, network, attribution_steps=steps)
+            if isinstance(source, Exception):
+                raise source
+            explanation = explain(
+                source, network, name=os.path.basename(name), attribution_steps=steps
+            )
         except (OSError, ValueError, FloatingPointError) as error:
-            says = str(error) if str(path) in str(error) else f"{name_of(path)}: {error}"
+            says = str(error) if name in str(error) else f"{name}: {error}"
             print(says, file=sys.stderr)
-            entries.append({"image": str(path), "error": str(error)})
+            entries.append({"image": name, "error": str(error)})
             continue
-        explanation.save(out / folder, args.overwrite)
-        entries.append({"image": str(path), "folder": folder, **explanation.summary()})
-        score = f"{explanation.score:.3f} ± {explanation.std:.3f}"
-        print(f"{name_of(path)}: {score}, {explanation.sentence}")
+        folder = free_name(explanation.name, taken)
+        explanation.save(out / folder, args.overwrite, args.with_details)
+        entries.append({"image": name, "folder": folder, **explanation.summary()})
+        print(f"{explanation.score:.2f}\t{name}\t{explanation.sentence}", flush=True)
     if all("error" in entry for entry in entries):
         raise ValueError(f"none of the {len(entries)} images could be explained")
     write_json(out / "manifest.json", entries)
     return PARTIAL if any("error" in entry for entry in entries) else 0
 
 
-def folder_names(paths: list[Path]) -> list[str]:
-    """Return a name for the folder of each image: that of its file, with a number where it is taken."""
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        name, number = path.name, 2
-        while name.casefold() in taken:
-            name, number = f"{path.name}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+def free_name(wanted: str, taken: set[str]) -> str:
+    """Return a name for the folder of an image: that of its file, with a number where it is taken; takes it."""
+    name, number = wanted, 2
+    while name.casefold() in taken:
+        name, number = f"{wanted}-{number}", number + 1
+    taken.add(name.casefold())
+    return name

@@ -60,9 +60,9 @@ def explain(
     device = next(network.parameters()).device
     with evaluating(network):
         x = to_working_size(given[None].to(device), network.crop_size, network.working_size)
-        del given
         with torch.no_grad():
-            output = network(x, return_details=True)
+            output = network(given[None].to(device), return_details=True)
+            del given
             passes = score_all_windows(network, x)
         attribution = None
         if attribution_steps:
@@ -87,5 +87,6 @@ def explain(
         attribution=attribution,
         expert_share=output.gates[0].mean(0).numpy(force=True),
         expert_map=to_map(passes[0], passes[0].gates, height, width),
+        naming=network.naming,
         score_range=network.score_range,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lifeiqa_plugin.explanation.words import (
+from lifeiqa_plugin.images.stream import MIN_SIDE, TOO_SMALL
+from lifeiqa_plugin.journal import write_json, write_whole
+from lifeiqa_plugin.words import (
     FLAT,
+    Flaw,
     Floats,
     LocalFlaw,
+    Naming,
+    find_flaws,
     find_local_flaw,
     write_sentence,
 )
-from lifeiqa_plugin.images.stream import MIN_SIDE, TOO_SMALL
-from lifeiqa_plugin.journal import write_json, write_whole
 
 ARRAYS = (
     "quality_map", "distortion_maps", "attention", "attribution", "expert_share", "expert_map",
@@ -61,6 +65,8 @@ class Explanation:
     """(Q, E), how much of each query's answer comes from each expert; a row sums to 1."""
     expert_map: Floats
     """(E, H, W), the same by region, mean over the queries."""
+    naming: Naming | None = None
+    """From which strengths on each of ``distortions`` is named."""
     score_range: tuple[float, float] | None = (0.0, 1.0)
     """The worst and the best score; None for a network without limits."""
 
@@ -81,25 +87,36 @@ class Explanation:
             self.score,
             self.std,
             self.distortions,
+            self.naming,
             self.quality_map,
             self.local_flaw,
             self.score_range,
         )
 
-    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+    @cached_property
+    def flaws(self) -> list[Flaw]:
+        """The distortions of the whole image that are above their cut."""
+        low, high = self.score_range or (0.0, 1.0)
+        return find_flaws((self.score - low) / (high - low), self.distortions, self.naming)
+
+    def save(self, folder: str | Path, overwrite: bool = False, with_details: bool = False) -> None:
         """Write ``figure.png``, ``figure.svg``, ``arrays.npz`` and, last, ``manifest.json``.
+
+        With details there are ``details.png`` and ``details.svg`` too: attention, experts and attribution.
 
         Raises:
             FileExistsError: the folder exists and ``overwrite`` is False.
             ImportError: matplotlib is missing.
         """
+        from lifeiqa_plugin.explanation.details import draw_details
         from lifeiqa_plugin.explanation.figure import draw
 
         folder = claim_folder(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        for kind in ("png", "svg"):
-            with write_whole(folder / f"figure.{kind}") as file:
-                file.write(draw(self, kind))
+        figures = {"figure": draw} | ({"details": draw_details} if with_details else {})
+        for (name, draw_it), kind in itertools.product(figures.items(), ("png", "svg")):
+            with write_whole(folder / f"{name}.{kind}") as file:
+                file.write(draw_it(self, kind))
         with write_whole(folder / "arrays.npz") as file:
             np.savez_compressed(file, allow_pickle=False, **self._arrays())
         write_json(folder / "manifest.json", self.summary())
@@ -131,7 +148,7 @@ class Explanation:
         from lifeiqa_plugin.explanation.figure import draw
 
         picture = base64.b64encode(draw(self, "png")).decode()
-        caption = html.escape(f"{self.name}: {self.score:.3f} ± {self.std:.3f}. {self.sentence}.")
+        caption = html.escape(f"{self.name}: {self.score:.2f}. {self.sentence}.")
         return (
             f'<figure><img alt="{caption}" src="data:image/png;base64,{picture}">'
             f"<figcaption>{caption}</figcaption></figure>"

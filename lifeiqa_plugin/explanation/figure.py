@@ -1,25 +1,41 @@
-"""One explanation as one figure for a paper: PNG or SVG, colors that the color-blind can tell apart."""
+"""One explanation as one figure: the photo with its worst place, bars of what is wrong, a sentence."""
 
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lifeiqa_plugin.words import ANY_BLUR, PHRASES, cut_of, join_blurs
 
 if TYPE_CHECKING:
-    from matplotlib.figure import SubFigure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from lifeiqa_plugin.explanation.explanation import Explanation
 
-SEQUENTIAL = "cividis"
-DIVERGING = "PuOr"
-FLAW = "magma"
-ATTENTION = "viridis"
 WIDTH = 10.0
-"""Of the figure, in inches."""
+"""Of a figure, in inches."""
+
+BARS = 3
+DOUBT = 2
+"""Standard deviations of the score by which a place has to be worse than the mean to be shown."""
+
+LOW, OTHER = "#d55e00", "#c8c8c8"
+"""Colors of low places and named flaws, and of what is not named; the color-blind can tell them apart."""
+
+
+class Bar(NamedTuple):
+    """How much of one distortion there is."""
+
+    name: str
+    length: (
+        float  # share of photos with as much of it in the worst third; without a table its strength
+    )
+    is_named: bool
 
 
 def draw(explanation: Explanation, kind: str) -> bytes:
@@ -30,22 +46,22 @@ def draw(explanation: Explanation, kind: str) -> bytes:
     """
     matplotlib, figure_class = load_matplotlib()
     height, width = explanation.image.shape[:2]
-    panels = 2 + bool(explanation.distortions) + (explanation.attribution is not None)
-    top = WIDTH / panels * height / width * 0.95 + 1.2
-    layers, queries = explanation.attention.shape[:2]
-    bottom = max(2.8, WIDTH * 0.62 / queries * layers * height / width + 0.8)
-    with matplotlib.rc_context({"svg.hashsalt": "lifeiqa", "font.size": 8.5}):
-        figure = figure_class(figsize=(WIDTH, top + bottom), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=[top, bottom])
-        _draw_maps(upper, explanation, panels)
-        left, right = lower.subfigures(1, 2, width_ratios=[0.64, 0.36])
-        _draw_attention(left, explanation)
-        _draw_experts(right, explanation)
-        file = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # of a file's name
-            figure.savefig(file, format=kind, dpi=160, metadata=without_date(kind))
-    return file.getvalue()
+    is_wide = width > 2 * height
+    of_photo = (
+        (WIDTH, WIDTH * height / width)
+        if is_wide
+        else (0.65 * WIDTH, 0.65 * WIDTH * min(height / width, 1.4))
+    )
+    with matplotlib.rc_context({"svg.hashsalt": "lifeiqa", "font.size": 9}):
+        figure = figure_class(
+            figsize=(WIDTH, of_photo[1] + (2.9 if is_wide else 1.2)), layout="constrained"
+        )
+        grid = {"height_ratios": [of_photo[1], 1.7]} if is_wide else {"width_ratios": [65, 35]}
+        left, right = figure.subplots(*((2, 1) if is_wide else (1, 2)), gridspec_kw=grid)
+        _write_title(figure, explanation)
+        _draw_photo(left, explanation)
+        _draw_bars(right, explanation)
+        return to_file(figure, kind)
 
 
 def load_matplotlib() -> tuple[Any, Any]:
@@ -64,120 +80,83 @@ def load_matplotlib() -> tuple[Any, Any]:
     return matplotlib, Figure
 
 
-def without_date(kind: str) -> dict[str, Any]:
-    """Return what makes the same explanation the same file."""
-    return {"Date": None} if kind == "svg" else {"Software": None}
+def to_file(figure: Figure, kind: str) -> bytes:
+    """Return a figure as bytes; the same explanation is the same file."""
+    file = io.BytesIO()
+    date: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a file's name
+        figure.savefig(file, format=kind, dpi=160, metadata=date)
+    return file.getvalue()
 
 
-def _draw_maps(figure: SubFigure, explanation: Explanation, panels: int) -> None:
+def _write_title(figure: Figure, explanation: Explanation) -> None:
+    sentence = textwrap.fill(explanation.sentence, 75)
+    name = textwrap.shorten(explanation.name, 90, placeholder=" ...")
     figure.suptitle(
-        f"{explanation.name}: {explanation.score:.3f} ± {explanation.std:.3f}\n{explanation.sentence}",
-        fontsize=11,
-        parse_math=False,
+        f"{sentence}\n{name}, score {explanation.score:.2f}", fontsize=13, parse_math=False
     )
-    axes = iter(figure.subplots(1, panels, subplot_kw={"anchor": "N"}))
-    axis = next(axes)
-    shown = _show(axis, "image at its working size", explanation.image)
-    empty = _add_bar(figure, shown, axis, ticks=[])  # so that the image is as high as the maps
-    empty.solids.set_visible(False)
-    empty.outline.set_visible(False)
-    low, high = quality_limits(explanation)
-    axis = next(axes)
-    shown = _show(axis, "quality", explanation.quality_map, cmap=SEQUENTIAL, vmin=low, vmax=high)
-    _add_bar(figure, shown, axis)
-    if explanation.distortions:
-        name, values = main_flaw(explanation)
-        axis = next(axes)
-        shown = _show(axis, f"strength of {name}", values, cmap=FLAW, vmin=0, vmax=1)
-        _add_bar(figure, shown, axis)
-    if explanation.attribution is not None:
-        smooth = _smooth(explanation.attribution, 8)
-        limit = float(np.abs(smooth).max()) or 1.0
-        axis = next(axes)
-        shown = _show(
-            axis,
-            "what detail adds to the score",
-            smooth,
-            cmap=DIVERGING,
-            vmin=-limit,
-            vmax=limit,
-        )
-        bar = _add_bar(figure, shown, axis, ticks=[-limit, 0, limit])
-        bar.ax.set_xticklabels(["lowers", "0", "raises"])
-        bar.ax.get_xticklabels()[0].set_horizontalalignment("left")
-        bar.ax.get_xticklabels()[-1].set_horizontalalignment("right")
 
 
-def main_flaw(explanation: Explanation) -> tuple[str, NDArray[np.float32]]:
-    """Return name and map (H, W) of the distortion whose place is said, else of the strongest one."""
-    names = list(explanation.distortions)
-    local = explanation.local_flaw
-    name = local.name if local else max(names, key=explanation.distortions.__getitem__)
-    return name, explanation.distortion_maps[names.index(name)]
-
-
-def quality_limits(explanation: Explanation) -> tuple[float, float]:
-    """Return the scores that the darkest and the lightest color of a quality map stand for.
-
-    At least four standard deviations apart, so that differences within the uncertainty look as small as they are.
-    """
-    low, high = float(explanation.quality_map.min()), float(explanation.quality_map.max())
-    missing = max(0.0, 4 * explanation.std - (high - low), 1e-3 - (high - low))
-    return low - missing / 2, high + missing / 2
-
-
-def _draw_attention(figure: SubFigure, explanation: Explanation) -> None:
-    layers, queries = explanation.attention.shape[:2]
-    figure.suptitle("attention of each layer and query, 1 = even", fontsize=9)
-    grid = figure.subplots(layers, queries, squeeze=False)
-    highest = max(2.0, float(np.quantile(explanation.attention, 0.999)))
-    for layer, row in enumerate(grid):
-        for query, axis in enumerate(row):
-            small = explanation.attention[layer, query, ::4, ::4]
-            axis.set_anchor("N" if layer else "S")  # close together
-            shown = _show(axis, "", small, cmap=ATTENTION, vmin=0, vmax=highest)
-            if layer == 0:
-                axis.set_title(f"query {query + 1}", fontsize=8)
-            if query == 0:
-                axis.set_ylabel(f"layer {layer + 1}", fontsize=8)
-    figure.colorbar(shown, ax=grid, shrink=0.75, aspect=30)
-
-
-def _draw_experts(figure: SubFigure, explanation: Explanation) -> None:
-    queries, experts = explanation.expert_share.shape
-    upper, lower = figure.subplots(2, 1)
-    shown = upper.imshow(explanation.expert_share, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
-    upper.set_title("share of each expert, by query", fontsize=9)
-    upper.set_xticks(range(experts), range(1, experts + 1))
-    upper.set_yticks(range(queries), range(1, queries + 1))
-    upper.set_ylabel("query")
-    figure.colorbar(shown, ax=upper)
-    from matplotlib import colormaps
-    from matplotlib.colors import BoundaryNorm
-
-    first = explanation.expert_map[:, ::4, ::4].argmax(0) + 1
-    edges = np.arange(experts + 1) + 0.5
-    colors = colormaps["viridis"].resampled(experts)
-    shown = _show(
-        lower, "main expert by region", first, cmap=colors,
-        norm=BoundaryNorm(edges, experts), interpolation="nearest",
-    )  # fmt: skip
-    figure.colorbar(shown, ax=lower, ticks=range(1, experts + 1))
-
-
-def _show(axis: Any, title: str, values: Any, **options: Any) -> Any:
-    axis.set_title(title, fontsize=9)
+def _draw_photo(axis: Axes, explanation: Explanation) -> None:
+    """Show the photo, tinted where its quality is below the mean, with a line around the worst place."""
+    quality = explanation.quality_map
+    mean, lowest = float(quality.mean()), float(quality.min())
+    axis.imshow(explanation.image)
+    axis.set_anchor("N")
     axis.set_xticks([])
     axis.set_yticks([])
-    return axis.imshow(values, **options)
+    least = max(DOUBT * explanation.std, 1e-3)
+    if not mean - lowest > least:  # as with a std of NaN
+        axis.set_xlabel("no place is worse than the rest by more than the doubt")
+        return
+    from matplotlib.colors import to_rgb
+    from matplotlib.patheffects import withStroke
+
+    tint = np.empty((*quality.shape, 4), np.float32)
+    tint[..., :3] = to_rgb(LOW)
+    tint[..., 3] = 0.6 * ((mean - quality) / (mean - lowest)).clip(0, 1)
+    axis.imshow(tint)
+    line = axis.contour(quality, [lowest + 0.25 * (mean - lowest)], colors="white", linewidths=1.8)
+    line.set_path_effects([withStroke(linewidth=3.4, foreground="black")])
+    axis.set_xlabel(
+        f"tinted: quality below the mean of the photo, {mean:.2f}; outlined: the worst place, {lowest:.2f}"
+    )
 
 
-def _add_bar(figure: SubFigure, shown: Any, axis: Any, **options: Any) -> Any:
-    return figure.colorbar(shown, ax=axis, orientation="horizontal", pad=0.03, aspect=30, **options)
+def _draw_bars(axis: Axes, explanation: Explanation) -> None:
+    bars = bars_of(explanation)
+    axis.set_anchor("N")
+    axis.set_axis_off()
+    if not bars:
+        return
+    has_shares = any(cut.get("shares") for cut in (explanation.naming or {}).values())
+    lengths = [bar.length for bar in bars]
+    colors = [LOW if bar.is_named else OTHER for bar in bars]
+    axis.barh(range(len(bars)), lengths, height=0.35, color=colors)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(BARS - 0.3, -0.7)
+    for i, bar in enumerate(bars):
+        weight = "bold" if bar.is_named else "normal"
+        axis.text(0, i - 0.25, bar.name, va="bottom", weight=weight)
+        axis.text(1, i - 0.25, f"{bar.length:.0%}", va="bottom", ha="right", weight=weight)
+    means = (
+        "of photos with as much of it,\nso many are rated in the worst third"
+        if has_shares
+        else "how firmly it is named"
+    )
+    axis.set_title(f"{means} (gray: not named)", fontsize=9, loc="left")
 
 
-def _smooth(values: Any, side: int) -> Any:
-    """Return means over squares of that side: single pixels say nothing to the eye."""
-    height, width = (length // side * side for length in values.shape)
-    blocks = values[:height, :width].reshape(height // side, side, width // side, side)
-    return blocks.mean((1, 3))
+def bars_of(explanation: Explanation) -> list[Bar]:
+    """Return what is named, then what is nearest to its cut, ``BARS`` in all."""
+    named = {flaw.name for flaw in explanation.flaws}
+    bars = []
+    for name, strength in join_blurs(explanation.distortions).items():
+        own = named & {"blur", "motion blur"} if name == ANY_BLUR else named & {name}
+        shown = next(iter(own), name)
+        cut = cut_of(name, explanation.naming)
+        share = cut.share(strength)
+        bar = Bar(PHRASES.get(shown, shown), strength if np.isnan(share) else share, shown in named)
+        bars.append((not bar.is_named, -strength / cut.likely, bar))
+    return [bar for *_, bar in sorted(bars)[:BARS]]

@@ -13,6 +13,12 @@ from PIL import Image
 STRIP = 32
 """Rows that are made floating point at a time: few enough for a core's cache."""
 
+ALONE = 2**18
+"""Products of two numbers below which OpenBLAS does not share the work among threads."""
+
+HALVED = (-0.0278, 0.0640, 0.9276, 0.0640, -0.0278)
+"""What takes libjpeg's half size to that of :func:`resize`: fitted to the spectra of eight photos."""
+
 Pixels: TypeAlias = "NDArray[Any] | Image.Image"
 """(H, W, 3) uint8, or float32 in [0, 1]; or a Pillow image of mode RGB, which is never copied as a whole."""
 
@@ -41,6 +47,18 @@ def resize(pixels: Pixels, shape: tuple[int, int], shrunk: int = 1) -> NDArray[n
     if isinstance(pixels, Image.Image) or pixels.dtype == np.uint8:
         ready /= 255
     return ready.clip(0, 1, out=ready)
+
+
+def soften(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blur (C, H, W) that a JPEG decoder has halved, which leaves it sharper than :func:`resize` would."""
+    for axis in (1, 2):
+        room = [(0, 0), (0, 0), (0, 0)]
+        room[axis] = (len(HALVED) // 2,) * 2
+        wide = np.moveaxis(np.pad(planes, room, mode="edge"), axis, 0)
+        length = planes.shape[axis]
+        taps = (weight * wide[i : i + length] for i, weight in enumerate(HALVED))
+        planes = np.moveaxis(sum(taps, start=np.float32(0)), 0, axis)
+    return planes.clip(0, 1)
 
 
 def shape_of(pixels: Pixels) -> tuple[int, int]:
@@ -76,8 +94,18 @@ def _resample(
         strip = strip.reshape(part.stop - part.start, -1)
         if part.start == 0:
             resampled = np.zeros((new_length, strip.shape[1]), np.float32)
-        resampled[part.first : part.last] += part.weights @ strip
+        resampled[part.first : part.last] += _multiply(part.weights, strip)
     return resampled
+
+
+def _multiply(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Multiply matrices in this thread: those of BLAS would hold up every thread of a caller's."""
+    product = np.empty((len(a), b.shape[1]), np.float32)
+    width = max(ALONE // a.size, 16) // 16 * 16
+    for start in range(0, b.shape[1], width):
+        piece = slice(start, start + width)
+        np.matmul(a, b[:, piece], out=product[:, piece])
+    return product
 
 
 class Part(NamedTuple):

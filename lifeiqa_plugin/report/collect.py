@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -13,7 +15,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lifeiqa_plugin.explanation.words import name_flaws, write_sentence
 from lifeiqa_plugin.images.bursts import SIDE, Frame, chance, find_groups, look
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
@@ -23,6 +24,7 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.page import embed, small_copy
 from lifeiqa_plugin.report.photos import Photo, has_score
 from lifeiqa_plugin.scoring.rows import ScoredImage, Thresholds
+from lifeiqa_plugin.words import FLAT, Naming, write_sentence
 
 if TYPE_CHECKING:
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -37,6 +39,9 @@ SIDE_OF_5000 = 150
 """The same for 5,000 photos, whose page then has about 30 MB; in between, all copies together stay as large."""
 
 QUALIFIERS = ("likely ", "slight ", "clear ", "strong ")
+
+NO_FLAWS = ("no flaw named", "cause not named", "this model names no distortions")
+"""What a sentence says in place of flaws."""
 
 
 def write_report(
@@ -64,12 +69,15 @@ def write_report(
         raise ValueError(
             f"none of the {len(photos)} images has a score, so there is nothing to show"
         )
-    base = _common_folder([path for _, path in scored])
     low, high = _range([row.score for row, _ in scored])
+    score_range = (0.0, 1.0) if (low, high) == (0, 1) else None
+    naming = network.naming if network else None
+    scored = [Photo(_add_sentence(row, naming, score_range), path) for row, path in scored]
+    base = _common_folder([path for _, path in scored])
     side = copy_side(len(scored))
     entries, frames = [], []
     for photo in tqdm(scored, desc="small copies", unit="image"):
-        entry, frame = _entry(photo, base, out, side, is_unit=(low, high) == (0, 1))
+        entry, frame = _entry(photo, base, out, side)
         entries.append(entry)
         frames.append(frame)
     groups = find_groups(frames)
@@ -129,13 +137,10 @@ def copy_side(count: int) -> int:
     return max(SMALLEST, min(LARGEST, side))
 
 
-def _entry(
-    photo: Photo, base: str, out: Path, side: int, is_unit: bool
-) -> tuple[dict[str, Any], Frame]:
+def _entry(photo: Photo, base: str, out: Path, side: int) -> tuple[dict[str, Any], Frame]:
     """Return what the page knows of a photo, and what it is compared by (flat if the file is gone)."""
     row = photo.row
     path = os.path.relpath(photo.path, base) if base else os.path.abspath(photo.path)
-    flaws = [_bare(flaw) for flaw in name_flaws(row.score, row.distortions)] if is_unit else []
     entry = {
         "name": name_of(path),
         "path": path,
@@ -146,8 +151,8 @@ def _entry(
         "chance": chance(row.width, row.height),
         "note": "; ".join(row.notes),
         "is_too_small": TOO_SMALL in row.notes,
-        "sentence": _sentence(row, is_unit),
-        "flaws": flaws,
+        "sentence": row.sentence,
+        "flaws": find_flaws(row.sentence or ""),
         "link": _link(photo.path, out.parent),
         "small": "",
     }
@@ -160,16 +165,30 @@ def _entry(
     return entry, look(photo.path, small, size)
 
 
-def _sentence(row: ScoredImage, is_unit: bool) -> str:
-    if TOO_SMALL in row.notes:
-        return TOO_SMALL
-    score_range = (0.0, 1.0) if is_unit else None
-    return write_sentence(row.score, row.std, row.distortions, score_range=score_range)
+def _add_sentence(
+    row: ScoredImage, naming: Naming | None, score_range: tuple[float, float] | None
+) -> ScoredImage:
+    """Return a row with its sentence, which those of earlier versions do not have."""
+    if row.sentence is not None:
+        return row
+    sentence = TOO_SMALL
+    if TOO_SMALL not in row.notes:
+        sentence = write_sentence(
+            row.score, row.std, row.distortions, naming, score_range=score_range
+        )
+    return replace(row, sentence=sentence)
 
 
-def _bare(flaw: str) -> str:
-    """Return the flaw of a phrase: ``noise`` of ``slight noise``."""
-    return next((flaw.removeprefix(word) for word in QUALIFIERS if flaw.startswith(word)), flaw)
+def find_flaws(sentence: str) -> list[str]:
+    """Return the flaws that a sentence names.
+
+    >>> find_flaws("fair: slight noise, likely out of focus; worst on the left")
+    ['noise', 'out of focus']
+    """
+    said = sentence.partition("; ")[0].rpartition(": ")[2]
+    if said in NO_FLAWS or sentence in (FLAT, TOO_SMALL):
+        return []
+    return [re.sub(f"^({'|'.join(QUALIFIERS)})", "", flaw) for flaw in said.split(", ")]
 
 
 def _link(path: str, start: Path) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PAGES = (".html", ".htm")
 
-OF_SCORING = ("engine", "exact", "fast", "batch_size", "workers", "time_limit")
+OF_SCORING = ("engine", "exact", "fast", "batch_size", "workers", "time_limit", "column")
 """Options without effect on scores that are there."""
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from lifeiqa_plugin.explanation.details import main_flaw, quality_limits
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.explanation.explanation import Explanation
-from lifeiqa_plugin.explanation.figure import main_flaw, quality_limits
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.report.photos import Photo
 

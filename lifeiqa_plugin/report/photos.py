@@ -56,7 +56,8 @@ def score_photos(args: argparse.Namespace) -> list[Photo]:
 
 
 FIXED = {
-    "shard": "0/1", "shard_rows": None, "column": None, "retry_failed": False, "copy_to": None, "link_to": None,
+    "shard": "0/1", "shard_rows": None, "retry_failed": False, "copy_to": None, "link_to": None, "xmp": False,
+    "xmp_undo": False,
 }  # fmt: skip
 """Options of ``lifeiqa score`` that a page does not take."""
 

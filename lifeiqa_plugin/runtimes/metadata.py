@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lifeiqa_plugin.network.crops import working_shape
 
@@ -27,6 +29,9 @@ class Metadata:
         weights_sha256: of the checkpoint file that was exported.
         training_data: what the checkpoint says of its training.
         licence: of the weights.
+        detail: what a nearer look at large photos takes off; see :class:`~lifeiqa_plugin.network.detail.DetailRule`.
+        naming: the network's option, for :mod:`lifeiqa_plugin.words`.
+        score_range: the worst and the best score; None for a network without limits.
         precision: ``float32``, or ``int8`` if that is what its convolutions compute with.
         format: of this description.
     """
@@ -39,6 +44,9 @@ class Metadata:
     weights_sha256: str
     training_data: str = "not stated"
     licence: str = "not stated"
+    detail: dict[str, Any] | None = None
+    naming: Mapping[str, Mapping[str, Any]] | None = None
+    score_range: tuple[float, float] | None = (0.0, 1.0)
     precision: str = "float32"
     format: int = FORMAT
 
@@ -63,6 +71,8 @@ def parse_metadata(text: str | None, path: object) -> Metadata:
         fields = json.loads(text)
         if fields["format"] != FORMAT:
             raise ValueError(f"format {fields['format']!r}, expected {FORMAT}; export it again")
-        return Metadata(**fields | {"distortions": tuple(fields["distortions"])})
+        fields["distortions"] = tuple(fields["distortions"])
+        limits = fields.get("score_range", (0.0, 1.0))
+        return Metadata(**fields | {"score_range": limits and tuple(limits)})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its description cannot be used ({error})") from error

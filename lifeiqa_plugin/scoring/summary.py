@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter
 
 from lifeiqa_plugin.images.folders import describe_skipped
 from lifeiqa_plugin.images.stream import TOO_SMALL
-from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row, distortion_column
+from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row
+
+HOW = re.compile("^(likely|slight|clear|strong) ")
+"""What a sentence says of a flaw beside its name."""
 
 BINS = 10
 EXTREMES = 5
@@ -17,13 +21,13 @@ BAR = 40
 class Summary:
     """Counts of rows, scores, verdicts and failures."""
 
-    def __init__(self, distortions: tuple[str, ...] = ()) -> None:
+    def __init__(self) -> None:
         self.rows = 0
         self.skipped: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self.bins = [0] * BINS
-        self.shares = dict.fromkeys(distortions, 0)
+        self.flaws: Counter[str] = Counter()
         self.best: list[tuple[float, str]] = []
         self.worst: list[tuple[float, str]] = []
 
@@ -41,8 +45,8 @@ class Summary:
         score, path = row["score"], row["path"]
         self.verdicts[row["verdict"] or TOO_SMALL] += 1
         self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
-        for name in self.shares:
-            self.shares[name] += (row.get(distortion_column(name)) or 0) >= 0.5
+        said = (row.get("sentence") or "").partition(": ")[2]
+        self.flaws.update(HOW.sub("", flaw) for flaw in said.split(", ") if flaw)
         self.best = heapq.nlargest(EXTREMES, [*self.best, (score, path)])
         self.worst = heapq.nlargest(EXTREMES, [*self.worst, (-score, path)])
 
@@ -55,7 +59,7 @@ class Summary:
             "skipped": dict(self.skipped.most_common()),
             "verdicts": {name: self.verdicts[name] for name in (KEEP, CHECK, DROP)},
             "histogram": self.bins,
-            "distortions": self.shares,
+            "flaws": dict(self.flaws.most_common()),
         }
 
     def describe_counts(self) -> str:
@@ -80,8 +84,7 @@ class Summary:
         for name, extremes, sign in (("best", self.best, 1), ("worst", self.worst, -1)):
             lines.append(f"{name}:")
             lines += [f"  {sign * s:.3f}  {path}" for s, path in extremes]
-        found = sorted(self.shares.items(), key=lambda item: -item[1])
-        if found:
-            shares = (f"{name} {number / scored:.0%}" for name, number in found if number)
-            lines.append(f"distortions seen: {', '.join(shares) or 'none'}")
+        if self.flaws:
+            shares = (f"{name} {number / scored:.0%}" for name, number in self.flaws.most_common())
+            lines.append(f"said of them: {', '.join(shares)}")
         return "\n".join(lines)

@@ -382,6 +382,26 @@ def test_bad_folders(tmp_path, scores, kind, message):
     assert not (tmp_path / "meta.csv").exists()
 
 
+def test_scores_of_a_folder_may_be_a_spreadsheet(tmp_path, monkeypatch):
+    """What pandas makes of it is given here, so that the test needs no openpyxl."""
+    rows = [(f"{i}.png", str(i), "") for i in range(5)]
+    for name, _, _ in rows:
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "scores.xlsx").touch()
+    asked = []
+
+    def read_excel(path, **how):
+        asked.append((path.name, how["dtype"]))
+        return pd.DataFrame(rows, columns=["name", "mos", "camera"])
+
+    monkeypatch.setattr(pd, "read_excel", read_excel)
+    prepare("folder", tmp_path, tmp_path / "meta.csv", scores=tmp_path / "scores.xlsx")
+    prepare("folder", tmp_path, tmp_path / "same.csv")
+    assert asked == [("scores.xlsx", str)] * 2
+    assert list(pd.read_csv(tmp_path / "meta.csv")["mos"]) == [0, 0.25, 0.5, 0.75, 1]
+    assert (tmp_path / "meta.csv").read_bytes() == (tmp_path / "same.csv").read_bytes()
+
+
 def test_subset_of_a_folder(tmp_path):
     write(tmp_path, *(f"{i}.png" for i in range(6)))
     rows = "".join(f"{i}.png,{i},{'ab'[i % 2]}\n" for i in range(6))

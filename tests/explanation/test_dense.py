@@ -17,7 +17,7 @@ from lifeiqa_plugin.explanation.dense import (
     score_windows,
     to_map,
 )
-from lifeiqa_plugin.explanation.words import by_ninth
+from lifeiqa_plugin.words import by_ninth
 
 
 def test_a_window_is_what_the_decoder_says_of_its_cells(whole):

@@ -1,6 +1,8 @@
 """An explanation as a whole: what is in it, what it leaves as found, what it writes, and what it refuses."""
 
+import io
 import json
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 
 import lifeiqa_plugin
-from lifeiqa_plugin.explanation import figure
+from lifeiqa_plugin.explanation import details, figure
 from lifeiqa_plugin.explanation.explain import explain
 from lifeiqa_plugin.explanation.explanation import Explanation
 
@@ -149,9 +151,60 @@ def test_it_saves_a_figure_twice_its_arrays_and_a_manifest(explanation, tmp_path
     assert list(manifest["distortions"]) == ["blur", "noise", "dark"]
 
 
-def test_the_same_explanation_is_the_same_file(explanation):
+@pytest.mark.parametrize("draw", [figure.draw, details.draw_details])
+def test_the_same_explanation_is_the_same_file(explanation, draw):
     for kind in ("png", "svg"):
-        assert figure.draw(explanation, kind) == figure.draw(explanation, kind)
+        assert draw(explanation, kind) == draw(explanation, kind)
+
+
+def test_saved_with_details_there_is_a_second_figure(explanation, tmp_path):
+    explanation.save(tmp_path / "out", with_details=True)
+    with Image.open(tmp_path / "out" / "details.png") as picture:
+        assert picture.width == 1600
+    assert (tmp_path / "out" / "details.svg").is_file()
+
+
+@pytest.mark.parametrize(("height", "width", "ratio"), [(64, 384, 1.5), (300, 100, 0.6)])
+def test_the_figure_takes_the_shape_of_the_photo(explanation, height, width, ratio):
+    """A panorama has all of the width, and its bars below it."""
+    shaped = replace(
+        explanation,
+        image=np.zeros((height, width, 3), np.uint8),
+        quality_map=np.linspace(0, 1, height * width, dtype=np.float32).reshape(height, width),
+    )
+    with Image.open(io.BytesIO(figure.draw(shaped, "png"))) as picture:
+        assert picture.width / picture.height > ratio
+
+
+def texts(explanation):
+    """What stands in the figure, which the file has as comments beside the outlines of letters."""
+    return "\n".join(re.findall("<!-- (.*?) -->", figure.draw(explanation, "svg").decode()))
+
+
+def test_the_figure_says_sentence_score_and_the_worst_place(explanation):
+    even = np.full_like(explanation.quality_map, 0.5)
+    plain = replace(explanation, quality_map=even, score=0.5, std=0.1)
+    said = texts(plain)
+    assert plain.sentence in said
+    assert "score 0.50" in said
+    assert "no place is worse than the rest by more than the doubt" in said
+    even = even.copy()
+    even[:30, :30] = 0.1
+    said = texts(replace(plain, quality_map=even))
+    assert "outlined: the worst place, 0.10" in said
+
+
+def test_bars_are_of_what_is_named_then_of_what_is_nearest_to_its_cut(explanation):
+    naming = {
+        "any blur": {"likely": 0.1, "sure": 0.2, "shares": [[0, 0.6], [1, 1]]},
+        "noise": {"likely": 0.2, "sure": 0.3},
+    }
+    values = {"blur": 0.25, "noise": 0.1, "dark": 0.3}
+    first, *others = figure.bars_of(
+        replace(explanation, score=0.5, distortions=values, naming=naming)
+    )
+    assert first == figure.Bar("out of focus", pytest.approx(0.7), True)
+    assert others == [figure.Bar("too dark", 0.3, False), figure.Bar("noise", 0.1, False)]
 
 
 def test_an_existing_folder_is_refused(explanation, tmp_path):
@@ -193,7 +246,7 @@ def test_notebooks_get_the_figure_and_no_markup_from_names(explanation):
 
 
 def test_colours_of_the_map_span_at_least_four_standard_deviations(explanation):
-    low, high = figure.quality_limits(explanation)
+    low, high = details.quality_limits(explanation)
     assert high - low == pytest.approx(max(4 * explanation.std, np.ptp(explanation.quality_map)))
     assert low <= explanation.quality_map.min()
     assert explanation.quality_map.max() <= high
@@ -203,14 +256,14 @@ def test_the_figure_shows_the_distortion_whose_place_is_said_else_the_strongest(
     maps = np.zeros_like(explanation.distortion_maps)
     uniform = {"blur": 0.1, "noise": 0.3, "dark": 0.2}
     even = replace(explanation, distortions=uniform, distortion_maps=maps, score=0.5)
-    assert figure.main_flaw(even)[0] == "noise"
-    assert even.sentence.startswith("fair: likely noise")
+    assert details.main_flaw(even)[0] == "noise"
+    assert even.sentence == "fair: cause not named"
     maps = maps.copy()
     maps[1, 60:, 90:] = 0.9
     quality = np.full_like(explanation.quality_map, 0.5)
     quality[60:, 90:] = 0.1
     local = replace(even, distortion_maps=maps, quality_map=quality, std=0.1)
-    name, shown = figure.main_flaw(local)
+    name, shown = details.main_flaw(local)
     assert name == "noise"
     np.testing.assert_array_equal(shown, maps[1])
     assert local.sentence == "fair: strong noise in the lower right"

@@ -127,6 +127,32 @@ def test_train_naming(run_main, load, dataset, checkpoint, tmp_path):
     assert loss < 0.25  # 0.69 for a new head
 
 
+def test_choose_cuts(run_main, load, checkpoint, tmp_path):
+    """Of 90 photos the worst third is blurred by .3 to .6, and the best hardly; noise is everywhere alike."""
+    rows, mos = ["path,score,distortion.blur,distortion.noise"], ["name,mos"]
+    for i in range(90):
+        blur = 0.3 + i / 100 if i < 30 else 0.04 if i < 60 else 0.001
+        rows.append(f"photos/{i}.jpg,{i / 90:.3f},{blur},{0.15 + i % 3 / 100}")
+        mos.append(f"{i}.jpg,{i / 90}")
+    scores, opinions = tmp_path / "scores.csv", tmp_path / "opinions.csv"
+    scores.write_text("\n".join(rows))
+    opinions.write_text("\n".join(mos))
+    copy = tmp_path / "tiny.safetensors"
+    copy.write_bytes(checkpoint.read_bytes())
+    printed = run_main("choose_cuts", scores, opinions, "--write", copy)
+    assert re.search(r"^any blur +likely 0\.300  sure 0\.4\d\d", printed, re.MULTILINE)
+    assert re.search(r"^noise +likely 0\.300  sure 0\.500", printed, re.MULTILINE)  # by hand
+    before, after = read_checkpoint(checkpoint), read_checkpoint(copy)
+    assert all(torch.equal(after.state_dict[key], one) for key, one in before.state_dict.items())
+    shares = after.config["naming"]["any blur"]["shares"]
+    assert shares == sorted(shares)
+    assert (shares[0][1], shares[-1][1]) == (0, 1)
+    assert build_lifeiqa(pretrained_model_path=copy).naming == after.config["naming"]
+    opinions.write_text("name,mos\nother.jpg,1\n")
+    with pytest.raises(SystemExit, match=r"opinions\.csv: none of its names has a score"):
+        run_main("choose_cuts", scores, opinions)
+
+
 def test_startup(run_main):
     printed = run_main("startup", "--runs", 2)
     assert "2 starts of each, in turn" in printed
@@ -135,7 +161,6 @@ def test_startup(run_main):
 
 @pytest.mark.slow
 def test_scoring_speed(run_main, load, monkeypatch, dataset):
-    pytest.importorskip("onnxruntime")
     script = load("scoring_speed")
     monkeypatch.setattr(script, "MIX", ((300, 200), (600, 400)))
     monkeypatch.setattr(script, "LARGE", ((900, 700),))
@@ -148,7 +173,6 @@ def test_scoring_speed(run_main, load, monkeypatch, dataset):
 
 
 def test_scoring_agreement(run_main, dataset, tmp_path):
-    pytest.importorskip("onnxruntime")
     noise = Image.effect_noise((2300, 2240), 60)
     noise.save(tmp_path / "large.jpg", quality=60)
     noise.point(lambda level: level // 2).save(tmp_path / "dark.jpg", quality=60)
@@ -206,7 +230,6 @@ def test_imagenet_start(run_main, load, monkeypatch, tmp_path):
 
 
 def test_score_with_onnxruntime(run_main):
-    pytest.importorskip("onnxruntime")
     model = ROOT / "lifeiqa_plugin" / "checkpoints" / "lifeiqa.onnx"
     photos = sorted((ROOT / "examples" / "photos").glob("chelsea_[03]*.jpg"))
     lines = run_main("score_with_onnxruntime", model, *photos).splitlines()
