@@ -393,6 +393,12 @@ def test_light_install_scores_as_torch_does(light):
         assert float(row["std"]) == pytest.approx(image.std, abs=1e-4)
 
 
+def test_light_install_writes_a_report_without_maps(light):
+    folder = ROOT / "examples" / "photos"
+    light.run("-m", "lifeiqa_plugin", "report", folder, "-o", "page.html", silent=False)
+    assert "no flaw named" in (light.folder / "empty" / "page.html").read_text(encoding="utf-8")
+
+
 def test_light_install_names_what_it_lacks(light):
     code = """
 from lifeiqa_plugin.runtimes import create_engine

@@ -37,9 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "WebDataset shards (.tar), tables (.parquet)",
     )
     _add_results(parser.add_argument_group("results"))
-    _add_verdicts(parser.add_argument_group("verdicts"))
+    _add_places(add_scoring(parser))
+
+
+def add_scoring(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare what ``lifeiqa report`` takes as well; returns the group of the verdicts."""
+    verdicts = parser.add_argument_group("verdicts")
+    add, (keep, drop) = verdicts.add_argument, Thresholds()
+    add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
+    add("--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})")
     _add_network(parser.add_argument_group("network"))
     _add_reading(parser.add_argument_group("reading"))
+    return verdicts
 
 
 def _add_results(group: argparse._ArgumentGroup) -> None:
@@ -73,10 +82,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
     add("--retry-failed", action="store_true", help="score images again whose row has an error")
 
 
-def _add_verdicts(group: argparse._ArgumentGroup) -> None:
-    add, (keep, drop) = group.add_argument, Thresholds()
-    add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
-    add("--drop", type=float, help=f"verdict 'drop' below this score, 0 to 1 (default {drop})")
+def _add_places(group: argparse._ArgumentGroup) -> None:
     sort = group.add_mutually_exclusive_group()
     sort.add_argument(
         "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
@@ -150,7 +156,7 @@ def _check(args: argparse.Namespace) -> Inputs:
     if args.out is None:
         _refuse_without_out(args)
     inputs = Inputs(args.inputs, args.column, parse_shard(args.shard))
-    args.thresholds = _thresholds(args)
+    args.thresholds = thresholds_of(args)
     _check_numbers(args)
     container = inputs.find_container() if args.place_in or args.xmp else None
     if container is not None:
@@ -183,7 +189,12 @@ def _refuse_without_out(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} has no effect without -o; give -o FILE")
 
 
-def _thresholds(args: argparse.Namespace) -> Thresholds:
+def thresholds_of(args: argparse.Namespace) -> Thresholds:
+    """Return those of ``--keep`` and ``--drop``.
+
+    Raises:
+        UsageError: no such thresholds.
+    """
     given = {name: getattr(args, name) for name in Thresholds._fields}
     try:
         return Thresholds(**{name: v for name, v in given.items() if v is not None}).check("--")

@@ -77,6 +77,13 @@ def test_calibration(run_main, dataset, checkpoint):
     assert len(re.findall(r"^\| \d+ +\|", printed, re.MULTILINE)) == 10
 
 
+def test_bursts(run_main, dataset):
+    printed = run_main("bursts", dataset, "--photos", "6", "--scored", "2")
+    assert printed.startswith("6 photos")
+    assert len(re.findall(r"^\| .* \| \d+\.\d+% ", printed, re.MULTILINE)) == 9
+    assert len(re.findall(r"^\| .* \| 0\.\d{4} ", printed, re.MULTILINE)) == 6
+
+
 def test_naming(run_main, dataset, checkpoint, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -11,7 +11,8 @@ from PIL import Image
 
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.report.collect import write_report
-from lifeiqa_plugin.scoring.rows import ScoredImage
+from lifeiqa_plugin.report.photos import Photo
+from lifeiqa_plugin.scoring.rows import ScoredImage, Thresholds
 
 
 def noise_photo(seed: int) -> Image.Image:
@@ -49,5 +50,6 @@ def report(network: LifeIQA, tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(ScoredImage(file, 160, 120, (i + 1) / 140, 0.05 + 0.0001 * i, strengths))
     rows.append(ScoredImage("photos/broken.jpg", error="damaged image"))
     out = folder / "report.html"
-    write_report(rows, folder, out, network, 3)
+    photos = [Photo(row, str(folder / row.name)) for row in rows]
+    write_report(photos, out, Thresholds(), network, 3)
     return out
