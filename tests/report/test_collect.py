@@ -70,7 +70,7 @@ def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, network,
     assert first["link"] == "../a.png"
     assert first["small"].startswith("data:image/jpeg;base64,")
     assert first["sentence"].startswith(("bad", "poor", "fair", "good", "excellent"))
-    assert second["sentence"] == "good: nothing stands out"
+    assert second["sentence"] == "good: no flaw named"
     assert "view" in first
     assert "view" not in second
     view = first["view"]
