@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lifeiqa_plugin.words import ANY_BLUR, PHRASES, cut_of, join_blurs
+from lifeiqa_plugin.images.stream import TOO_SMALL
+from lifeiqa_plugin.words import ANY_BLUR, BLURS, DARK, FLAT, PHRASES, cut_of, join_blurs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,32 +129,35 @@ def _draw_bars(axis: Axes, explanation: Explanation) -> None:
     bars = bars_of(explanation)
     axis.set_anchor("N")
     axis.set_axis_off()
-    if not bars:
+    if not bars or explanation.sentence in (FLAT, TOO_SMALL):
         return
     has_shares = any(cut.get("shares") for cut in (explanation.naming or {}).values())
     lengths = [bar.length for bar in bars]
     colors = [LOW if bar.is_named else OTHER for bar in bars]
-    axis.barh(range(len(bars)), lengths, height=0.35, color=colors)
+    axis.barh(range(len(bars)), lengths, height=0.25, color=colors)
     axis.set_xlim(0, 1)
     axis.set_ylim(BARS - 0.3, -0.7)
     for i, bar in enumerate(bars):
         weight = "bold" if bar.is_named else "normal"
         axis.text(0, i - 0.25, bar.name, va="bottom", weight=weight)
         axis.text(1, i - 0.25, f"{bar.length:.0%}", va="bottom", ha="right", weight=weight)
-    means = (
-        "of photos with as much of it,\nso many are rated in the worst third"
-        if has_shares
-        else "how firmly it is named"
-    )
+    means = "how firmly it is named"
+    if has_shares:
+        means = "of photos with as much of it,\nso many are rated in the worst third"
+        axis.plot([1 / 3] * 2, [-0.2, BARS - 0.6], ":", color="black", linewidth=1)
+        axis.text(1 / 3, BARS - 0.55, "of all photos 33%", va="top", ha="center", fontsize=8)
     axis.set_title(f"{means} (gray: not named)", fontsize=9, loc="left")
 
 
 def bars_of(explanation: Explanation) -> list[Bar]:
     """Return what is named, then what is nearest to its cut, ``BARS`` in all."""
     named = {flaw.name for flaw in explanation.flaws}
+    local = explanation.local_flaw
+    if local and local.name != DARK and local.place in explanation.sentence:
+        named.add(local.name)
     bars = []
     for name, strength in join_blurs(explanation.distortions).items():
-        own = named & {"blur", "motion blur"} if name == ANY_BLUR else named & {name}
+        own = named.intersection(BLURS) if name == ANY_BLUR else named & {name}
         shown = next(iter(own), name)
         cut = cut_of(name, explanation.naming)
         share = cut.share(strength)
