@@ -44,8 +44,8 @@ class Scorer:
         exact: decode large JPEGs in full. Else their decoder may shrink them: faster, and scores differ by some .0003.
         fast: take the bundled network in 8 bits; see :func:`create_engine`.
         max_pixels: larger images are refused.
-        workers: processes that decode; a file that crashes or stops one costs no more than itself. 0 decodes in the
-            thread that asks, without a time limit.
+        workers: processes that decode; a file that crashes or stops one costs no more than itself. They end with this
+            one. 0 decodes in the thread that asks, without a time limit.
         time_limit: seconds that an image may take to decode.
 
     Raises:
@@ -90,6 +90,7 @@ class Scorer:
         Raises:
             RuntimeError: this process was forked after the network was loaded.
         """
+        self._refuse_fork()
         decode: Callable[[Named], Prepared] = self._recipe
         if self._workers:
             with self._lock:
@@ -97,7 +98,7 @@ class Scorer:
                     self._recipe, self._workers, self._time_limit
                 )
             decode = self._decoders
-        return next(self._score(map(decode, [_name(0, image)]), 1))
+        return next(self._score_window([decode(_name(0, image))], 1))
 
     def many(
         self,
@@ -132,6 +133,13 @@ class Scorer:
         prepared = prepare_images(name_images(images), self._recipe, workers, self._time_limit)
         return self._score(prepared, batch_size)
 
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this Scorer was loaded in process {self._process}, whose threads are missing in its fork "
+                f"{os.getpid()}; make a Scorer after the fork, one in each process"
+            )
+
     def _score(self, prepared: Iterator[Prepared], batch_size: int) -> Iterator[ScoredImage]:
         size = 1 if batch_size == 1 else WINDOW * batch_size
         while window := list(itertools.islice(prepared, size)):
@@ -155,11 +163,7 @@ class Scorer:
             yield results[i]
 
     def _score_batch(self, items: list[Prepared]) -> list[ScoredImage]:
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                f"this Scorer was loaded in process {self._process}, whose threads are missing in its fork "
-                f"{os.getpid()}; make a Scorer after the fork, one in each process"
-            )
+        self._refuse_fork()
         batch = np.stack([item.image for item in items if item.image is not None])
         with self._lock:  # one batch has all cores
             output = self.engine.score(batch)
