@@ -186,6 +186,8 @@ def test_threads_get_their_own_scores():
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(scorer, paths * 3)) == expected * 3
     assert expected == list(scorer.many(paths))
+    in_processes = lifeiqa_plugin.Scorer(device="cpu", workers=1)
+    assert [in_processes(path) for path in paths[:2]] == expected[:2]
     assert len(scorer.weights_sha256) == 64
 
 
