@@ -147,8 +147,8 @@ class ReadOut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the read-outs by their gates."""
-        shares: Tensor = self.gates(x).softmax(-1)
-        return (shares * self.values(x)).sum(-1, keepdim=True)
+        read: Tensor = self.gates(x).softmax(-1) * self.values(x)
+        return read.sum(-1, keepdim=True)
 
 
 class Decoder(nn.Module):
