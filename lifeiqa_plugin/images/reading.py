@@ -17,7 +17,8 @@ from lifeiqa_plugin.images.opening import Content, Opened, open_image
 from lifeiqa_plugin.images.orientation import TRANSPOSED, orient, orientation_of
 from lifeiqa_plugin.images.pixels import JPEGS, from_array, to_srgb
 from lifeiqa_plugin.images.refusals import name_of, refuse, reporting
-from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
+from lifeiqa_plugin.images.resizing import resize
+from lifeiqa_plugin.images.strips import Pixels, as_array, shape_of
 from lifeiqa_plugin.pyiqa_compat import own_pillow_rules, quiet_libtiff
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
         TypeError: not a ``Source``.
     """
     loaded = _load(source, at_least, max_pixels)
-    pixels = orient(np.asarray(loaded.pixels), loaded.orientation)
+    pixels = orient(as_array(loaded.pixels), loaded.orientation)
     return Decoded(pixels, loaded.height, loaded.width, loaded.notes)
 
 
