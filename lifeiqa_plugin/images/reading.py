@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lifeiqa_plugin.images.memory import PROCESS, bytes_needed, true_size
 from lifeiqa_plugin.images.opening import Content, Opened, open_image
 from lifeiqa_plugin.images.orientation import TRANSPOSED, orient, orientation_of
 from lifeiqa_plugin.images.pixels import JPEGS, from_array, to_srgb
@@ -61,14 +62,14 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
     Args:
         source: see ``Source``. A file is read from where it stands.
         at_least: let the JPEG decoder shrink the image as long as its shorter side has so many pixels; None for never.
-        max_pixels: more are refused.
+        max_pixels: files that hold more are refused, however small the decoder would make them.
 
     Raises:
         ImageError: an ``OSError`` that names the file: it is not there, no regular file, not an image, damaged, cut
             off, too large, or has values outside of the range of its type.
         TypeError: not a ``Source``.
     """
-    loaded = _load(source, at_least, max_pixels)
+    loaded = _load(source, at_least, max_pixels, None)
     pixels = orient(as_array(loaded.pixels), loaded.orientation)
     return Decoded(pixels, loaded.height, loaded.width, loaded.notes)
 
@@ -79,6 +80,7 @@ def decode_resized(
     *,
     at_least: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
 ) -> Decoded:
     """Decode an image and resize it, a few rows at a time, so that no array is as large as the image.
 
@@ -87,6 +89,7 @@ def decode_resized(
         working_shape: (height, width) of the image -> those that it shall have.
         at_least: as :func:`decode`.
         max_pixels: the same.
+        max_memory: bytes that the process may take; images that would need more are refused. None for no limit.
 
     Returns:
         ``pixels`` are (3, h, w) float32 in [0, 1].
@@ -94,7 +97,7 @@ def decode_resized(
     Raises:
         ImageError, TypeError: as :func:`decode`.
     """
-    loaded = _load(source, at_least, max_pixels)
+    loaded = _load(source, at_least, max_pixels, max_memory)
     height, width = working_shape(loaded.height, loaded.width)
     stored = (width, height) if loaded.orientation >= TRANSPOSED else (height, width)
     planes = resize(loaded.pixels, stored, loaded.shrunk)
@@ -113,15 +116,15 @@ class _Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
+def _load(source: Source, at_least: int | None, max_pixels: int, max_memory: int | None) -> _Loaded:
     if isinstance(source, np.ndarray) or hasattr(source, "cpu"):
         with reporting(name_of(source)):
             array = from_array(source)
         return _Loaded(array, 1, *array.shape[:2])
     if isinstance(source, str | os.PathLike | bytes | Image.Image):
-        return _load_image(source, name_of(source), at_least, max_pixels)
+        return _load_image(source, name_of(source), at_least, max_pixels, max_memory)
     if hasattr(source, "read"):
-        return _load_image(source.read(), name_of(source), at_least, max_pixels)
+        return _load_image(source.read(), name_of(source), at_least, max_pixels, max_memory)
     raise TypeError(
         f"an image must be a path, bytes, an open file, a Pillow image, an array or a tensor, "
         f"got {type(source).__name__}"
@@ -129,20 +132,27 @@ def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
 
 
 def _load_image(
-    source: Content | Image.Image, name: str, at_least: int | None, max_pixels: int
+    source: Content | Image.Image,
+    name: str,
+    at_least: int | None,
+    max_pixels: int,
+    max_memory: int | None,
 ) -> _Loaded:
     with own_pillow_rules(), open_image(source) as opened, reporting(name):
         image = opened.image
         width, height = image.size
+        true = image.size if image is source else true_size(image)
+        _check_size(true, name, max_pixels)
         if at_least is not None and image.format in JPEGS and image is not source:
             image.draft(None, (at_least, at_least))
-        _check_size(image, name, max_pixels)
+        shrunk = round(height / image.height)
+        if max_memory is not None:
+            _check_memory(PROCESS + bytes_needed(image, true), name, max_memory)
         frames = _note_frames(opened)
         with quiet_libtiff(image.format):
             frames += opened.look_for_gaps()
             pixels, notes = to_srgb(image, opened.reopen, opened.read_signals())
         orientation = orientation_of(image, opened.orientation)
-    shrunk = 1 if at_least is None else round(height / shape_of(pixels)[0])
     if shrunk == 1:
         height, width = shape_of(pixels)
     else:
@@ -152,8 +162,17 @@ def _load_image(
     return _Loaded(pixels, orientation, height, width, shrunk, (*opened.notes, *frames, *notes))
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
+def _check_memory(needed: int, name: str, max_memory: int) -> None:
+    if needed > max_memory:
+        raise refuse(
+            name,
+            f"would take {needed / 1e6:.0f} MB of memory, of which {max_memory / 1e6:.0f} MB are allowed; "
+            "shrink it, or raise the limit of memory",
+        )
+
+
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise refuse(
             name,

@@ -56,11 +56,13 @@ class Recipe:
         working_shape: (height, width) of an image -> the shape at which it is scored.
         shrink_to: times the working size that a JPEG keeps at least where its decoder may shrink it; None for all.
         max_pixels: images with more are refused.
+        max_memory: images for which a process would take more bytes are refused; None for no limit.
     """
 
     working_shape: Callable[[int, int], tuple[int, int]]
     shrink_to: float | None = None
     max_pixels: int = MAX_PIXELS
+    max_memory: int | None = None
 
     def __call__(self, named: Named) -> Prepared:
         """Decode and resize; never raises for a bad image."""
@@ -69,7 +71,11 @@ class Recipe:
             if isinstance(source, ImageError):
                 raise source
             ready = decode_resized(
-                source, self.working_shape, at_least=self.at_least, max_pixels=self.max_pixels
+                source,
+                self.working_shape,
+                at_least=self.at_least,
+                max_pixels=self.max_pixels,
+                max_memory=self.max_memory,
             )
         except ImageError as error:
             return Prepared(name, error=error.reason or str(error))

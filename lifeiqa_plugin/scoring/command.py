@@ -74,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="processes that decode (default: one for each core)")
     add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
+    add(
+        "--memory",
+        type=parse_bytes,
+        metavar="SIZE",
+        help="of a process that decodes, such as 1G; images that would need more are refused",
+    )
     add("--column", help="of a .parquet, with images or paths (default: found)")
     keep, drop = Thresholds()
     add("--keep", type=float, help=f"verdict 'keep' from this score on, 0 to 1 (default {keep})")
@@ -83,6 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--copy-to", type=Path, metavar="FOLDER", help="copy images to FOLDER/keep, check, drop"
     )
     sort.add_argument("--link-to", type=Path, metavar="FOLDER", help="the same with links")
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as ``1G`` or ``500M``, in thousands."""
+    number, unit = text[:-1], text[-1:].upper()
+    if not number.isdecimal() or unit not in ("M", "G"):
+        raise argparse.ArgumentTypeError(f"expected a size such as 1G or 500M, got {text!r}")
+    return int(number) * (10**9 if unit == "G" else 10**6)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -178,7 +192,8 @@ def _divide(args: argparse.Namespace, inputs: Inputs, options: Row) -> list[Task
 
 def _options(args: argparse.Namespace, choice: Choice, inputs: Inputs) -> Row:
     """Return all that scores depend on: rows of other weights or of another reading are never mixed."""
-    return {
+    limit = {"memory": args.memory} if args.memory else {}
+    return limit | {
         "weights_sha256": choice.model.sha256,
         "engine": choice.engine,
         "decoding": DECODING,

@@ -34,6 +34,7 @@ def score(
     exact: bool = True,
     fast: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     time_limit: float = 60,
 ) -> Iterator[ScoredImage]:
     """Score images; ``docs/decoding.md`` says how each is read.
@@ -56,6 +57,7 @@ def score(
         exact: False lets the JPEG decoder shrink large photos: faster, and scores differ by some .0003.
         fast: take the bundled network in 8 bits; see :func:`create_engine`.
         max_pixels: larger images are refused.
+        max_memory: bytes that a process that decodes may take; images that would need more are refused.
         time_limit: seconds that an image may take to decode.
 
     Returns:
@@ -78,7 +80,9 @@ def score(
         raise ValueError(
             "an engine is given, so model, device and fast have no effect; leave them out"
         )
-    recipe = Recipe(engine.working_shape, None if exact else engine.shrink_to, max_pixels)
+    recipe = Recipe(
+        engine.working_shape, None if exact else engine.shrink_to, max_pixels, max_memory
+    )
     prepared = prepare_images(named, recipe, workers, time_limit)
     return _score_prepared(prepared, engine, batch_size)
 

@@ -171,6 +171,7 @@ def score_images(
         workers=workers,
         exact=args.exact,
         max_pixels=args.max_pixels,
+        max_memory=args.memory,
         time_limit=args.time_limit or TIME_LIMIT,
     )
 
