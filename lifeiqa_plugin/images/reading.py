@@ -30,7 +30,7 @@ Source: TypeAlias = (
 )
 """A path, the bytes of a file, an open file, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3 or 1, H, W)."""
 
-DECODING = 2
+DECODING = 3
 """Version of the rules that turn a file into pixels; raised when a file gets other pixels, and so another score."""
 
 MAX_PIXELS = 150_000_000

@@ -76,7 +76,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
     add(
         "--memory",
-        type=parse_bytes,
         metavar="SIZE",
         help="of a process that decodes, such as 1G; images that would need more are refused",
     )
@@ -92,10 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size such as ``1G`` or ``500M``, in thousands."""
+    """Read a size such as ``1G`` or ``500M``, in thousands.
+
+    Raises:
+        UsageError: it is nothing of that kind.
+    """
     number, unit = text[:-1], text[-1:].upper()
     if not number.isdecimal() or unit not in ("M", "G"):
-        raise argparse.ArgumentTypeError(f"expected a size such as 1G or 500M, got {text!r}")
+        raise UsageError(f"--memory {text}: expected a size such as 1G or 500M")
     return int(number) * (10**9 if unit == "G" else 10**6)
 
 
@@ -128,6 +131,7 @@ def _check(args: argparse.Namespace) -> Inputs:
     inputs = Inputs(args.inputs, args.column, parse_shard(args.shard))
     args.thresholds = _thresholds(args)
     _check_numbers(args)
+    args.memory = parse_bytes(args.memory) if args.memory else None
     container = inputs.find_container() if args.place_in else None
     if container is not None:
         raise UsageError(f"{container}: --copy-to and --link-to take files, not archives or tables")
