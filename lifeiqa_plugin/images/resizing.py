@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from lifeiqa_plugin.images.strips import Pixels, cut, shape_of
 
 STRIP = 32
 """Rows that are made floating point at a time: few enough for a core's cache."""
@@ -18,9 +20,6 @@ ALONE = 2**18
 
 HALVED = (-0.0278, 0.0640, 0.9276, 0.0640, -0.0278)
 """What takes libjpeg's half size to that of :func:`resize`: fitted to the spectra of eight photos."""
-
-Pixels: TypeAlias = "NDArray[Any] | Image.Image"
-"""(H, W, 3) uint8, or float32 in [0, 1]; or a Pillow image of mode RGB, which is never copied as a whole."""
 
 
 def resize(pixels: Pixels, shape: tuple[int, int], shrunk: int = 1) -> NDArray[np.float32]:
@@ -39,7 +38,7 @@ def resize(pixels: Pixels, shape: tuple[int, int], shrunk: int = 1) -> NDArray[n
     if (rows, columns) == shape:
         planes = np.asarray(pixels).transpose(2, 0, 1)
     else:
-        low = _resample(lambda a, b: _rows_of(pixels, a, b), rows, height, shrunk)
+        low = _resample(lambda a, b: np.asarray(cut(pixels, a, b)), rows, height, shrunk)
         low = low.reshape(height, columns, 3)
         small = _resample(lambda a, b: low[:, a:b].transpose(1, 2, 0), columns, width, shrunk)
         planes = small.reshape(width, 3, height).transpose(1, 2, 0)
@@ -59,19 +58,6 @@ def soften(planes: NDArray[np.float32]) -> NDArray[np.float32]:
         taps = (weight * wide[i : i + length] for i, weight in enumerate(HALVED))
         planes = np.moveaxis(sum(taps, start=np.float32(0)), 0, axis)
     return planes.clip(0, 1)
-
-
-def shape_of(pixels: Pixels) -> tuple[int, int]:
-    """Return (height, width)."""
-    if isinstance(pixels, Image.Image):
-        return pixels.height, pixels.width
-    return pixels.shape[0], pixels.shape[1]
-
-
-def _rows_of(pixels: Pixels, start: int, stop: int) -> NDArray[Any]:
-    if isinstance(pixels, Image.Image):
-        return np.asarray(pixels.crop((0, start, pixels.width, stop)))
-    return pixels[start:stop]
 
 
 def _resample(

@@ -58,12 +58,14 @@ class Recipe:
         shrink_to: times the working size that a JPEG keeps at least where its decoder may shrink it; None for all.
         max_pixels: images with more are refused.
         detail: whether the part of a large image that has most detail is cut out, too.
+        max_memory: images for which a process would take more bytes are refused; None for no limit.
     """
 
     working_shape: Callable[[int, int], tuple[int, int]]
     shrink_to: float | None = None
     max_pixels: int = MAX_PIXELS
     detail: bool = False
+    max_memory: int | None = None
 
     def __call__(self, named: Named) -> Prepared:
         """Decode and resize; never raises for a bad image."""
@@ -76,6 +78,7 @@ class Recipe:
                 self.working_shape,
                 at_least=self.at_least,
                 max_pixels=self.max_pixels,
+                max_memory=self.max_memory,
                 part_size=self.working_size if self.detail else 0,
             )
         except ImageError as error:

@@ -121,7 +121,24 @@ def _add_reading(group: argparse._ArgumentGroup) -> None:
     add("--workers", type=int, help="processes that decode (default: one for each core)")
     add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
+    add(
+        "--memory",
+        metavar="SIZE",
+        help="of a process that decodes, such as 1G; images that would need more are refused",
+    )
     add("--column", help="of a .parquet, with images or paths (default: found)")
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as ``1G`` or ``500M``, in thousands.
+
+    Raises:
+        UsageError: it is nothing of that kind.
+    """
+    number, unit = text[:-1], text[-1:].upper()
+    if not number.isdecimal() or unit not in ("M", "G"):
+        raise UsageError(f"--memory {text}: expected a size such as 1G or 500M")
+    return int(number) * (10**9 if unit == "G" else 10**6)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -158,6 +175,7 @@ def _check(args: argparse.Namespace) -> Inputs:
     inputs = Inputs(args.inputs, args.column, parse_shard(args.shard))
     args.thresholds = thresholds_of(args)
     _check_numbers(args)
+    args.memory = parse_bytes(args.memory) if args.memory else None
     container = inputs.find_container() if args.place_in or args.xmp else None
     if container is not None:
         raise UsageError(
@@ -229,7 +247,8 @@ def _divide(args: argparse.Namespace, inputs: Inputs, options: Row) -> list[Task
 
 def _options(args: argparse.Namespace, choice: Choice, inputs: Inputs) -> Row:
     """Return all that scores depend on: rows of other weights or of another reading are never mixed."""
-    return {
+    limit = {"memory": args.memory} if args.memory else {}
+    return limit | {
         "weights_sha256": choice.model.sha256,
         "engine": choice.engine,
         "decoding": DECODING,
@@ -260,6 +279,7 @@ def _create_scorer(args: argparse.Namespace, choice: Choice) -> Scorer:
             exact=args.exact,
             detail=args.detail == "on",
             max_pixels=args.max_pixels,
+            max_memory=args.memory,
             time_limit=args.time_limit or TIME_LIMIT,
         )
     except (ImportError, ValueError) as error:

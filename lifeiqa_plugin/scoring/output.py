@@ -106,7 +106,11 @@ class Output:
             )
         options = before["options"]
         if options != self.options:
-            names = [name for name in self.options if options.get(name) != self.options[name]]
+            names = [
+                name
+                for name in self.options | options
+                if options.get(name) != self.options.get(name)
+            ]
             differ = ", ".join(f"{name} {options.get(name)!r}" for name in names)
             raise UsageError(f"{self.path} was {what} with other options ({differ}); {other}")
         if before["inputs"] != self.inputs and not append:

@@ -50,6 +50,7 @@ class Scorer:
         fast: take the bundled network in 8 bits; see :func:`create_engine`.
         detail: look nearer at large photos; see ``docs/scoring.md``.
         max_pixels: larger images are refused.
+        max_memory: bytes that a process that decodes may take; images that would need more are refused.
         workers: processes that decode; a file that crashes or stops one costs no more than itself. They end with this
             one. 0 decodes in the thread that asks, without a time limit.
         time_limit: seconds that an image may take to decode.
@@ -68,6 +69,7 @@ class Scorer:
         fast: bool = False,
         detail: bool = True,
         max_pixels: int = MAX_PIXELS,
+        max_memory: int | None = None,
         workers: int = 0,
         time_limit: float = TIME_LIMIT,
     ) -> None:
@@ -84,7 +86,7 @@ class Scorer:
         # an engine of the user's may know one look
         looks_nearer = detail and getattr(engine, "detail", None) is not None
         shrink_to = None if exact else engine.shrink_to
-        self._recipe = Recipe(engine.working_shape, shrink_to, max_pixels, looks_nearer)
+        self._recipe = Recipe(engine.working_shape, shrink_to, max_pixels, looks_nearer, max_memory)
         self._workers, self._time_limit = workers, time_limit
         self._decoders: Decoders | None = None
         self._process, self._lock = os.getpid(), threading.Lock()
@@ -244,6 +246,7 @@ def score(
     fast: bool = False,
     detail: bool = True,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
     time_limit: float = TIME_LIMIT,
 ) -> Iterator[ScoredImage]:
     """Score images with a :class:`Scorer` that is made for them; see there, and :meth:`Scorer.many`.
@@ -261,6 +264,7 @@ def score(
         fast=fast,
         detail=detail,
         max_pixels=max_pixels,
+        max_memory=max_memory,
         workers=workers,
         time_limit=time_limit,
     )

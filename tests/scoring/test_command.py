@@ -141,6 +141,7 @@ BAD_USAGE = [
     ("photos --link-to d", "--link-to has no effect without -o; give -o FILE"),
     ("photos --time-limit 9", "--time-limit needs processes that decode, and --workers 0 has none"),
     ("photos --batch-size 0", "--batch-size must be more than 0, got 0"),
+    ("photos --memory 1T", "--memory 1T: expected a size such as 1G or 500M"),
     ("photos --model nowhere", "--model 'nowhere' is neither a file nor a bundled model"),
     ("photos --model biq2021", r"did you mean 'lifeiqa-biq2021'\? Bundled: lifeiqa, lifeiqa-biq2021$"),
     ("photos --model lifeiqa-biq2021 --fast", "model 'lifeiqa-biq2021' has no file in 8 bits, only"),
@@ -172,6 +173,15 @@ def test_bad_usage(score, arguments, message):
     assert printed == ""
     assert sorted(os.listdir(".")) == before
     assert Path("there.csv").read_text() == "mine"
+
+
+def test_a_budget_of_memory(score):
+    Image.effect_noise((2500, 2000), 50).convert("RGB").save("photos/a.webp", method=0)
+    assert score("photos", "-o", "s.csv", "--memory", "100M")[0] == 3
+    errors = pd.read_csv("s.csv").set_index("path").error.dropna()
+    assert errors["photos/a.webp"].startswith("would take 140 MB of memory, of which 100 MB are")
+    error = score("photos", "-o", "s.csv")[2]
+    assert "was made with other options (memory 100000000); give --overwrite" in error
 
 
 def test_an_engine_that_is_not_installed(score, monkeypatch):
