@@ -26,7 +26,7 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "4b60baef6e55e27b8a8f7697f15a516a9a92889ec5d53ef39693548d821451cc", has_int8=True
+        "0e817eba1f064d7076260be1abe600827a307f825eed5820e0173daeb7ecd5dc", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
         "a6d3c1e75c1d728cac6d53aafa158c32b369964569a683d421c77a6531b28f16"

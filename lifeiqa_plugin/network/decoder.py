@@ -74,7 +74,7 @@ class DecoderConfig:
     distortions_from: Literal["queries", "stages"] = "queries"
     """What that head looks at: the mean of the queries, or mean and deviation of stage2 and of stage3's cells."""
     readouts: int = 0
-    """Linear read-outs of mean and deviation of stage2, stage3's cells and stage4, added to each query's score; 0: none."""
+    """Linear read-outs of mean and deviation of stage2, stage3's cells and stage4, added to each query's score."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
