@@ -57,6 +57,9 @@ GATE_TARGET, GATE_START = 12.0, 2.0
 """The gate's regression says minus or plus the target of photos and generated images; it counts from the start on, so
 that few photos are taken for generated."""
 
+BLURRED = 0.2
+"""Weight of the distorted photos in the read-out for generated images: what the gate takes for one stays as it is."""
+
 
 class Seen(NamedTuple):
     """What the network saw of N images; the keys of raw and x are views, "" the image itself."""
@@ -178,9 +181,12 @@ def fit_biq2021(sets: dict[str, Seen], share: float = 0.5) -> Readouts:
 
 def fit_default(sets: dict[str, Seen], share: float = 0.3) -> Readouts:
     """Fit the two of ``lifeiqa``, for photos and for generated images, and the gate between them."""
-    agiqa = sets["agiqa"]
+    agiqa, distorted = sets["agiqa"], sets["distorted"]
     left = agiqa.targets - share * agiqa.raw[""].mean(1)
-    generated = ridge([(agiqa.x[""], left, 1.0)], GENERATED_PENALTY)
+    same = (1 - share) * distorted.raw[""].mean(1)
+    generated = ridge(
+        [(agiqa.x[""], left, 1.0), (distorted.x[""], same, BLURRED)], GENERATED_PENALTY
+    )
     kinds = {"agiqa": 1.0, "livec": -1 / 3, "biq": -1 / 3, "distorted": -1 / 3}
     which = ridge(
         [

@@ -26,7 +26,7 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "d4284df89e00df301a362ef316947bf69cddc13aa4ad3f9b74a1a946da8ccb8d", has_int8=True
+        "a2590edddc7dda2978b5bd7fd61790197bdb9d41564caf669f2fab63b7754c2e", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
         "61b87b85da94a87e1225dc2112fe470dd30df1ac7695da880b01fcdb0852b6cc"
