@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -165,11 +166,21 @@ def test_scoring_speed(run_main, load, monkeypatch, dataset):
     monkeypatch.setattr(script, "MIX", ((300, 200), (600, 400)))
     monkeypatch.setattr(script, "LARGE", ((900, 700),))
     monkeypatch.setattr(script, "HUGE", (1200, 800))
-    given = ["--baseline", script.ROOT, "--rounds", 1, "--engines", "onnxruntime"]
+    monkeypatch.setattr(script, "CLEANVISION", "print('looked at')")
+
+    def stand_in(folder, with_pip):
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").symlink_to(sys.executable)
+
+    monkeypatch.setattr(script.venv, "create", stand_in)
+    monkeypatch.setattr(script.subprocess, "run", lambda command, check: None)  # pip
+    given = ["--baseline", script.ROOT, "--rounds", 1, "--engines", "onnxruntime", "--cleanvision"]
     printed = run_main("scoring_speed", dataset, *given)
     for way in ("metric(path), baseline", "score --exact, onnxruntime", "score --fast"):
         assert len(re.findall(rf"^\| {re.escape(way)} +\| \d", printed, re.MULTILINE)) == 2
     assert re.search(r"^\| 100 megapixels, --exact \| \d", printed, re.MULTILINE)
+    assert re.search(r"^\| cleanvision \| \d\.\d+ \| 1\.0 \|$", printed, re.MULTILINE)
+    assert re.search(r"^\| lifeiqa score --fast \| \d\.\d+ \| \d", printed, re.MULTILINE)
 
 
 def test_scoring_agreement(run_main, dataset, tmp_path):
