@@ -99,6 +99,12 @@ def apply_change(options: dict[str, Any], change: str) -> None:
     section[last] = _parse(text.strip(), f"--force_yml {keys}")
 
 
+MODELS_OF_PYIQA = (
+    *("BAPPSModel", "DBCNNModel", "DistIQAModel", "GeneralIQAModel", "HyperNetModel"),
+    *("PieAPPModel", "WaDIQaMModel"),
+)
+"""What ``model_type`` is in pyiqa's own option files."""
+
 OF_LOOP = ("dist", "rank", "world_size", "auto_resume", "is_train", "root_path")
 """What pyiqa's parser and loop add to an option file."""
 
@@ -144,6 +150,10 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"name must be usable as the name of a folder, got {name!r}")
     if "debug" in name:
         raise ValueError(f"name must not contain 'debug', where pyiqa stops early, got {name!r}")
+    if options["model_type"] in MODELS_OF_PYIQA:
+        raise ValueError(
+            f"model_type {options['model_type']} is pyiqa's, for python -m pyiqa.train; here it is LifeIQAModel"
+        )
     for loss in ("mos_loss_opt", "metric_loss_opt"):
         _require("type", options["train"].get(loss, {"type": None}), f"train:{loss}")
     options["network"].setdefault("type", "LifeIQA")

@@ -64,7 +64,7 @@ def test_tutorial(folder, capsys):
     results = json.loads(out[5])
     assert json.loads(out[3].splitlines()[-1]) == results
     assert json.loads(out[4].splitlines()[-1]) == results  # the finished run that was "resumed"
-    assert re.search(r"^\| median \|( -?\d\.\d{4} \|){4}  \|", out[7], re.MULTILINE)
+    assert re.search(r"^\| median \|( -?\d\.\d{4} \|){4} \. \|", out[7], re.MULTILINE)
     evaluated = json.loads(out[8])
     assert evaluated.pop("intervals").keys() == results.keys() - {"images", "trained_on"}
     assert evaluated == pytest.approx(results)

@@ -178,6 +178,10 @@ def test_set_and_file_agree():
         ("datasets:train:lower_better=true", "together with mos_normalize: true only"),
         ("name=..", "name must be usable as the name of a folder, got '..'"),
         ("name=debug_lr", "name must not contain 'debug', where pyiqa stops early, got 'debug_lr'"),
+        (
+            "model_type=DBCNNModel",
+            "model_type DBCNNModel is pyiqa's, for python -m pyiqa.train; here",
+        ),
         ("name=a/b", "name must be usable as the name of a folder, got 'a/b'"),
     ],
 )
