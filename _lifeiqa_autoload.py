@@ -31,13 +31,13 @@ def describe(**options: "Any") -> "dict[str, Any]":
 
 
 METRICS: "dict[str, dict[str, Any]]" = {
-    "lifeiqa": describe(),
-    "lifeiqa-biq2021": describe(pretrained="lifeiqa-biq2021"),
+    "lifeiqa": describe(trainable=False),
+    "lifeiqa-biq2021": describe(pretrained="lifeiqa-biq2021", trainable=False),
 }
 """What ``pyiqa.create_metric`` and ``pyiqa -ls`` look up: metric name -> pyiqa's description of it."""
 
 REGISTRIES = {
-    "ARCH_REGISTRY": {"LifeIQA": "lifeiqa_plugin.checkpoints.factory:build_lifeiqa"},
+    "ARCH_REGISTRY": {"LifeIQA": "lifeiqa_plugin.checkpoints.factory:build_arch"},
     "MODEL_REGISTRY": {"LifeIQAModel": "lifeiqa_plugin.training.model:LifeIQAModel"},
     "DATASET_REGISTRY": {"LifeIQADataset": "lifeiqa_plugin.training.dataset:LifeIQADataset"},
     "LOSS_REGISTRY": {
@@ -64,11 +64,30 @@ def fill_registries(registry: "ModuleType") -> None:
                 pass  # how pyiqa says that the name is taken, here by an earlier call
 
 
+def fill_load_weights(inference: "ModuleType") -> None:
+    """Let ``metric.load_weights`` of ``pyiqa.models.inference_model`` read our files where the network is ours."""
+    pyiqas = inference.InferenceModel.load_weights
+    if pyiqas.__module__ == __name__:
+        return
+
+    def load_weights(metric: "Any", weights_path: str, weight_keys: str = "params") -> None:
+        kinds = type(metric.net).__mro__
+        if any(kind.__module__ == "lifeiqa_plugin.network.lifeiqa" for kind in kinds):
+            from lifeiqa_plugin.checkpoints import factory
+
+            factory.load_weights(metric, weights_path)
+        else:
+            pyiqas(metric, weights_path, weight_keys)
+
+    inference.InferenceModel.load_weights = load_weights
+
+
 FILL: "dict[str, Callable[[ModuleType], None]]" = {
     "pyiqa.default_model_configs": fill_metrics,
     "pyiqa.utils.registry": fill_registries,
+    "pyiqa.models.inference_model": fill_load_weights,
 }
-"""The two modules of pyiqa that hold its tables, and what to do with each once it has run."""
+"""The modules of pyiqa that hold its tables and its metric, and what to do with each once it has run."""
 
 
 class Finder:

@@ -1,4 +1,4 @@
-"""Packaging. The one unusual thing is the start-up hook: see ``BuildWithStartUp``."""
+"""Packaging. Two things are unusual: the start-up hook, see ``BuildWithStartUp``, and ``light/setup.py``."""
 
 from __future__ import annotations
 
@@ -14,36 +14,46 @@ RECIPES = "lifeiqa_plugin.recipes"  # the option files of the checkout, not a co
 START_UP = ["_lifeiqa_autoload.py", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.start"]
 
 # Each bound is one that the tests have passed with, see CONTRIBUTING.md.
+LIGHT = [  # all that `lifeiqa score` needs
+    "numpy>=2.0.2",
+    "onnxruntime>=1.20.0",
+    "pillow>=11.3.0",
+    "pyarrow>=18.0.0",
+    "tqdm>=4.66.3",
+]
 REQUIRED = [
+    *LIGHT,
     "pyiqa>=0.1.16",
     "torch>=2.6.0",
     "torchvision>=0.21.0",
     "timm>=1.0.24",
     "safetensors>=0.4.5",
-    "numpy>=2.0.2",
     "scipy>=1.13.1",
     "pandas>=2.2.3",
-    "pillow>=11.3.0",
     "pydantic>=2.11",
     "PyYAML>=6.0.1",
-    "tqdm>=4.66.3",
     "tabulate>=0.9.0",
 ]
-LIGHT = ["onnxruntime>=1.20", "pyarrow"]  # `lifeiqa score` without torch, see docs/scoring.md
 EXPLAIN = ["matplotlib"]  # figures of explanations
+ONNX = ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxscript>=0.5"]  # what lifeiqa export writes
 TEST = [*EXPLAIN, "cogapp", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6", "setuptools>=64"]
-TEST += ["websocket-client", "wheel"]
+TEST += ["torchmetrics>=1.4", "websocket-client", "wheel"]
 EXTRAS = {
     "train": ["openpyxl"],  # CSIQ's scores are a spreadsheet; pyiqa brings all else
-    "benchmark": ["pyarrow"],  # for Parquet; today's pyiqa brings it along
     "explain": EXPLAIN,
-    "light": LIGHT,
-    "onnx": ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxruntime>=1.20", "onnxscript>=0.5"],
-    "openvino": ["onnx>=1.18", "onnx-ir>=0.1.3", "onnxscript>=0.5", "openvino>=2024.4"],
+    "onnx": ONNX,
+    "openvino": [*ONNX, "openvino>=2024.4"],
     "figures": ["matplotlib"],  # lifeiqa benchmark --figures
-    "ray": [*LIGHT, "ray[data]>=2.60"],
+    "ray": ["ray[data]>=2.60"],
     "scatter": ["torch-scatter>=2.1.2"],
+    "serve": [
+        "fastapi>=0.115",
+        "prometheus-client>=0.21",
+        "python-multipart>=0.0.18",
+        "uvicorn>=0.32",
+    ],
     "test": TEST,
+    "docs": ["ipykernel", "matplotlib", "mkdocs-material>=9.5", "nbclient"],
     "dev": [*TEST, "build", "mypy", "ruff"],
 }
 
@@ -87,9 +97,10 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
 
 
+is_light = __name__ == "light"  # as light/setup.py runs this file
 setup(
     name="lifeiqa_plugin",
-    version=read_version(),
+    version=read_version() + "+light" * is_light,
     description="Life-IQA, a no-reference image quality metric, as a plugin to pyiqa (IQA-PyTorch)",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -105,7 +116,7 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.10",
-    install_requires=REQUIRED,
+    install_requires=LIGHT if is_light else REQUIRED,
     extras_require=EXTRAS,
     packages=[*find_packages(include=["lifeiqa_plugin", "lifeiqa_plugin.*"]), RECIPES],
     package_dir={RECIPES: "options/train"},
@@ -121,7 +132,9 @@ setup(
             "page/*.css",
             "page/*.html",
             "page/*.js",
+            "report/*.css",
             "report/*.html",
+            "report/*.js",
         ],
     },
     include_package_data=False,

@@ -8,65 +8,42 @@ Shots that do not look alike are not one burst: of different scenes the score co
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image
 
-import lifeiqa_plugin
-from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
-from lifeiqa_plugin.images.reading import read_image
+from lifeiqa_plugin import ScoredImage, score
+from lifeiqa_plugin.images.bursts import chance, is_burst, look
 
 
-class Shot(NamedTuple):
-    """One photo of the burst."""
-
-    path: Path
-    score: float
-    std: float
-
-
-def verdict(shots: Sequence[Shot]) -> str:
+def verdict(shots: Sequence[ScoredImage]) -> str:
     """Compare the best two of several shots, best first."""
     best, second = shots[:2]
-    lead, doubt = best.score - second.score, math.hypot(best.std, second.std)
-    if lead > doubt:
-        return f"keep {best.path}: {lead:.3f} ahead, more than the uncertainty of the two ({doubt:.3f})"
-    return (
-        f"{best.path} is ahead by only {lead:.3f} of an uncertainty of {doubt:.3f}: look yourself"
-    )
-
-
-def is_burst(paths: Sequence[Path]) -> bool:
-    """Whether all photos nearly equal one another, or are linked by ones that do."""
-    prints = []
-    for path in paths:
-        with Image.open(path) as image:
-            prints.append(fingerprint(image))
-    return group_near_duplicates(np.stack(prints)) == [0] * len(paths)
+    lead = best.score - second.score
+    most = max(chance(shot.width, shot.height) for shot in (best, second))
+    if lead >= most:
+        return f"keep {best.name}: {lead:.3f} ahead, and up to {most} is chance in one scene"
+    return f"{best.name} is ahead by only {lead:.3f}, and up to {most} is chance: look yourself"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the shots, best first, and a verdict."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("photos", nargs="+")
     paths = parser.parse_args(arguments).photos
     if len(paths) < 2:
         raise SystemExit("a burst has at least 2 photos")
-    network = lifeiqa_plugin.build_lifeiqa().eval()
-    shots = []
-    for path in paths:
-        with torch.no_grad():
-            score, std = network(read_image(path)[None], return_std=True)
-        shots.append(Shot(path, score.item(), std.item()))
+    frames, shots = [], []
+    for path, shot in zip(paths, score(paths), strict=True):
+        if shot.error is not None:
+            raise SystemExit(f"{path}: {shot.error}")
+        with Image.open(path) as image:
+            frames.append(look(path, image, image.size))
+        shots.append(shot)
     shots.sort(key=lambda shot: -shot.score)
     for shot in shots:
-        print(f"{shot.score:.3f} ± {shot.std:.3f}  {shot.path}")
-    if not is_burst(paths):
+        print(f"{shot.score:.3f}  {shot.name}")
+    if not is_burst(frames):
         print(
             "these do not all show the same: scores of different scenes compare more than sharpness"
         )

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from lifeiqa_plugin.images.reading import read_image
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
     from lifeiqa_plugin.scoring.rows import ScoredImage
-    from lifeiqa_plugin.scoring.score import score
+    from lifeiqa_plugin.scoring.score import Scorer, score
 
 __version__ = "0.2.0"
 __all__ = [
     "LifeIQA",
     "ScoredImage",
+    "Scorer",
     "__version__",
     "build_lifeiqa",
     "explain",
@@ -40,6 +41,7 @@ _HOME = {
     "LifeIQA": "lifeiqa_plugin.network.lifeiqa",
     "build_lifeiqa": "lifeiqa_plugin.checkpoints.factory",
     "ScoredImage": "lifeiqa_plugin.scoring.rows",
+    "Scorer": "lifeiqa_plugin.scoring.score",
     "explain": "lifeiqa_plugin.explanation.explain",
     "read_image": "lifeiqa_plugin.images.reading",
     "score": "lifeiqa_plugin.scoring.score",
@@ -54,3 +56,7 @@ def __getattr__(name: str) -> Any:
             f"module {__name__!r} has no attribute {name!r}; its public names are {__all__}"
         )
     return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

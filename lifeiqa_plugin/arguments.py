@@ -25,7 +25,7 @@ class UsageError(ValueError):
     """Arguments that cannot be, found before any work is done."""
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Declare ``--device``."""
     parser.add_argument(
         "--device",
@@ -35,7 +35,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser, kinds: str) -> None:
+def add_model(parser: argparse._ActionsContainer, kinds: str) -> None:
     """Declare ``--model``: a name or, as ``kinds`` says, a file; :func:`find_model` reads it."""
     parser.add_argument(
         "--model",
@@ -72,7 +72,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def add_import(parser: argparse.ArgumentParser) -> None:
+def add_import(parser: argparse._ActionsContainer) -> None:
     """Declare ``--import``, whose names are ``modules`` of the arguments."""
     parser.add_argument(
         "--import",

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _pillow_lock = threading.Lock()
 _pillow_users = 0
-_pillow_before: tuple[bool, int | None] = (False, None)
+_pillow_before: tuple[bool, int | None, int] = (False, None, 0)
 _pillow_warnings = warnings.catch_warnings()
 _stderr_lock = threading.RLock()
 
@@ -39,8 +39,13 @@ def own_pillow_rules() -> Iterator[None]:
     global _pillow_users, _pillow_before, _pillow_warnings
     with _pillow_lock:
         if _pillow_users == 0:
-            _pillow_before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
+            _pillow_before = (
+                ImageFile.LOAD_TRUNCATED_IMAGES,
+                Image.MAX_IMAGE_PIXELS,
+                PngImagePlugin.MAX_TEXT_CHUNK,
+            )
             ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+            PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB instead of 1
             _pillow_warnings = warnings.catch_warnings()
             _pillow_warnings.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -51,7 +56,8 @@ def own_pillow_rules() -> Iterator[None]:
         with _pillow_lock:
             _pillow_users -= 1
             if _pillow_users == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = _pillow_before
+                ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = _pillow_before[:2]
+                PngImagePlugin.MAX_TEXT_CHUNK = _pillow_before[2]
                 _pillow_warnings.__exit__(None, None, None)
 
 
@@ -193,6 +199,13 @@ def build_dataset(options: dict[str, Any]) -> Any:
     from pyiqa import data
 
     return data.build_dataset(options)
+
+
+def fetchable_datasets() -> set[str]:
+    """Return the names of the datasets that ``pyiqa.load_dataset`` downloads."""
+    from pyiqa.data.dataset_api import dataset_download_name
+
+    return set(dataset_download_name)
 
 
 def metric_table() -> dict[str, Mapping[str, Any]]:

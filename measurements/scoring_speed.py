@@ -1,12 +1,13 @@
 """Measure how fast images are scored: each way beside ``metric(path)`` of another commit, on the same files.
 
     git worktree add /tmp/baseline 021d451
-    python measurements/scoring_speed.py PHOTOS --baseline /tmp/baseline
+    python measurements/scoring_speed.py PHOTOS --baseline /tmp/baseline --cleanvision
 
 Every way runs in a process of its own with one thread, and all take each file in turn, so that whatever else the
 machine does slows all alike. What is compared is the CPU time of the process, and the wall time; a ratio is the median
 over the files of a mix, and over the rounds. PHOTOS are images of any size, whose pixels are tiled to JPEGs of 1 to
-12, 24 and 100 megapixels.
+12, 24 and 100 megapixels. ``--cleanvision`` fetches it into an environment of its own; it and ``lifeiqa score`` look at
+a folder of 60 JPEGs in turn, whole processes from start to end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,15 +234,12 @@ sys.exit(status)
 """
 
 
-def start(path: Path, *options: str) -> tuple[float, float, float]:
-    """Run ``lifeiqa score PATH`` without torch; return wall and CPU seconds and the peak of memory in GiB."""
+def run(python: str | Path, *arguments: str | Path) -> tuple[float, float, str]:
+    """Run a process with one thread; return wall and CPU seconds, and the last line that it printed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     begin = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", START, "score", str(path), *options],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
+        [python, *arguments], env=environment, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     with process.stdout as printed:
@@ -248,10 +247,14 @@ def start(path: Path, *options: str) -> tuple[float, float, float]:
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"lifeiqa score {path}: exit status {process.returncode}")
-    seconds = time.perf_counter() - begin
-    peak = int(lines[-1].split()[1]) / 2**20
-    return seconds, used.ru_utime + used.ru_stime, peak
+        raise SystemExit(f"{python} {arguments[-1]}: exit status {process.returncode}")
+    return time.perf_counter() - begin, used.ru_utime + used.ru_stime, lines[-1]
+
+
+def start(path: Path, *options: str) -> tuple[float, float, float]:
+    """Run ``lifeiqa score PATH`` without torch; return wall and CPU seconds and the peak of memory in GiB."""
+    wall, cpu, line = run(sys.executable, "-c", START, "score", path, *options)
+    return wall, cpu, int(line.split()[1]) / 2**20
 
 
 def print_starts(photos: list[Image.Image], folder: Path, rounds: int) -> None:
@@ -274,6 +277,40 @@ def print_starts(photos: list[Image.Image], folder: Path, rounds: int) -> None:
         print(f"| {name} | {times} | {statistics.median(cpu):.2f} | {max(memory):.2f} |")
 
 
+CLEANVISION = """
+import sys
+from cleanvision import Imagelab
+lab = Imagelab(data_path=sys.argv[1])
+lab.find_issues(n_jobs=1)
+"""
+
+
+def print_cleanvision(photos: list[Image.Image], folder: Path, rounds: int) -> None:
+    """Print CPU time beside that of cleanvision, which looks for blur, darkness, duplicates and the like."""
+    environment, many = folder / "cleanvision", folder / "many"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "cleanvision"], check=True)
+    many.mkdir()
+    for i in range(60):
+        tile(photos, MIX[i % len(MIX)], i).save(many / f"{i}.jpg", quality=90)
+    ways: dict[str, tuple[str | Path, ...]] = {"cleanvision": (python, "-c", CLEANVISION, many)}
+    for options in ("--exact", "", "--fast"):
+        command = (sys.executable, "-c", START, "score", many, "--workers", "0", *options.split())
+        ways[f"lifeiqa score {options}".strip()] = command
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, command in ways.items():
+            spent[name].append(run(*command)[1])
+    print("\n60 JPEGs of 1 to 12 megapixels, whole processes\n")
+    print("| what | CPU seconds an image | times as fast as cleanvision |")
+    print("|---|---|---|")
+    for name, seconds in spent.items():
+        ratios = [a / b for a, b in zip(spent["cleanvision"], seconds, strict=True)]
+        median = statistics.median
+        print(f"| {name} | {median(seconds) / 60:.3f} | {median(ratios):.1f} |")
+
+
 def load_photos(folder: Path, count: int = 24) -> list[Image.Image]:
     """Read photos of a folder, evenly chosen."""
     from lifeiqa_plugin.images.folders import find_images
@@ -290,6 +327,7 @@ def main() -> None:
     parser.add_argument("--baseline", type=Path, help="checkout whose metric(path) is 1")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engines", nargs="+", default=["torch", "onnxruntime", "openvino"])
+    parser.add_argument("--cleanvision", action="store_true", help="compare with it, from PyPI")
     args = parser.parse_args()
     photos = load_photos(args.photos)
     print(f"{conditions()}; {args.rounds} rounds in turn, one thread each")
@@ -303,6 +341,8 @@ def main() -> None:
         for way in ways.values():
             way.end()
         print_starts(photos, folder, args.rounds)
+        if args.cleanvision:
+            print_cleanvision(photos, folder, args.rounds)
 
 
 def conditions() -> str:

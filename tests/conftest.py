@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from chromium import Tab, started
 from hypothesis import HealthCheck, settings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
@@ -92,6 +93,13 @@ def browser() -> str:
     if found is None:
         pytest.skip(f"no Chromium on this machine (looked for {', '.join(BROWSERS)})")
     return found
+
+
+@pytest.fixture(scope="session")
+def tab(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    pytest.importorskip("websocket")
+    with started(browser, tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
 
 
 @pytest.fixture

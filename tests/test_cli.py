@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,6 +78,60 @@ def test_what_is_no_command(capsys, name, message):
     assert capsys.readouterr().err == f"lifeiqa: {message}\n"
 
 
+def test_files_without_a_command_are_scored(tmp_path, monkeypatch):
+    (tmp_path / "photo.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    command = SimpleNamespace(
+        add_arguments=lambda parser: parser.add_argument("inputs", nargs="+"),
+        run=lambda args: seen.append(args.inputs),
+    )
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: command)
+    for argument in ("photo.jpg", ".", "*.jpg", "-"):
+        assert cli.main([argument]) == 0
+    assert seen == [["photo.jpg"], ["."], ["*.jpg"], ["-"]]
+
+
+def test_options_are_read_with_hyphens_or_underscores(monkeypatch):
+    seen = []
+    command = SimpleNamespace(
+        add_arguments=lambda parser: parser.add_argument("--auto-resume", type=Path),
+        run=lambda args: seen.append(args.auto_resume),
+    )
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: command)
+    cli.main(["train", "--auto_resume=a_b"])
+    cli.main(["train", "--auto-resume", "a_b"])
+    assert seen == [Path("a_b")] * 2
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path):
+    photo = ROOT / "examples/photos/chelsea_2_blur.jpg"
+    command = (
+        f"{sys.executable} -m lifeiqa_plugin score {photo} {photo} | true; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_every_example_of_the_help_parses():
+    for name, command in cli.COMMANDS.items():
+        parser, _ = cli._build_parser(name)
+        for example in command.examples:
+            parser.parse_args(example.split()[1:])
+
+
+def test_the_shell_completes(tmp_path, run_python):
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    environ = {"_ARGCOMPLETE": "1", "COMP_LINE": "lifeiqa score --retr", "COMP_POINT": "20"}
+    environ |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "PYTHONPATH": str(ROOT)}
+    run_python("-m", "lifeiqa_plugin", cwd=tmp_path, **environ)
+    assert answer.read_text().strip() == "--retry-failed"
+
+
 def test_no_command_prints_the_help(capsys):
     assert cli.main([]) == 2
     printed = capsys.readouterr().out
@@ -112,15 +168,18 @@ def test_an_error_is_one_line(as_command, capsys, error, code):
     assert capsys.readouterr().err == "lifeiqa train: bad value\n"
 
 
-def test_a_command_of_which_a_package_is_missing_names_it(monkeypatch, capsys):
-    def fail(name):
+@pytest.mark.parametrize("when", ["imported", "run"])
+def test_a_command_of_which_a_package_is_missing_names_it(when, as_command, monkeypatch, capsys):
+    def fail(name="train"):
         raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
 
-    monkeypatch.setattr(cli.importlib, "import_module", fail)
-    assert cli.main(["train", "-opt", "some.yml"]) == 1
+    as_command(fail)
+    if when == "imported":
+        monkeypatch.setattr(cli.importlib, "import_module", fail)
+    assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == (
         "lifeiqa train: needs yaml, which is not installed; "
-        "pip install lifeiqa_plugin brings all that the commands need\n"
+        "pip install . in a checkout brings all that the commands need\n"
     )
 
 

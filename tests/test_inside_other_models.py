@@ -99,6 +99,16 @@ def test_a_network_of_random_weights_may_be_trained_by_any_model_of_pyiqa():
     assert network.train().training
 
 
+def test_a_model_of_pyiqa_trains_loaded_weights_too(checkpoint):
+    """It asks for architecture and options; a metric by its name asks for weights that stay."""
+    options = {"type": "LifeIQA", "pretrained_model_path": checkpoint}
+    network = pyiqa.archs.build_network(options)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert network.train().training
+    fused = pyiqa.archs.build_network(options | {"fused": True})
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+
+
 def test_a_network_that_shall_learn_learns(checkpoint):
     network = build_lifeiqa(pretrained_model_path=checkpoint)
     assert not any(parameter.requires_grad for parameter in network.parameters())

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from lifeiqa_plugin import score
+from lifeiqa_plugin import __version__, score
 
 pytestmark = pytest.mark.install
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     "LICENSE", "MANIFEST.in", "README.md", "_lifeiqa_autoload.pth", "_lifeiqa_autoload.py", "_lifeiqa_autoload.start",
-    "lifeiqa_plugin", "options", "pyproject.toml", "setup.py",
+    "lifeiqa_plugin", "light", "options", "pyproject.toml", "setup.py",
 ]  # fmt: skip
 OFFLINE = [
     "--no-index",
@@ -106,8 +106,7 @@ def packages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory, packages, built, run_python):
-    """An environment with the wheel and the packages of the light install: no torch, no pyiqa, no pip."""
-    pytest.importorskip("onnxruntime")
+    """An environment with the light wheel and what it requires: no torch, no pyiqa, no pip."""
     folder = tmp_path_factory.mktemp("light")
     venv.create(folder, symlinks=True)
     (folder / "empty").mkdir()
@@ -118,7 +117,7 @@ def light(tmp_path_factory, packages, built, run_python):
         (environment.site_packages / libraries.name).symlink_to(libraries)
     python = folder / "bin" / "python"
     done = run_python(
-        "-m", "pip", "--python", python, "install", *OFFLINE, built["wheel"], cwd=folder
+        "-m", "pip", "--python", python, "install", *OFFLINE, built["light"], cwd=folder
     )
     assert done.returncode == 0, done.stderr
     return environment
@@ -158,12 +157,15 @@ def copy_sources(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, copy_sources, run_python):
-    """The wheel and the sdist, as ``{"wheel": path, "sdist": path}``."""
-    folder = tmp_path_factory.mktemp("dist")
-    code = f"from setuptools.build_meta import *; build_sdist({str(folder)!r}); build_wheel({str(folder)!r})"
-    done = run_python("-c", code, cwd=copy_sources())
-    assert done.returncode == 0, done.stderr
-    return {"wheel": next(folder.glob("*.whl")), "sdist": next(folder.glob("*.tar.gz"))}
+    """The wheel, the sdist and the light wheel: name -> path."""
+    folder, checkout = tmp_path_factory.mktemp("dist"), copy_sources()
+    wheel, sdist = (f"build_{kind}({str(folder)!r})" for kind in ("wheel", "sdist"))
+    for code, cwd in ((f"{sdist}; {wheel}", checkout), (wheel, checkout / "light")):
+        done = run_python("-c", f"from setuptools.build_meta import *; {code}", cwd=cwd)
+        assert done.returncode == 0, done.stderr
+    [light], [sdist] = folder.glob("*+light-*.whl"), folder.glob("*.tar.gz")
+    [wheel] = set(folder.glob("*.whl")) - {light}
+    return {"wheel": wheel, "sdist": sdist, "light": light}
 
 
 @pytest.fixture(scope="module", params=["wheel", "sdist", *EDITABLE])
@@ -278,6 +280,19 @@ def test_wheel_installs_two_names_only(built, tmp_path):
     assert names == {"lifeiqa_plugin"} | hook
 
 
+def test_the_full_and_the_light_install_replace_each_other(make_environment, built):
+    """Both have the same files, and so may not be there side by side."""
+    environment = make_environment()
+    code = """
+from importlib.metadata import requires, version
+print(version("lifeiqa_plugin"), any(name.startswith("pyiqa") for name in requires("lifeiqa_plugin")))
+"""
+    for name, says in (("light", "+light False"), ("wheel", " True"), ("light", "+light False")):
+        environment.pip("install", *OFFLINE, built[name])
+        assert environment.run("-c", code) == __version__ + says
+        assert len(list(environment.site_packages.glob("lifeiqa_plugin*.dist-info"))) == 1
+
+
 def package_is_missing(site_packages):
     shutil.rmtree(site_packages / "lifeiqa_plugin")
 
@@ -378,6 +393,12 @@ def test_light_install_scores_as_torch_does(light):
         assert float(row["std"]) == pytest.approx(image.std, abs=1e-4)
 
 
+def test_light_install_writes_a_report_without_maps(light):
+    folder = ROOT / "examples" / "photos"
+    light.run("-m", "lifeiqa_plugin", "report", folder, "-o", "page.html", silent=False)
+    assert "no flaw named" in (light.folder / "empty" / "page.html").read_text(encoding="utf-8")
+
+
 def test_light_install_names_what_it_lacks(light):
     code = """
 from lifeiqa_plugin.runtimes import create_engine
@@ -388,6 +409,21 @@ for engine in ("torch", "openvino"):
         print(error)
 """
     assert light.run("-c", code).splitlines() == [
-        "engine torch is not installed: pip install lifeiqa_plugin",
+        "engine torch is not installed: pip install . in a checkout of lifeiqa_plugin",
         "engine openvino is not installed: pip install 'lifeiqa_plugin[openvino]' or openvino",
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("explain {photo} -o out", "torch"), ("train -opt quick", "pydantic")],
+)
+def test_light_install_says_in_one_line_what_a_command_needs(light, command, package):
+    arguments = command.format(photo=ROOT / "examples/photos/coffee_0_clean.jpg").split()
+    python, folder = light.folder / "bin" / "python", light.folder / "empty"
+    done = light.run_python("-m", "lifeiqa_plugin", *arguments, cwd=folder, python=python)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"lifeiqa {arguments[0]}: needs {package}, which is not installed; "
+        "pip install . in a checkout brings all that the commands need\n"
+    )

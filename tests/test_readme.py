@@ -60,7 +60,8 @@ def test_commands_are_known():
     for name, arguments in lines:
         parser, command = cli._build_parser(name)
         assert command is not None
-        parser.parse_args([name, *shlex.split(arguments.replace("\\\n", " "))])
+        words = shlex.split(arguments.replace("\\\n", " "))
+        parser.parse_args([name, *map(cli._with_hyphens, words)])
 
 
 def commands_of(page: str) -> list[tuple[str, str]]:

@@ -40,7 +40,9 @@ def test_rows_of_other_weights_are_called_earlier(tables):
 
 
 def test_every_table_is_shown_once_and_readme_has_no_earlier_weights(tables):
-    shown = {page.name: re.findall(r'show\("(.+?)"\)', page.read_text("utf-8")) for page in PAGES}
+    shown = {
+        page.name: re.findall(r'tables.show\("(.+?)"\)', page.read_text("utf-8")) for page in PAGES
+    }
     names = [name for page in shown.values() for name in page]
     assert sorted(names) == sorted(tables.read_templates())
     assert len(names) > 10

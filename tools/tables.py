@@ -1,7 +1,7 @@
 """Fill the tables of README.md and docs/ from docs/results.csv.
 
-    cog -r -I tools README.md docs/*.md         write them anew
-    cog --check -I tools README.md docs/*.md    exit status 5 if one differs
+    cog -r -I tools *.md docs/*.md         write them anew
+    cog --check -I tools *.md docs/*.md    exit status 5 if one differs
 
 A page says where a table goes, and nothing else:
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from lifeiqa_plugin.arguments import (
     UsageError,
     add_device,
-    add_import,
     check_file,
     check_target,
     choose_device,
@@ -30,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DATASET",
-        help="CSV[@FOLDER[@SPLIT[=PHASE]]], or a dataset that pyiqa knows",
+        help="CSV, CSV@FOLDER or CSV@FOLDER@SPLIT=PHASE, or a dataset that pyiqa knows",
     )
     parser.add_argument(
-        "--metric_opt", type=Path, metavar="YML", help="further metrics, in pyiqa's format"
+        "--metric-opt", type=Path, metavar="YML", help="further metrics, in pyiqa's format"
     )
     parser.add_argument(
-        "--data_opt",
+        "--data-opt",
         type=Path,
         metavar="YML",
         help="further datasets, in pyiqa's format or as in options/benchmark/cross.yml",
@@ -57,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_columns(parser)
     add_device(parser)
-    add_import(parser)
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     parser.add_argument(
         "--samples", type=int, default=1000, help="bootstrap samples (default 1000)"

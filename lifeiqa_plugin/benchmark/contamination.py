@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,11 @@ AND = " and "
 
 
 def mark_trained_on(
-    datasets: Sequence[LabelledDataset], specs: Sequence[MetricSpec]
+    datasets: Sequence[LabelledDataset], specs: Sequence[MetricSpec], cache: Path | None = None
 ) -> list[LabelledDataset]:
     """Return the datasets; the images of those that a metric was trained on have the column.
+
+    Digests of images are kept in ``cache`` for the next run.
 
     Raises:
         ValueError: a checkpoint's list of training images is damaged.
@@ -32,11 +35,13 @@ def mark_trained_on(
     models = {spec.name: weights_of(spec.options) for spec in specs}
     said = {name: trained_on(model) for name, model in models.items() if model is not None}
     known = {name: learnt for name, learnt in said.items() if learnt is not None}
-    return [_mark(one, known) if one.kind == "mos" and known else one for one in datasets]
+    return [_mark(one, known, cache) if one.kind == "mos" and known else one for one in datasets]
 
 
-def _mark(dataset: LabelledDataset, known: dict[str, TrainedOn]) -> LabelledDataset:
-    digests = digests_of(image.path for image in dataset.images)
+def _mark(
+    dataset: LabelledDataset, known: dict[str, TrainedOn], cache: Path | None
+) -> LabelledDataset:
+    digests = digests_of((image.path for image in dataset.images), cache)
     hits = {name: learnt.hits(digests) for name, learnt in known.items()}
     hits = {name: found for name, found in hits.items() if found.any()}
     if not hits:

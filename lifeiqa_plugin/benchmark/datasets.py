@@ -31,7 +31,7 @@ from lifeiqa_plugin.datasets.labelled import (
 from lifeiqa_plugin.datasets.table import MOS, USUAL, Columns
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.nearest import did_you_mean
-from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, quiet
+from lifeiqa_plugin.pyiqa_compat import build_dataset, dataset_table, fetchable_datasets, quiet
 
 PHASES = ("train", "val", "test")
 
@@ -142,8 +142,9 @@ def _from_pyiqa(name: str, options: dict[str, Any], by: Sequence[str]) -> Labell
     options = {"phase": "test", **options}
     options.pop(OPTIONAL, None)
     meta = options.get("meta_info_file", "")
-    if not Path(meta).is_file():
-        raise FileNotFoundError(f"dataset {name}: {meta}: no such file; correct it with --data_opt")
+    for path in (meta, str(options.get("dataroot_target", ""))):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"dataset {name}: {path}: no such file; {_advice(name)}")
     with quiet():
         dataset = build_dataset(options)
     if not dataset.paths_mos:
@@ -161,6 +162,16 @@ def _from_pyiqa(name: str, options: dict[str, Any], by: Sequence[str]) -> Labell
     words = f"{len(rows):,} rows, phase {options['phase']}"
     origin = origin_of(meta, root) | {"augment": str(options.get("augment"))}
     return LabelledDataset(name, root, images, reader, words, origin=origin)
+
+
+def _advice(name: str) -> str:
+    """Say how to get a dataset that is not here."""
+    if name not in fetchable_datasets():
+        return "correct it with --data_opt"
+    return (
+        f"""pyiqa downloads it: python -c "import pyiqa; pyiqa.load_dataset('{name}')"; or give the path of yours """
+        "with --data_opt"
+    )
 
 
 class PyiqaRow(NamedTuple):

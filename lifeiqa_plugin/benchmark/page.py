@@ -48,6 +48,7 @@ def write_page(
     """
     version = lifeiqa_plugin.__version__
     content = {
+        "headline": headline(results),
         "about": f"{len(specs)} metrics. Written by lifeiqa benchmark {version}.",
         "explanation": EXPLANATION,
         "cost_explanation": COST,
@@ -62,13 +63,33 @@ def write_page(
     path.write_text(embed(template, content, TITLE), encoding="utf-8")
 
 
+def headline(results: Sequence[Results]) -> str:
+    """Say which metric agrees best with people, among those that scored all and learnt from none; empty if none did."""
+    rated = [one for one in results if one.dataset.kind == "mos"]
+    if not rated:
+        return ""
+    ranked = pd.concat([one.status["complete"] & ~one.status["learnt"] for one in rated], axis=1)
+    names = list(ranked.index[ranked.all(axis=1)])
+    means = {
+        name: float(np.mean([one.values[name, "srcc"].value for one in rated])) for name in names
+    }
+    best = sorted(
+        (name for name in names if np.isfinite(means[name])), key=lambda name: -means[name]
+    )
+    if not best:
+        return ""
+    where = rated[0].dataset.name if len(rated) == 1 else f"{len(rated)} datasets, on average"
+    then = f", then {best[1]} with {means[best[1]]:.3f}" if best[1:] else ""
+    return f"{best[0]} agrees best with people on {where}: SRCC {means[best[0]]:.3f}{then}."
+
+
 def _table(table: Table) -> dict[str, Any]:
     """Return what ``charts.js`` draws as a table; the titles of spans are part of the header."""
     marks = [[*place, mark] for place, mark in table.marks.items()]
     return {
         "caption": table.caption,
         "id": table.label,
-        "header": table.flat_header,
+        "header": [title or "metric" for title in table.flat_header],
         "rows": table.rows,
         "marks": marks,
     }

@@ -30,11 +30,11 @@ COST = (
 
 
 def write_tables(folder: Path, found: Comparison, tables: Tables) -> None:
-    """Write all tables as csv, Markdown and LaTeX, and print them; only LaTeX has the short summary."""
+    """Write all tables as csv, Markdown and LaTeX, and print them; LaTeX has the short summary, but no failures."""
     for name, frame in csv_tables(found).items() if found.datasets else ():
         frame.to_csv(folder / f"{name}.csv", index=False)
-    rest = [*tables.of_datasets, tables.cost, tables.failures]
-    listed = [one for one in (tables.summary, *rest) if one and one.rows]
+    rest = [*tables.of_datasets, tables.cost]
+    listed = [one for one in (tables.summary, *rest, tables.failures) if one and one.rows]
     short = [one for one in (tables.short_summary, *rest) if one and one.rows]
     texts = {"md": write_markdown(listed), "tex": write_latex(short)}
     for ending, text in texts.items():
@@ -42,35 +42,45 @@ def write_tables(folder: Path, found: Comparison, tables: Tables) -> None:
     print(write_terminal(listed))
 
 
+EMPTY = "."
+"""What stands in a cell without a value; a dash means worse in one of the tables."""
+
+
+def _full_columns(table: Table) -> list[int]:
+    """Return the columns that are not empty."""
+    return [i for i in range(len(table.header)) if any(row[i] for row in table.rows)]
+
+
 def plain(table: Table) -> str:
     """Return a table for the terminal; empty columns are left out."""
-    full = [i for i in range(len(table.header)) if any(row[i] for row in table.rows)]
+    full = _full_columns(table)
     header = [table.flat_header[i] for i in full]
-    rows = [[_one_line(row[i]) for i in full] for row in table.rows]
+    rows = [[_one_line(row[i]) or EMPTY for i in full] for row in table.rows]
     return str(tabulate(rows, header, tablefmt="plain", disable_numparse=True))
 
 
 def markdown(table: Table) -> str:
-    """Return a Markdown table, the best bold and the second underlined."""
+    """Return a Markdown table, the best bold and the second underlined; empty columns are left out."""
+    full = _full_columns(table)
     marks = {BEST: "**{}**", SECOND: "<u>{}</u>", "": "{}"}
     rows = []
     for i, row in enumerate(table.rows):
         cells = []
-        for j, cell in enumerate(row):
-            text = _one_line(cell).replace("|", "\\|")
+        for j in full:
+            text = _one_line(row[j]).replace("|", "\\|") or EMPTY
             cells.append(marks[table.marks.get((i, j), "")].format(text))
         rows.append(cells)
-    header = [title.replace("|", "\\|") for title in table.flat_header]
+    header = [table.flat_header[j].replace("|", "\\|") for j in full]
     return str(tabulate(rows, header, tablefmt="github", disable_numparse=True))
 
 
 def latex(table: Table) -> str:
-    """Return a LaTeX table for the package booktabs, with caption and label."""
+    """Return a LaTeX table for the package booktabs, with caption and label; of an error, only its kind."""
     marks = {BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}", "": "{}"}
     lines = []
     for i, row in enumerate(table.rows):
         cells = [
-            marks[table.marks.get((i, j), "")].format(_latex_text(cell))
+            marks[table.marks.get((i, j), "")].format(_latex_text(ERROR.sub(r"\1", cell)) or EMPTY)
             for j, cell in enumerate(row)
         ]
         lines.append(" & ".join(cells) + r" \\")
@@ -106,6 +116,9 @@ def _latex_spans(spans: Sequence[tuple[str, int]]) -> list[str]:
         first += width
     return [" & ".join(cells) + r" \\", " ".join(rules)]
 
+
+ERROR = re.compile(r"\b(no weights|\w*Error): .*", re.DOTALL)
+"""An error in a note, and what it is about."""
 
 SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},

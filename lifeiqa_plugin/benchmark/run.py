@@ -53,9 +53,10 @@ def benchmark(options: BenchmarkOptions) -> bool:
 
     Raises:
         OSError, ValueError: a metric or a dataset that does not exist, nothing to do, a damaged file of an earlier
-            run, or one of other options, weights or images, no pyarrow.
+            run, or one of other options, weights or images, figures without matplotlib.
     """
-    check_packages(options.figures)
+    if options.figures and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("--figures needs matplotlib: pip install 'lifeiqa_plugin[figures]'")
     metric_file, data_file = map(read_option_file, (options.metric_opt, options.data_opt))
     modules = [*options.modules, *metric_file.modules, *data_file.modules]
     import_modules(modules)
@@ -65,10 +66,10 @@ def benchmark(options: BenchmarkOptions) -> bool:
         raise ValueError(
             "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed"
         )
-    datasets = mark_trained_on(datasets, specs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    datasets = mark_trained_on(datasets, specs, options.out / "digests.json")
     store = Store(options.out / "scores", {spec.name: spec.description for spec in specs})
     store.check(datasets)
-    options.out.mkdir(parents=True, exist_ok=True)
     costs, builder = options.out / "efficiency.csv", Builder()
     notes: dict[str, str] = {}
     is_finished = True
@@ -89,22 +90,6 @@ def benchmark(options: BenchmarkOptions) -> bool:
     found = evaluate(scores, specs, datasets, notes, options.samples)
     write(options, specs, scores, found, efficiency)
     return is_finished
-
-
-def check_packages(figures: bool) -> None:
-    """Refuse what would fail only after everything has been scored.
-
-    Raises:
-        ValueError: no pyarrow, or no matplotlib where figures are asked for.
-    """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ValueError(
-            "scores are kept as Parquet, which needs pyarrow: pip install 'lifeiqa_plugin[benchmark]'"
-        )
-    if figures and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError(
-            "--figures needs matplotlib: pip install 'lifeiqa_plugin[benchmark,figures]'"
-        )
 
 
 def write(

@@ -65,7 +65,7 @@ class Tables(NamedTuple):
 
     Attributes:
         summary: of all datasets, if there are two or more; else None.
-        short_summary: the same without intervals.
+        short_summary: of all datasets without intervals, for a paper; None without datasets.
         datasets: the tables of each dataset that have lines.
         cost: perhaps without lines.
         failures: the first images without a score.
@@ -94,11 +94,11 @@ def all_tables(found: Comparison, efficiency: pd.DataFrame) -> Tables:
         found: what scores say.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
     """
-    several = len(found.datasets) > 1
+    sets = found.datasets
     return Tables(
-        summary_table(found.datasets, intervals=True) if several else None,
-        summary_table(found.datasets, intervals=False) if several else None,
-        {one.dataset.name: [t for t in _dataset_tables(one) if t.rows] for one in found.datasets},
+        summary_table(sets, intervals=True) if len(sets) > 1 else None,
+        summary_table(sets, intervals=False) if sets else None,
+        {one.dataset.name: [t for t in _dataset_tables(one) if t.rows] for one in sets},
         cost_table(efficiency),
         failure_table(found.failures, MOST_FAILURES),
         failure_table(found.failures, MOST_ON_PAGE),
@@ -284,10 +284,9 @@ def summary_table(results: Sequence[Results], intervals: bool) -> Table:
             cells.append(texts)
             header.append(column.title)
     described = "; ".join(f"{one.dataset.name}: {one.dataset.rows}" for one in results)
-    caption = (
-        "Metrics on all datasets. Best in bold, second underlined; within: mean of the SRCC within the dataset's own "
-        f"groups. Rows: {described}"
-    )
+    caption = f"Best in bold, second underlined. Rows: {described}"
+    if any(one.dataset.within for one in results):
+        caption += ". Within: mean of the SRCC within the dataset's own groups"
     if any("*" in cell for column in cells[1:] for cell in column):
         caption += ". * was trained on some of these images, and is not ranked"
     rows = [list(row) for row in zip(*cells, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,13 @@ from lifeiqa_plugin.network.tensor_files import StateDict
 OLD_NAMES = {"default": "lifeiqa", "biq2021": "lifeiqa-biq2021"}
 """What version 0.1 called bundled weights in ``pretrained``."""
 
-RUNTIME_OPTIONS = MACHINE_OPTIONS | {"test_sample", "working_size", "std_calibration", "naming"}
+RUNTIME_OPTIONS = MACHINE_OPTIONS | {
+    "test_sample",
+    "working_size",
+    "std_calibration",
+    "detail",
+    "naming",
+}
 """Options that do not change which weights fit, so that they may differ from what a checkpoint says."""
 
 FACTORY_OPTIONS = ("pretrained", "pretrained_model_path", "preset", "fused")
@@ -37,12 +44,13 @@ def build_lifeiqa(
     pretrained_model_path: str | Path | None = None,
     preset: str | None = None,
     fused: bool = False,
+    trainable: bool = False,
     **options: Any,
 ) -> LifeIQA:
-    """Build a network for scoring; registered with pyiqa as architecture ``LifeIQA``.
+    """Build a network for scoring.
 
     With weights it gives the same scores whatever is trained around it, until ``network.set_trainable(True)``; a
-    network of random weights has no scores to keep, and any model of pyiqa can train it.
+    network of random weights has no scores to keep, and may be trained.
 
     >>> import torch
     >>> build_lifeiqa()(torch.zeros(2, 3, 300, 400)).shape
@@ -56,6 +64,7 @@ def build_lifeiqa(
         preset: ``released`` or ``paper``, see :data:`~lifeiqa_plugin.network.config.PRESETS`.
         fused: for scoring only: BatchNorm is fused into the convolutions, which gives the same scores in less time;
             needs weights. See :func:`~lifeiqa_plugin.network.fusing.fuse_batch_norm`.
+        trainable: let weights that were loaded move.
         **options: those of :class:`~lifeiqa_plugin.network.lifeiqa.LifeIQA`.
 
     Raises:
@@ -72,7 +81,29 @@ def build_lifeiqa(
         )
     if is_random:
         return network
-    return fuse_batch_norm(network) if fused else network.set_trainable(False)
+    return fuse_batch_norm(network) if fused else network.set_trainable(trainable)
+
+
+build_arch = functools.partial(build_lifeiqa, trainable=True)
+"""Architecture ``LifeIQA`` of pyiqa: trained as its other networks are, unless a metric asks for one that is not."""
+
+
+def load_weights(metric: Any, path: str | Path) -> None:
+    """Give a metric of pyiqa the network of another checkpoint: what its ``load_weights`` does if it has a LifeIQA.
+
+    Args:
+        metric: of pyiqa.
+        path: as for :func:`read_checkpoint`; a file that does not say its options has those of the metric's network.
+
+    Raises:
+        OSError, ValueError: as :func:`build_lifeiqa`.
+    """
+    old: LifeIQA = metric.net
+    options = {"type": network_type(old), **old.config}
+    if read_checkpoint(path).config is not None:
+        options = {name: old.config[name] for name in (*MACHINE_OPTIONS, "test_sample")}
+    network = build_lifeiqa(pretrained_model_path=path, trainable=old.trainable, **options)
+    metric.net = network.to(old.mean.device, old.decoder.head.weight.dtype).eval()
 
 
 def load(model: str | Path | Model = DEFAULT, fused: bool = False) -> LifeIQA:

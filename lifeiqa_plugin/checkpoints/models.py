@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "d9e28a1841051b6b4e8dd2a6db9230bd9780b6b7a3fde0bf3a6a1b11c5aa667e", has_int8=True
+        "d4284df89e00df301a362ef316947bf69cddc13aa4ad3f9b74a1a946da8ccb8d", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "4d05e47c745ff1a31eb970b48c173a0986a94b3354ecb80bb0108fd0e73678a5"
+        "61b87b85da94a87e1225dc2112fe470dd30df1ac7695da880b01fcdb0852b6cc"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""

@@ -24,10 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
         type=Path,
-        help="csv name,mos[,reference] of a 'folder' (default ROOT/scores.csv)",
+        help="csv or xlsx name,mos[,reference] of a 'folder' (default ROOT/scores.csv or .xlsx)",
     )
     add_columns(parser)
-    parser.add_argument("--out", type=Path, help="csv to write (default meta_info_<dataset>.csv)")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="csv to write (default meta_info_<dataset>.csv)"
+    )
     parser.add_argument(
         "--mos-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="scale of a 'folder'"
     )

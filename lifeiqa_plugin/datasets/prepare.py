@@ -63,7 +63,7 @@ def prepare(
         name: key of ``DATASETS``.
         root: folder of the dataset.
         out: csv to write.
-        scores: csv of a ``folder``, default ``root/scores.csv``.
+        scores: csv or xlsx of a ``folder``, default ``root/scores.csv`` or ``.xlsx``.
         mos_range: scale of a ``folder``, the lower end first; default the lowest and highest of its scores.
         lower_better: direction of a ``folder``.
         splits: number of seeded splits.

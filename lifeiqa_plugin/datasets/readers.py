@@ -128,12 +128,12 @@ def _mat(path: Path, name: str) -> list[Any]:
 def read_folder(
     root: Path, scores: Path | None = None, columns: Columns = USUAL, group: str | None = None
 ) -> list[Row]:
-    """Your own csv ``name,mos[,reference][,subset]``; further columns are kept as they are.
+    """Your own csv or xlsx ``name,mos[,reference][,subset]``; further columns are kept as they are.
 
     Rows with the same value in the column ``group`` stay on one side of every seeded split.
     """
-    path = scores or root / "scores.csv"
-    table = _text_table(_find(path.parent, path.name))
+    path = _find(*((scores.parent, scores.name) if scores else (root, "scores.csv", "scores.xlsx")))
+    table = _text_table(path)
     name, mos = find_name_and_mos(path, table, columns)
     others = [column for column in table if column not in (name, mos, REFERENCE, "subset")]
     if reserved := [column for column in others if column in RESERVED or "_seed123_" in column]:
@@ -150,8 +150,11 @@ def read_folder(
 
 
 def _text_table(path: Path) -> pd.DataFrame:
-    """Read a csv as it is written: a name such as 007 is no number."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    """Read a csv or xlsx as it is written: a name such as 007 is no number."""
+    as_text: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+    if path.suffix.lower() == ".xlsx":
+        return _sheet(path, **as_text)
+    return pd.read_csv(path, skipinitialspace=True, **as_text)
 
 
 def read_biq2021(root: Path) -> list[Row]:
@@ -174,8 +177,8 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
     """LIVE in the Wild Challenge; the first seven images (t1 to t7) only taught the raters and are left out.
 
     ``halves``, a csv ``name,half`` of A and B, by default the one of the bundled models, becomes two columns: ``half``,
-    and ``half_split`` with A as train and B as test. ``bundled_split`` says which images the bundled ``lifeiqa`` learnt
-    from, was chosen on, and never saw.
+    and ``half_split`` with A as train and B as test. ``bundled_split`` is train for all: the bundled ``lifeiqa`` learnt
+    from each of them.
     """
     names = _mat(_find(root, "Data/AllImages_release.mat"), "AllImages_release")
     mos = _mat(_find(root, "Data/AllMOS_release.mat"), "AllMOS_release")
@@ -187,10 +190,12 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
     rows = rows[7:]
     half = _shipped("livec_halves.csv", "half") if halves is None else _read_halves(rows, halves)
     split = {image: {"A": "train", "B": "test"}.get(letter, "") for image, letter in half.items()}
-    listed = _shipped("livec_halves.csv", "bundled_split")
-    columns = {"half": half, "half_split": split, "bundled_split": listed}
+    columns = {"half": half, "half_split": split}
     return [
-        row._replace(more={name: of.get(_stem(row.name), "") for name, of in columns.items()})
+        row._replace(
+            more={name: of.get(_stem(row.name), "") for name, of in columns.items()}
+            | {"bundled_split": "train"}
+        )
         for row in rows
     ]
 

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from lifeiqa_plugin.checkpoints.models import BUNDLED, Model
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
+from lifeiqa_plugin.journal import read_json, write_json
 
 Integers = NDArray[np.int64]
 
@@ -52,10 +54,31 @@ class Digests(NamedTuple):
     looks: tuple[int, ...] = ()
 
 
-def digests_of(paths: Iterable[str | Path]) -> list[Digests]:
-    """Read images, about 4 ms each; those that are not there or are damaged have no digests."""
+def digests_of(paths: Iterable[str | Path], cache: Path | None = None) -> list[Digests]:
+    """Read images, about 4 ms each; those that are not there or are damaged have no digests.
+
+    Args:
+        paths: of the images.
+        cache: file that keeps the digests of images of one path, size and time for the next call.
+    """
+    keyed = [(_key_of(path), path) for path in paths]
+    by_key = dict(keyed)
+    kept = read_json(cache) if cache is not None and cache.is_file() else {}
+    new = [key for key in by_key if key not in kept]
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(_digest_image, paths))
+        kept |= dict(zip(new, pool.map(_digest_image, [by_key[key] for key in new]), strict=True))
+    if cache is not None and new:
+        write_json(cache, kept)
+    return [Digests(*map(tuple, kept[key])) for key, _ in keyed]
+
+
+def _key_of(path: str | Path) -> str:
+    """Tell a file from others, and from what it was before it was changed."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return str(path)
+    return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns}"
 
 
 def _digest_image(path: str | Path) -> Digests:

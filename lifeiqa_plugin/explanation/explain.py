@@ -60,9 +60,9 @@ def explain(
     device = next(network.parameters()).device
     with evaluating(network):
         x = to_working_size(given[None].to(device), network.crop_size, network.working_size)
-        del given
         with torch.no_grad():
-            output = network(x, return_details=True)
+            output = network(given[None].to(device), return_details=True)
+            del given
             passes = score_all_windows(network, x)
         attribution = None
         if attribution_steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_import, add_model, find_model, import_modules
+from lifeiqa_plugin.arguments import add_model, find_model
 from lifeiqa_plugin.runtimes.metadata import OUTPUTS
 
 
@@ -43,13 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PHOTOS",
         help="onnx: convolutions in 8 bits, calibrated with images of this folder; says how far scores are off",
     )
-    add_import(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
 def run(args: argparse.Namespace) -> None:
     """Export, and say what was written."""
-    import_modules(args.modules)
     from lifeiqa_plugin.export.write import export_checkpoint
 
     metadata = export_checkpoint(

@@ -167,6 +167,7 @@ def build_metadata(
         distortions=network.distortion_names if "distortions" in outputs else (),
         version=__version__,
         weights_sha256=checkpoint.sha256,
+        detail=network.config["detail"] or None,
         naming=network.naming,
         score_range=network.score_range,
     )

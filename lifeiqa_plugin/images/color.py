@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lifeiqa_plugin.images.resizing import Pixels, shape_of
+from lifeiqa_plugin.images.strips import Pixels, Strips, cut, shape_of
 
 Array = NDArray[Any]
 
@@ -53,9 +53,6 @@ KNEE = 0.8
 
 SATURATED = 0.95
 """How much the lowest color may differ from the highest, as a share of it, before it is bent in."""
-
-STRIP = 64
-"""Rows that are converted at a time."""
 
 
 class Signal(NamedTuple):
@@ -172,29 +169,30 @@ def _curve_tag(curve: str | float) -> bytes:
     return b"para\0\0\0\0" + struct.pack(">HH", 0, 0) + _fixed(curve)
 
 
-def hdr_to_srgb(pixels: Pixels, signal: Signal) -> Array:
+def hdr_to_srgb(pixels: Pixels, signal: Signal) -> Strips:
     """Convert pixels of high dynamic range: reference white becomes 1, and what is brighter bends in below it.
 
     Args:
-        pixels: an image of mode RGB, or an array (H, W, 3), uint8 or float in [0, 1].
+        pixels: (H, W, 3) uint8 or float in [0, 1].
         signal: with the curve ``PQ`` or ``HLG``.
 
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    values = np.asarray(pixels)
     matrix = np.linalg.inv(to_xyz(SRGB)) @ to_xyz(signal.primaries)
     height, width = shape_of(pixels)
     step = max(1, int(np.sqrt(height * width / 250_000)))
-    light = _to_light(values[::step, ::step], signal) @ matrix.T
+    rows = [np.asarray(cut(pixels, i, i + 1))[:, ::step] for i in range(0, height, step)]
+    light = _to_light(np.concatenate(rows), signal) @ matrix.T
     peak = max(1.0, float(np.quantile(light.max(-1), 0.999)))
-    out = np.empty((height, width, 3), np.float32)
-    for start in range(0, height, STRIP):
-        light = _to_light(values[start : start + STRIP], signal) @ matrix.T
+
+    def convert(values: Any) -> Array:
+        light = _to_light(np.asarray(values), signal) @ matrix.T
         brightest = light.max(-1, keepdims=True).clip(1e-9)
         inside = shoulder(brightest, peak) * (1 - _limit((brightest - light) / brightest))
-        out[start : start + STRIP] = _encode(inside.clip(0, 1))
-    return out
+        return _encode(inside.clip(0, 1)).astype(np.float32)
+
+    return Strips(convert, pixels)
 
 
 def shoulder(light: Array, peak: float) -> Array:

@@ -14,6 +14,7 @@ from PIL import Image
 from lifeiqa_plugin.images import jpeg
 from lifeiqa_plugin.images.jpeg import END, Header, Scan, read_header, read_scans
 from lifeiqa_plugin.images.kinds import UnsupportedError
+from lifeiqa_plugin.images.strips import as_array
 from lifeiqa_plugin.images.whole import Missing, note_or_refuse
 
 PADDING = b"\xff\x00"
@@ -181,7 +182,7 @@ class _Feed:
 
     @property
     def pixels(self) -> Any:
-        return np.asarray(self.image)
+        return as_array(self.image)
 
 
 def _open(data: bytes) -> Any:

@@ -13,10 +13,10 @@ from PIL import Image, ImageCms
 from lifeiqa_plugin.images import deep
 from lifeiqa_plugin.images.boxes import Crop
 from lifeiqa_plugin.images.color import Signal, hdr_to_srgb, make_profile
-from lifeiqa_plugin.images.deep import Array, Reopen, raw_mode_of
+from lifeiqa_plugin.images.deep import Reopen, raw_mode_of
 from lifeiqa_plugin.images.jpeg_loading import load_jpeg
-from lifeiqa_plugin.images.resizing import Pixels, shape_of
 from lifeiqa_plugin.images.signals import NOTHING, Signaled
+from lifeiqa_plugin.images.strips import Array, Pixels, Strips, as_array, shape_of
 from lifeiqa_plugin.images.whole import missing_rows, note_or_refuse
 
 Transform: TypeAlias = ImageCms.ImageCmsTransform
@@ -41,8 +41,8 @@ def to_srgb(
         signaled: what its file says of its colors outside of its profile.
 
     Returns:
-        8 bits as an image of mode RGB, the same one if it is that already; (H, W, 3) float32 in [0, 1] if there are
-        more to a color, or transparent places. Then the notes.
+        8 bits, the image itself if it is RGB already; float32 in [0, 1] if there are more to a color, or transparent
+        places. Then the notes.
 
     Raises:
         UnsupportedError: values without a known white, or outside [0, 1]; a JPEG of a kind that is not read.
@@ -55,11 +55,11 @@ def to_srgb(
     transform, hdr = _conversion(image, signaled, mode, notes)
     colors, alpha = _colors(image, raw_mode, mode, transform, reopen)
     if first_frame is not None:
-        alpha = _outside_is_clear(alpha, first_frame, shape_of(colors))
+        alpha = _outside_is_clear(alpha, first_frame, shape_of(image))
     if hdr is not None:
         colors = hdr_to_srgb(colors, hdr)
-    if alpha is not None and alpha.min() < 1:
-        colors = _on_white(np.asarray(colors), alpha)
+    if alpha is not None and any((part < 1).any() for part in alpha.parts()):
+        colors = _on_white(colors, alpha)
         notes.append("transparency lies on white")
     return _cropped(colors, signaled.crop, notes), tuple(notes)
 
@@ -73,13 +73,15 @@ def _first_frame(image: Any) -> tuple[int, int, int, int] | None:
 
 
 def _outside_is_clear(
-    alpha: Array | None, box: tuple[int, int, int, int], shape: tuple[int, int]
-) -> Array:
+    alpha: Strips | None, box: tuple[int, int, int, int], shape: tuple[int, int]
+) -> Strips:
     """Return alpha that is 0 outside of a box, which a decoder has filled with some color of the palette."""
     left, top, right, bottom = box
-    inside = np.zeros(shape, np.float32)
-    inside[top:bottom, left:right] = 1 if alpha is None else alpha[top:bottom, left:right]
-    return inside
+    inside = np.zeros(shape, bool)
+    inside[top:bottom, left:right] = True
+    if alpha is None:
+        return Strips(lambda strip: strip.astype(np.float32), inside)
+    return Strips(np.multiply, inside, alpha)
 
 
 def _load(image: Any, reopen: Reopen | None) -> tuple[str, ...]:
@@ -126,26 +128,43 @@ def _plain_mode(image: Image.Image) -> str:
 
 def _colors(
     image: Image.Image, raw_mode: str, mode: str, transform: Transform | None, reopen: Reopen | None
-) -> tuple[Pixels, Array | None]:
+) -> tuple[Pixels, Strips | None]:
     """Return colors in sRGB, with all bits that are there, and their alpha if there is any."""
     if image.mode.startswith(("I", "F")):
         gray = deep.read_gray(image, raw_mode)
-        return transform.apply(Image.fromarray(as_bytes(gray[..., 0]))) if transform else gray, None
+        return _apply(transform, gray) if transform else gray, None
     if transform is None and reopen is not None:
         if mode == "RGB" and deep.DEEP.fullmatch(raw_mode):
             return deep.read_colors(image, raw_mode, reopen)
         if raw_mode == "LA;16B":
             return deep.read_gray_alpha(reopen)
-    alpha = None
-    if image.has_transparency_data:
-        is_vague = image.format in ALPHA_MAY_BE_ZERO
-        image = image.convert("RGBA")
-        levels = np.asarray(image.getchannel("A"))
-        if not (levels == 255).all() and (levels.any() or not is_vague):
-            alpha = levels.astype(np.float32) / 255
-    if transform is not None:
-        return transform.apply(image.convert(mode)), alpha
-    return image if image.mode == "RGB" else image.convert("RGB"), alpha  # a copy only if needed
+    is_clear = image.has_transparency_data
+    alpha = _alpha(image) if is_clear else None
+    if transform is None and image.mode == "RGB":
+        return image, alpha
+
+    def convert(strip: Image.Image) -> Array:
+        strip = strip.convert("RGBA") if is_clear else strip
+        if transform is None:
+            return np.asarray(strip.convert("RGB"))
+        return np.asarray(transform.apply(strip.convert(mode)))
+
+    return Strips(convert, image), alpha
+
+
+def _alpha(image: Image.Image) -> Strips | None:
+    """Return how far an image covers what is below it; None if nobody wrote that."""
+    levels = Strips(lambda strip: np.asarray(strip.convert("RGBA").getchannel("A")), image)
+    if image.format in ALPHA_MAY_BE_ZERO and not any(part.any() for part in levels.parts()):
+        return None
+    return Strips(lambda strip: strip.astype(np.float32) / 255, levels)
+
+
+def _apply(transform: Transform, gray: Strips) -> Strips:
+    """Apply a profile to (H, W, 3) gray in [0, 1], of which it sees 8 bits."""
+    return Strips(
+        lambda strip: np.asarray(transform.apply(Image.fromarray(as_bytes(strip[..., 0])))), gray
+    )
 
 
 def _cropped(pixels: Pixels, crop: Crop | None, notes: list[str]) -> Pixels:
@@ -158,14 +177,18 @@ def _cropped(pixels: Pixels, crop: Crop | None, notes: list[str]) -> Pixels:
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         notes.append("its crop lies outside of it, and is ignored")
         return pixels
-    return np.asarray(pixels)[top:bottom, left:right]
+    return as_array(pixels)[top:bottom, left:right]
 
 
-def _on_white(colors: Array, alpha: Array) -> Array:
-    if colors.dtype == np.uint8:
-        colors = colors.astype(np.float32) / 255
-    mixed: Array = 1 - alpha[..., None] * (1 - colors)
-    return mixed
+def _on_white(colors: Pixels, alpha: Array | Strips) -> Strips:
+    def mix(colors: Any, alpha: Array) -> Array:
+        colors = np.asarray(colors)
+        if colors.dtype == np.uint8:
+            colors = colors.astype(np.float32) / 255
+        mixed: Array = 1 - alpha[..., None] * (1 - colors)
+        return mixed
+
+    return Strips(mix, colors, alpha)
 
 
 @functools.lru_cache(maxsize=32)
@@ -220,14 +243,15 @@ def from_array(array: Any) -> Array:
     if values.dtype == np.uint16:
         values = values.astype(np.float32) / 65535
     elif np.issubdtype(values.dtype, np.floating):
-        values = deep.in_range(values)
+        deep.check_range([values])
+        values = values.astype(np.float32)
     elif values.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, uint16 or floating point, got {values.dtype}")
     if values.shape[2] == 4:
         alpha = values[..., 3].astype(np.float32)
         if values.dtype == np.uint8:
             alpha /= 255
-        return _on_white(values[..., :3], alpha)
+        return np.asarray(_on_white(values[..., :3], alpha))
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 

@@ -6,6 +6,7 @@ In processes of their own, a file may crash its decoder, take all memory of its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import queue
@@ -88,6 +89,39 @@ def _prepare_in_processes(
                         done[number] = prepared
     finally:
         pool.end()
+
+
+class Decoders:
+    """Processes that prepare images for any number of threads, each of which waits for its own.
+
+    Args:
+        recipe, workers, time_limit: as for :func:`prepare_images`.
+    """
+
+    def __init__(self, recipe: Recipe, workers: int, time_limit: float) -> None:
+        self._idle: queue.SimpleQueue[_Pool] = queue.SimpleQueue()
+        self._new = functools.partial(_Pool, recipe, 1, time_limit)
+        for _ in range(workers):
+            self._idle.put(self._new())
+
+    def __call__(self, named: Named) -> Prepared:
+        """Prepare an image; one that kills its process or takes too long has an error.
+
+        Raises:
+            ChildProcessError: a process cannot start.
+        """
+        pool = self._idle.get()
+        try:
+            pool.give(0, named)
+            while not (done := pool.collect()):
+                pass
+            return done[0][2]
+        except BaseException:
+            pool.end()
+            pool = self._new()
+            raise
+        finally:
+            self._idle.put(pool)
 
 
 class _Pool:

@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lifeiqa_plugin.images.memory import PROCESS, bytes_needed, true_size
 from lifeiqa_plugin.images.opening import Content, Opened, open_image
 from lifeiqa_plugin.images.orientation import TRANSPOSED, orient, orientation_of
 from lifeiqa_plugin.images.pixels import JPEGS, from_array, to_srgb
 from lifeiqa_plugin.images.refusals import name_of, refuse, reporting
-from lifeiqa_plugin.images.resizing import Pixels, resize, shape_of
+from lifeiqa_plugin.images.resizing import resize, soften
+from lifeiqa_plugin.images.strips import Pixels, as_array, cut, shape_of
+from lifeiqa_plugin.network.detail import SHRUNK, find_part, is_large
 from lifeiqa_plugin.pyiqa_compat import own_pillow_rules, quiet_libtiff
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ Source: TypeAlias = (
 )
 """A path, the bytes of a file, an open file, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3 or 1, H, W)."""
 
-DECODING = 2
+DECODING = 3
 """Version of the rules that turn a file into pixels; raised when a file gets other pixels, and so another score."""
 
 MAX_PIXELS = 150_000_000
@@ -46,12 +49,14 @@ class Decoded(NamedTuple):
         height: of the image; more than H if the decoder was allowed to shrink.
         width: the same.
         notes: what was assumed or left out, a few words each, such as ``first of 12 frames``.
+        part: (3, s, s) float32, the part of a large image that has most detail, if that was asked for.
     """
 
     pixels: NDArray[Any]
     height: int
     width: int
     notes: tuple[str, ...] = ()
+    part: NDArray[np.float32] | None = None
 
 
 def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
@@ -60,15 +65,15 @@ def decode(source: Source, *, at_least: int | None = None, max_pixels: int = MAX
     Args:
         source: see ``Source``. A file is read from where it stands.
         at_least: let the JPEG decoder shrink the image as long as its shorter side has so many pixels; None for never.
-        max_pixels: more are refused.
+        max_pixels: files that hold more are refused, however small the decoder would make them.
 
     Raises:
         ImageError: an ``OSError`` that names the file: it is not there, no regular file, not an image, damaged, cut
             off, too large, or has values outside of the range of its type.
         TypeError: not a ``Source``.
     """
-    loaded = _load(source, at_least, max_pixels)
-    pixels = orient(np.asarray(loaded.pixels), loaded.orientation)
+    loaded = _load(source, at_least, max_pixels, None)
+    pixels = orient(as_array(loaded.pixels), loaded.orientation)
     return Decoded(pixels, loaded.height, loaded.width, loaded.notes)
 
 
@@ -78,6 +83,8 @@ def decode_resized(
     *,
     at_least: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int | None = None,
+    part_size: int = 0,
 ) -> Decoded:
     """Decode an image and resize it, a few rows at a time, so that no array is as large as the image.
 
@@ -86,6 +93,8 @@ def decode_resized(
         working_shape: (height, width) of the image -> those that it shall have.
         at_least: as :func:`decode`.
         max_pixels: the same.
+        part_size: the working size for which the ``part`` of a large image is cut out; 0 for none.
+        max_memory: bytes that the process may take; images that would need more are refused. None for no limit.
 
     Returns:
         ``pixels`` are (3, h, w) float32 in [0, 1].
@@ -93,12 +102,37 @@ def decode_resized(
     Raises:
         ImageError, TypeError: as :func:`decode`.
     """
-    loaded = _load(source, at_least, max_pixels)
+    loaded = _load(source, at_least, max_pixels, max_memory, part_size)
     height, width = working_shape(loaded.height, loaded.width)
     stored = (width, height) if loaded.orientation >= TRANSPOSED else (height, width)
-    planes = resize(loaded.pixels, stored, loaded.shrunk)
+    planes = _resize(loaded, loaded.pixels, stored)
+    part = None
+    if part_size and is_large(loaded.height, loaded.width, part_size):
+        part = _resize(loaded, _cut_part(loaded, planes, part_size), (part_size, part_size))
+        part = part if loaded.shrunk == 1 else soften(part)
+    return Decoded(planes, loaded.height, loaded.width, loaded.notes, part)
+
+
+def _resize(loaded: _Loaded, pixels: Pixels, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize pixels as they are stored, and turn them."""
+    planes = resize(pixels, shape, loaded.shrunk)
     turned = orient(planes.transpose(1, 2, 0), loaded.orientation).transpose(2, 0, 1)
-    return Decoded(np.ascontiguousarray(turned), loaded.height, loaded.width, loaded.notes)
+    return np.ascontiguousarray(turned)
+
+
+def _cut_part(loaded: _Loaded, planes: NDArray[np.float32], size: int) -> Pixels:
+    """Return the part with most detail of an image, as its pixels are stored."""
+    top, left = find_part(planes, loaded.height, loaded.width, size)
+    stored = (loaded.height, loaded.width)
+    if loaded.orientation >= TRANSPOSED:
+        stored = stored[::-1]
+    across = slice(top, top + SHRUNK * size), slice(left, left + SHRUNK * size)
+    rows, columns = (  # where each pixel of the part is stored; views, which take no memory
+        orient(np.broadcast_to(places, stored), loaded.orientation)[across].min() // loaded.shrunk
+        for places in np.ogrid[: stored[0], : stored[1]]
+    )
+    side = SHRUNK * size // loaded.shrunk
+    return np.asarray(cut(loaded.pixels, rows, rows + side))[:, columns : columns + side]
 
 
 class _Loaded(NamedTuple):
@@ -112,15 +146,23 @@ class _Loaded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
+def _load(
+    source: Source,
+    at_least: int | None,
+    max_pixels: int,
+    max_memory: int | None,
+    part_size: int = 0,
+) -> _Loaded:
     if isinstance(source, np.ndarray) or hasattr(source, "cpu"):
         with reporting(name_of(source)):
             array = from_array(source)
         return _Loaded(array, 1, *array.shape[:2])
     if isinstance(source, str | os.PathLike | bytes | Image.Image):
-        return _load_image(source, name_of(source), at_least, max_pixels)
+        name = name_of(source)
+        return _load_image(source, name, at_least, max_pixels, max_memory, part_size)
     if hasattr(source, "read"):
-        return _load_image(source.read(), name_of(source), at_least, max_pixels)
+        content, name = source.read(), name_of(source)
+        return _load_image(content, name, at_least, max_pixels, max_memory, part_size)
     raise TypeError(
         f"an image must be a path, bytes, an open file, a Pillow image, an array or a tensor, "
         f"got {type(source).__name__}"
@@ -128,20 +170,30 @@ def _load(source: Source, at_least: int | None, max_pixels: int) -> _Loaded:
 
 
 def _load_image(
-    source: Content | Image.Image, name: str, at_least: int | None, max_pixels: int
+    source: Content | Image.Image,
+    name: str,
+    at_least: int | None,
+    max_pixels: int,
+    max_memory: int | None,
+    part_size: int,
 ) -> _Loaded:
     with own_pillow_rules(), open_image(source) as opened, reporting(name):
         image = opened.image
         width, height = image.size
+        true = image.size if image is source else true_size(image)
+        _check_size(true, name, max_pixels)
         if at_least is not None and image.format in JPEGS and image is not source:
+            if part_size and is_large(height, width, part_size):
+                at_least = max(at_least, min(height, width) // SHRUNK)
             image.draft(None, (at_least, at_least))
-        _check_size(image, name, max_pixels)
+        shrunk = round(height / image.height)
+        if max_memory is not None:
+            _check_memory(PROCESS + bytes_needed(image, true), name, max_memory)
         frames = _note_frames(opened)
         with quiet_libtiff(image.format):
             frames += opened.look_for_gaps()
             pixels, notes = to_srgb(image, opened.reopen, opened.read_signals())
         orientation = orientation_of(image, opened.orientation)
-    shrunk = 1 if at_least is None else round(height / shape_of(pixels)[0])
     if shrunk == 1:
         height, width = shape_of(pixels)
     else:
@@ -151,8 +203,17 @@ def _load_image(
     return _Loaded(pixels, orientation, height, width, shrunk, (*opened.notes, *frames, *notes))
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
+def _check_memory(needed: int, name: str, max_memory: int) -> None:
+    if needed > max_memory:
+        raise refuse(
+            name,
+            f"would take {needed / 1e6:.0f} MB of memory, of which {max_memory / 1e6:.0f} MB are allowed; "
+            "shrink it, or raise the limit of memory",
+        )
+
+
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise refuse(
             name,

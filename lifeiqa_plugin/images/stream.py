@@ -46,6 +46,7 @@ class Prepared(NamedTuple):
     image: NDArray[np.float32] | None = None  # (3, h, w) in [0, 1]
     error: str | None = None
     notes: tuple[str, ...] = ()
+    part: NDArray[np.float32] | None = None  # (3, s, s), of a large image
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,15 @@ class Recipe:
         working_shape: (height, width) of an image -> the shape at which it is scored.
         shrink_to: times the working size that a JPEG keeps at least where its decoder may shrink it; None for all.
         max_pixels: images with more are refused.
+        detail: whether the part of a large image that has most detail is cut out, too.
+        max_memory: images for which a process would take more bytes are refused; None for no limit.
     """
 
     working_shape: Callable[[int, int], tuple[int, int]]
     shrink_to: float | None = None
     max_pixels: int = MAX_PIXELS
+    detail: bool = False
+    max_memory: int | None = None
 
     def __call__(self, named: Named) -> Prepared:
         """Decode and resize; never raises for a bad image."""
@@ -69,7 +74,12 @@ class Recipe:
             if isinstance(source, ImageError):
                 raise source
             ready = decode_resized(
-                source, self.working_shape, at_least=self.at_least, max_pixels=self.max_pixels
+                source,
+                self.working_shape,
+                at_least=self.at_least,
+                max_pixels=self.max_pixels,
+                max_memory=self.max_memory,
+                part_size=self.working_size if self.detail else 0,
             )
         except ImageError as error:
             return Prepared(name, error=error.reason or str(error))
@@ -80,11 +90,16 @@ class Recipe:
         notes = ready.notes + note_pair(source)
         if min(ready.width, ready.height) < MIN_SIDE:
             notes += (TOO_SMALL,)
-        return Prepared(name, ready.width, ready.height, ready.pixels, None, notes)
+        return Prepared(name, ready.width, ready.height, ready.pixels, None, notes, ready.part)
+
+    @property
+    def working_size(self) -> int:
+        """Shorter side to which large images are reduced."""
+        return min(self.working_shape(100_000, 100_000))
 
     @property
     def at_least(self) -> int | None:
         """Pixels of the shorter side that a JPEG decoder leaves; None for all."""
         if self.shrink_to is None:
             return None
-        return round(self.shrink_to * min(self.working_shape(100_000, 100_000)))
+        return round(self.shrink_to * self.working_size)

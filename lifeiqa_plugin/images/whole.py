@@ -12,6 +12,7 @@ from lifeiqa_plugin.images import tiff
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.boxes import Box, walk
 from lifeiqa_plugin.images.jpeg import END, HOLE
+from lifeiqa_plugin.images.strips import Array, Strips
 from lifeiqa_plugin.images.tiff import BROKEN, Tiff
 
 MAX_MISSING = 0.01
@@ -158,5 +159,12 @@ def missing_rows(image: Image.Image, again: Any) -> Missing:
     white = (255,) * bands if bands > 1 else 65535 if again.mode.startswith("I") else 255
     again.im = Image.new(again.mode, again.size, white).im
     again.load()
-    changed = np.asarray(image) != np.asarray(again)
-    return Missing(float(changed.reshape(*changed.shape[:2], -1).any(-1).mean()))
+    changed = sum(int(part.sum()) for part in Strips(_differ, image, again).parts())
+    return Missing(changed / (image.width * image.height))
+
+
+def _differ(one: Image.Image, other: Image.Image) -> Array:
+    """Return which pixels differ, (H, W)."""
+    values = np.asarray(one)
+    differ: Array = (values != np.asarray(other)).reshape(*values.shape[:2], -1).any(-1)
+    return differ

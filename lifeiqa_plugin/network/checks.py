@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 MAX_OVERSHOOT = 0.5
-"""How far outside [0, 1] a pixel may lie, as those of images that are being optimized do."""
+"""How far outside [0, 1] a pixel may lie without a warning, as those of images that are being optimized do."""
+
+FAR_OUTSIDE = (
+    "images lie further outside [0, 1] than 0.5: each pixel counts as the nearest value inside, and those outside have "
+    "no gradient; divide 8-bit images by 255"
+)
+"""The same text every time, which Python shows once."""
 
 
 def check_images(x: Tensor) -> Tensor:
-    """Refuse what is not (B, 1 or 3, H, W) floating point near [0, 1], and bring the rest into it.
+    """Refuse what is not (B, 1 or 3, H, W) floating point and finite, and bring it into [0, 1].
+
+    Training with the score as a loss must not end for one pixel, so values far outside are a warning.
 
     Raises:
         RuntimeError: inside ``torch.jit.trace``.
         TypeError: not a floating-point tensor.
-        ValueError: another shape, a pixel that is not finite or further outside [0, 1] than 0.5.
+        ValueError: another shape, a pixel that is not finite.
     """
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch forgot to annotate it
         raise RuntimeError(
@@ -36,22 +45,14 @@ def check_images(x: Tensor) -> Tensor:
         )
     low, high = x.detach().aminmax()
     if torch.compiler.is_compiling():  # no Python number may depend on a pixel
-        is_near = (low >= -MAX_OVERSHOOT) & (high <= 1 + MAX_OVERSHOOT)
-        torch._assert_async(is_near, "images must be finite and lie in [0, 1]; rescale them")
+        torch._assert_async(low.isfinite() & high.isfinite(), "images must be finite")
         return x.clamp(0, 1)
     lowest, highest = low.item(), high.item()
-    _check_values(lowest, highest)
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise ValueError(f"images must be finite, got minimum {lowest} and maximum {highest}")
+    if lowest < -MAX_OVERSHOOT or highest > 1 + MAX_OVERSHOOT:
+        warnings.warn(FAR_OUTSIDE, stacklevel=1)
     return x if lowest >= 0 and highest <= 1 else x.clamp(0, 1)
-
-
-def _check_values(low: float, high: float) -> None:
-    """A NaN fails every comparison."""
-    if not (-float("inf") < low <= high < float("inf")):
-        raise ValueError(f"images must be finite, got minimum {low} and maximum {high}")
-    if low < -MAX_OVERSHOOT or high > 1 + MAX_OVERSHOOT:
-        raise ValueError(
-            f"images must lie in [0, 1], got minimum {low:.4g} and maximum {high:.4g}; rescale them"
-        )
 
 
 def check_score(score: Tensor) -> None:

@@ -18,6 +18,7 @@ from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.network.backbone import Preprocessing, preprocessing_of
 from lifeiqa_plugin.network.checks import check_choice, check_count, check_naming, to_pair
 from lifeiqa_plugin.network.decoder import DecoderConfig
+from lifeiqa_plugin.network.detail import DetailRule
 from lifeiqa_plugin.network.moe import Balancing
 
 SWIN_B = "swin_base_patch4_window7_224.ms_in22k_ft_in1k"
@@ -72,6 +73,9 @@ class LifeIQAConfig:
     std_calibration: tuple[float, float] | None = (0.0, 1.0)
     """(a, b): ``return_std`` gives ``a + b * spread``, where spread is the standard deviation of the scores of all
     queries in all crops. Checkpoints bring numbers that were fitted to errors on held-out images."""
+    detail: Mapping[str, float] | bool | None = None
+    """What a nearer look takes off the scores of large photos, see :class:`~lifeiqa_plugin.network.detail.DetailRule`;
+    checkpoints may bring it. False or None: the whole view alone."""
     naming: Mapping[str, Mapping[str, Any]] | None = None
     """From which strengths on each distortion is named: fields of :class:`~lifeiqa_plugin.words.Cut` by its name."""
     test_sample: int | None = None
@@ -87,6 +91,9 @@ class LifeIQAConfig:
         if score_range and not score_range[0] < score_range[1]:
             raise ValueError(f"score_range must be (low, high) with low < high, got {score_range}")
         to_pair("std_calibration", self.std_calibration)
+        detail = DetailRule.parse(self.detail)
+        if detail is not None:
+            detail.check(tuple(self.decoder.distortions), score_range)
         check_naming(self.naming)
         for name, limit in LIMITS.items():
             if getattr(self, name) is not None:

@@ -74,7 +74,7 @@ class DecoderConfig:
     distortions_from: Literal["queries", "stages"] = "queries"
     """What that head looks at: the mean of the queries, or mean and deviation of stage2 and of stage3's cells."""
     readouts: int = 0
-    """Linear read-outs of mean and deviation of stage2, stage3's cells and stage4, added to each query's score; 0: none."""
+    """Linear read-outs of mean and deviation of stage2, stage3's cells and stage4, added to each query's score."""
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
@@ -147,8 +147,8 @@ class ReadOut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the read-outs by their gates."""
-        shares = self.gates(x).softmax(-1)
-        return (shares * self.values(x)).sum(-1, keepdim=True)
+        read: Tensor = self.gates(x).softmax(-1) * self.values(x)
+        return read.sum(-1, keepdim=True)
 
 
 class Decoder(nn.Module):

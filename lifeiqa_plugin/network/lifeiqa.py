@@ -26,6 +26,7 @@ from lifeiqa_plugin.network.checks import check_images, check_score, to_pair
 from lifeiqa_plugin.network.config import SWIN_B, LifeIQAConfig, check_option_names
 from lifeiqa_plugin.network.crops import crop_offsets, cut_crops, to_working_size
 from lifeiqa_plugin.network.decoder import Decoder, DecoderOutput
+from lifeiqa_plugin.network.detail import SHRUNK, DetailRule, find_part, is_large
 from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
 
 Self = TypeVar("Self", bound="LifeIQA")
@@ -55,7 +56,7 @@ class LifeIQA(nn.Module):
     mean over its crops. The result is the same from run to run and uses no random numbers.
 
     A pixel outside [0, 1] counts as the nearest value in it, so that an image that is being optimized has the score
-    with which it would be saved; one that lies further outside than 0.5 is of another scale, and refused.
+    with which it would be saved; where one lies further outside than 0.5, a warning says so once.
 
     Args:
         backbone: any timm model with at least two feature stages.
@@ -64,10 +65,10 @@ class LifeIQA(nn.Module):
 
     Attributes:
         config: all options, flat; a subclass adds its own, since a checkpoint keeps what stands there.
+        backbone_modules: names of the modules whose learning rate is ``lr_backbone``; a subclass adds its own.
 
     Raises:
-        ValueError: an option out of its range, an unknown backbone, an image that is not finite, empty, or far
-            outside [0, 1].
+        ValueError: an option out of its range, an unknown backbone, an image that is empty or not finite.
         TypeError: an unknown option, an image that is not a floating-point tensor.
 
     Source: arXiv 2511.19024, section 3.
@@ -76,6 +77,7 @@ class LifeIQA(nn.Module):
     mean: Tensor
     std: Tensor
     trainable = True
+    backbone_modules: tuple[str, ...] = ("backbone",)
 
     def __init__(self, backbone: str = SWIN_B, **options: Any) -> None:
         super().__init__()
@@ -88,6 +90,7 @@ class LifeIQA(nn.Module):
         self.working_size = config.working_side
         self.whole_image = config.whole_image
         self.std_calibration = to_pair("std_calibration", config.std_calibration)
+        self.detail = DetailRule.parse(config.detail)
         self.naming = config.naming
         self.test_sample = config.test_sample
         self.chunk_size = config.chunk_size
@@ -115,12 +118,12 @@ class LifeIQA(nn.Module):
             ``return_details`` a :class:`LifeIQAOutput` instead.
         """
         x = check_images(x)  # (B, 1 or 3, H, W)
-        x = to_working_size(x.float(), self.crop_size, self.working_size)
-        offsets, crops = self._cut(x)  # (B * N, 1 or 3, height, width)
+        whole = to_working_size(x.float(), self.crop_size, self.working_size)
+        offsets, crops = self._cut(whole)  # (B * N, 1 or 3, height, width)
         output = self._run(crops, len(offsets), need_weights=return_details)
         query_scores = output.query_scores.float()  # (B, N, Q)
         crop_scores = self.to_range(query_scores.mean(2))  # (B, N)
-        score = crop_scores.mean(1, keepdim=True)  # (B, 1)
+        score = self._look_nearer(x, whole, crop_scores.mean(1, keepdim=True))  # (B, 1)
         if not self.training:
             check_score(score)
         if not (return_details or return_std):
@@ -143,6 +146,27 @@ class LifeIQA(nn.Module):
             load_balancing_loss=load_balancing_loss(output.routing, self.balancing),
             router_z_loss=router_z_loss(output.routing),
         )
+
+    def _look_nearer(self, x: Tensor, whole: Tensor, score: Tensor) -> Tensor:
+        """Take off the scores (B, 1) of large images what their part with most detail says; not in training.
+
+        The gradient flows through both looks; where the second one goes is constant.
+        """
+        height, width = x.shape[-2:]
+        if self.detail is None or self.training or not is_large(height, width, self.working_size):
+            return score
+        side = SHRUNK * self.working_size
+        parts = []
+        for image, planes in zip(x, whole.numpy(force=True), strict=True):
+            top, left = find_part(planes, height, width, self.working_size)
+            parts.append(image[:, top : top + side, left : left + side].float())
+        shown = to_working_size(torch.stack(parts), self.crop_size, self.working_size)
+        offsets, crops = self._cut(shown)
+        output = self._run(crops, len(offsets), need_weights=False)
+        near = self.to_range(output.query_scores.float().mean(2)).mean(1)  # (B,)
+        distortions = output.distortion_logits.float().sigmoid().mean(1)  # (B, D)
+        names = self.distortion_names
+        return self.detail.apply(score[:, 0], near, distortions, names, torch.log)[:, None]
 
     def _cut(self, x: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
         """(B, C, H, W) at working size -> the corners of its N crops, and the crops (B * N, C, height, width)."""

@@ -1,7 +1,8 @@
 """A page that needs no network and no server, and in which no name of a file can become markup or code.
 
 Data travels as JSON in which ``<`` is escaped, and scripts write it as text only. The Content-Security-Policy allows no
-request at all and no script but the two whose digests it names, so that markup which got in would not run either.
+script but the two whose digests it names, so that markup which got in would not run either. It allows pictures from
+where the page itself is, such as files on the disk, which the report shows at full size, and no other request.
 """
 
 from __future__ import annotations
@@ -79,8 +80,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # names that are no Unicode
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,34 +1,36 @@
-"""From rows of scores and a folder of images to what the page shows."""
+"""From photos and their scores to what the page shows."""
 
 from __future__ import annotations
 
-import base64
 import math
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from lifeiqa_plugin.explanation.details import main_flaw, quality_limits
-from lifeiqa_plugin.explanation.explain import explain
-from lifeiqa_plugin.explanation.explanation import Explanation
-from lifeiqa_plugin.images.near_duplicates import fingerprint, group_near_duplicates
+from lifeiqa_plugin.images.bursts import SIDE, Frame, chance, find_groups, look
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
+from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.images.stream import TOO_SMALL
 from lifeiqa_plugin.journal import write_whole
-from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.page import embed, small_copy
-from lifeiqa_plugin.scoring.rows import ScoredImage
-from lifeiqa_plugin.words import write_sentence
+from lifeiqa_plugin.report.photos import Photo, has_score
+from lifeiqa_plugin.scoring.rows import ScoredImage, Thresholds
+from lifeiqa_plugin.words import FLAT, Naming, write_sentence
 
-TEMPLATE = Path(__file__).with_name("report.html")
+if TYPE_CHECKING:
+    from lifeiqa_plugin.network.lifeiqa import LifeIQA
+
+ROOM = Path(__file__).parent
+SCRIPTS = ("picks.js", "cards.js", "zoom.js", "dialog.js", "exports.js", "start.js")
 
 LARGEST, SMALLEST = 400, 64
 """Longer side of the small copies, in pixels, of few photos and of very many."""
@@ -36,60 +38,71 @@ LARGEST, SMALLEST = 400, 64
 SIDE_OF_5000 = 150
 """The same for 5,000 photos, whose page then has about 30 MB; in between, all copies together stay as large."""
 
-VIEW = 800
-"""Longer side of the photos for which maps are shown."""
+QUALIFIERS = ("likely ", "slight ", "clear ", "strong ")
 
-MAP_CELLS = 40
-"""Longer side of a map on the page: the maps are smooth, and the browser enlarges them."""
+NO_FLAWS = ("no flaw named", "cause not named", "this model names no distortions")
+"""What a sentence says in place of flaws."""
 
 
 def write_report(
-    rows: Sequence[ScoredImage],
-    root: Path,
+    photos: Sequence[Photo],
     out: Path,
-    network: LifeIQA,
-    maps: int,
+    thresholds: Thresholds,
+    network: LifeIQA | None = None,
+    maps: int = 0,
 ) -> str:
     """Write the page and return one line on it.
 
     Args:
-        rows: of the images, those with an error as well.
-        root: folder to which the names of the rows are relative.
+        photos: those with an error as well.
         out: of the page.
-        network: that gave the scores, for the maps.
-        maps: how many images have their quality map and attention on the page: those with the lowest scores.
+        thresholds: of the verdicts; without effect on scores beyond 0 to 1.
+        network: that gave the scores, for the maps; None for none.
+        maps: how many photos have their quality map and attention on the page: those with the lowest scores.
 
     Raises:
         OSError: the page cannot be written.
         ValueError: no row has a score.
     """
-    scored = [row for row in rows if has_score(row)]
+    scored = [photo for photo in photos if has_score(photo.row)]
     if not scored:
-        raise ValueError(f"none of the {len(rows)} images has a score, so there is nothing to show")
+        raise ValueError(
+            f"none of the {len(photos)} images has a score, so there is nothing to show"
+        )
+    low, high = _range([row.score for row, _ in scored])
+    score_range = (0.0, 1.0) if (low, high) == (0, 1) else None
+    naming = network.naming if network else None
+    scored = [Photo(_add_sentence(row, naming, score_range), path) for row, path in scored]
+    base = _common_folder([path for _, path in scored])
     side = copy_side(len(scored))
-    images, prints = [], []
-    for row in tqdm(scored, desc="small copies", unit="image"):
-        image, mark = _entry(row, root, out, side)
-        image["sentence"] = _sentence(row, network)
-        images.append(image)
-        prints.append(mark)
-    for image, group in zip(images, group_near_duplicates(np.stack(prints)), strict=True):
-        image["group"] = group
-    _add_views(images, scored, root, network, maps)
-    failures = [[row.name, row.error or "no score"] for row in rows if not has_score(row)]
-    title = f"{len(scored):,} photos, by quality"
+    entries, frames = [], []
+    for photo in tqdm(scored, desc="small copies", unit="image"):
+        entry, frame = _entry(photo, base, out, side)
+        entries.append(entry)
+        frames.append(frame)
+    groups = find_groups(frames)
+    for i, entry in enumerate(entries):
+        entry["group"], entry["copy"] = groups.burst[i], groups.original[i]
+    if network is not None and maps:
+        from lifeiqa_plugin.report.maps import add_maps
+
+        add_maps(entries, scored, network, maps)
+    keep, drop = thresholds if (low, high) == (0, 1) else (low, low)
     page = embed(
-        TEMPLATE.read_text(encoding="utf-8"),
+        _template(),
         {
-            "about": _about(scored, images),
-            "kinds": list(scored[0].distortions),
-            "range": _score_range(network, scored),
-            "no_view": f"For map and attention: lifeiqa report --maps N, or lifeiqa explain. "
-            f"This page has those of the {min(maps, len(scored))} lowest scores.",
-            "images": images,
-            "failures": failures,
+            "range": (low, high),
+            "keep": keep,
+            "drop": drop,
+            "base": base,
+            "dropped": str(out.absolute().with_name(f"{out.stem}-dropped")),
+            "no_view": "Maps of this photo: lifeiqa explain, or lifeiqa report --maps N.",
+            "images": entries,
+            "failures": [
+                [row.name, row.error or "no score"] for row, _ in photos if not has_score(row)
+            ],
         },
-        title,
+        f"{len(scored):,} photos, by quality",
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
@@ -97,25 +110,25 @@ def write_report(
     return f"{out}: {len(scored)} photos, {out.stat().st_size / 1e6:.1f} MB"
 
 
-def _sentence(row: ScoredImage, network: LifeIQA) -> str:
-    if TOO_SMALL in row.notes:
-        return TOO_SMALL
-    return write_sentence(
-        row.score, row.std, row.distortions, network.naming, score_range=network.score_range
-    )
+def _template() -> str:
+    """Join the parts of the page."""
+    style, body = ((ROOM / name).read_text(encoding="utf-8") for name in ("style.css", "body.html"))
+    script = "".join((ROOM / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return f"<style>\n{style}</style>\n{body}<script>\n{script}</script>"
 
 
-def _score_range(network: LifeIQA, rows: Sequence[ScoredImage]) -> tuple[float, float]:
-    """Return the lowest and the highest score of the network, or of the rows where it has no limits."""
-    if network.score_range is not None:
-        return network.score_range
-    scores = [row.score for row in rows]
-    return min(scores), max(max(scores), min(scores) + 1e-3)
+def _common_folder(paths: Sequence[str]) -> str:
+    """Return the folder that holds all photos; empty if they are on several drives."""
+    try:
+        return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    except ValueError:
+        return ""
 
 
-def has_score(row: ScoredImage) -> bool:
-    """Whether an image could be scored."""
-    return row.error is None and math.isfinite(row.score)
+def _range(scores: Sequence[float]) -> tuple[float, float]:
+    """Return 0 and 1, or the lowest and highest score of a network with another range."""
+    low, high = min(scores), max(scores)
+    return (0, 1) if low >= 0 and high <= 1 else (low, max(high, low + 1e-3))
 
 
 def copy_side(count: int) -> int:
@@ -124,92 +137,64 @@ def copy_side(count: int) -> int:
     return max(SMALLEST, min(LARGEST, side))
 
 
-def _about(rows: Sequence[ScoredImage], images: Sequence[dict[str, Any]]) -> str:
-    groups = {image["group"] for image in images} - {None}
-    alike = f" {len(groups)} groups of near-duplicates." if groups else ""
-    lowest, highest = min(row.score for row in rows), max(row.score for row in rows)
-    return (
-        f"Scores from {lowest:.2f} to {highest:.2f}, higher is better; ± is one standard deviation of the error "
-        f"to expect.{alike} Choose a photo to see why."
-    )
-
-
-def _entry(
-    row: ScoredImage, root: Path, out: Path, side: int
-) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """Return what the page knows of an image, and its fingerprint (0 if the file is gone)."""
-    path = root / row.name
+def _entry(photo: Photo, base: str, out: Path, side: int) -> tuple[dict[str, Any], Frame]:
+    """Return what the page knows of a photo, and what it is compared by (flat if the file is gone)."""
+    row = photo.row
+    path = os.path.relpath(photo.path, base) if base else os.path.abspath(photo.path)
     entry = {
-        "name": row.name,
+        "name": name_of(path),
+        "path": path,
         "score": round(row.score, 4),
         "std": round(row.std, 4),
         "width": row.width,
         "height": row.height,
+        "chance": chance(row.width, row.height),
         "note": "; ".join(row.notes),
-        "distortions": [round(100 * value) for value in row.distortions.values()],
-        "link": _link(path, out.parent),
+        "is_too_small": TOO_SMALL in row.notes,
+        "sentence": row.sentence,
+        "flaws": find_flaws(row.sentence or ""),
+        "link": _link(photo.path, out.parent),
         "small": "",
     }
+    size = (row.width, row.height)
     try:
-        small = Image.fromarray(as_bytes(decode(path, at_least=side).pixels))
+        small = Image.fromarray(as_bytes(decode(photo.path, at_least=side).pixels))
     except OSError:
-        return entry, np.zeros(1024, dtype=np.float32)
-    mark = fingerprint(small)
+        return entry, Frame(photo.path, size, None, np.zeros((SIDE, SIDE), dtype=np.float32))
     entry["small"] = small_copy(small, side, 60)
-    return entry, mark
+    return entry, look(photo.path, small, size)
 
 
-def _link(path: Path, start: Path) -> str:
+def _add_sentence(
+    row: ScoredImage, naming: Naming | None, score_range: tuple[float, float] | None
+) -> ScoredImage:
+    """Return a row with its sentence, which those of earlier versions do not have."""
+    if row.sentence is not None:
+        return row
+    sentence = TOO_SMALL
+    if TOO_SMALL not in row.notes:
+        sentence = write_sentence(
+            row.score, row.std, row.distortions, naming, score_range=score_range
+        )
+    return replace(row, sentence=sentence)
+
+
+def find_flaws(sentence: str) -> list[str]:
+    """Return the flaws that a sentence names.
+
+    >>> find_flaws("fair: slight noise, likely out of focus; worst on the left")
+    ['noise', 'out of focus']
+    """
+    said = sentence.partition("; ")[0].rpartition(": ")[2]
+    if said in NO_FLAWS or sentence in (FLAT, TOO_SMALL):
+        return []
+    return [re.sub(f"^({'|'.join(QUALIFIERS)})", "", flaw) for flaw in said.split(", ")]
+
+
+def _link(path: str, start: Path) -> str:
     """Return a link from the page to a file, relative so that both can move together."""
     try:
         relative = os.path.relpath(path, start)
     except ValueError:  # on another drive
-        return path.absolute().as_uri()
-    return quote(Path(relative).as_posix())
-
-
-def _add_views(
-    images: Sequence[dict[str, Any]],
-    rows: Sequence[ScoredImage],
-    root: Path,
-    network: LifeIQA,
-    maps: int,
-) -> None:
-    lowest = sorted(range(len(rows)), key=lambda i: rows[i].score)[:maps]
-    for i in tqdm(lowest, desc="maps", unit="image"):
-        try:
-            explanation = explain(root / rows[i].name, network, attribution_steps=0)
-        except (OSError, ValueError):
-            continue  # gone since it was scored; its card is there without an image
-        images[i]["view"] = view(explanation)
-        images[i]["sentence"] = explanation.sentence
-
-
-def view(explanation: Explanation) -> dict[str, Any]:
-    """Return the quality map, the map of one distortion and attention as the page draws them: a byte per cell."""
-    height, width = explanation.quality_map.shape
-    rows = max(1, round(MAP_CELLS * height / max(height, width)))
-    columns = max(1, round(MAP_CELLS * width / max(height, width)))
-    low, high = quality_limits(explanation)
-    attention = explanation.attention[-1]  # of the last layer
-    most = max(2.0, float(np.quantile(attention, 0.999)))
-    shown: dict[str, Any] = {
-        "photo": small_copy(Image.fromarray(explanation.image), VIEW, 75),
-        "rows": rows,
-        "columns": columns,
-        "low": low,
-        "high": high,
-        "map": _cells(explanation.quality_map, rows, columns, low, high),
-        "attention": [_cells(query, rows, columns, 0.0, most) for query in attention],
-    }
-    if explanation.distortions:
-        name, values = main_flaw(explanation)
-        shown["flaw"] = {"name": name, "map": _cells(values, rows, columns, 0.0, 1.0)}
-    return shown
-
-
-def _cells(values: NDArray[np.float32], rows: int, columns: int, low: float, high: float) -> str:
-    """Reduce a map to cells of one byte, 0 at ``low`` and 255 at ``high``, in base64."""
-    resized = Image.fromarray(values).resize((columns, rows), Image.Resampling.BOX)
-    scaled = (np.asarray(resized) - low) / (high - low) * 255
-    return base64.b64encode(scaled.clip(0, 255).round().astype(np.uint8).tobytes()).decode()
+        return Path(path).absolute().as_uri()
+    return quote(os.fsencode(relative.replace(os.sep, "/")))

@@ -1,57 +1,72 @@
-"""``lifeiqa report``: a folder, or scores that are there already, as one page."""
+"""``lifeiqa report``: photos, or scores that are there already, as one page."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lifeiqa_plugin
 from lifeiqa_plugin.arguments import (
     PARTIAL,
     UsageError,
-    add_device,
-    add_model,
     check_target,
     choose_device,
     find_model,
 )
-from lifeiqa_plugin.checkpoints.models import Model
+from lifeiqa_plugin.checkpoints.models import DEFAULT
+from lifeiqa_plugin.report.collect import write_report
+from lifeiqa_plugin.report.photos import has_score, read_photos, score_photos
+from lifeiqa_plugin.scoring.command import add_scoring, thresholds_of
+from lifeiqa_plugin.scoring.output import read_identity
+from lifeiqa_plugin.scoring.rows import FORMATS
 
 if TYPE_CHECKING:
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
-    from lifeiqa_plugin.scoring.rows import ScoredImage
 
 PAGES = (".html", ".htm")
+
+OF_SCORING = ("engine", "exact", "fast", "batch_size", "workers", "time_limit", "column")
+"""Options without effect on scores that are there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "source",
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, folders, globs, lists (.txt), or by itself what 'lifeiqa score -o' wrote "
+        "(.parquet, .csv, .jsonl)",
+    )
+    add(
+        "-o",
+        "--out",
         type=Path,
-        help="folder of images, or what 'lifeiqa score -o' wrote (.parquet, .csv, .jsonl)",
+        metavar="PAGE",
+        help="page to write, .html (default: FOLDER-report.html, beside the folder)",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="page to write, .html")
-    parser.add_argument(
-        "--images", type=Path, help="folder to which the paths of a table are relative (default .)"
-    )
-    parser.add_argument(
+    add("--open", action="store_true", help="open the page in the browser")
+    add("--images", type=Path, help="folder to which the paths of a table are relative (default .)")
+    add(
         "--maps",
         type=int,
         default=60,
         metavar="N",
-        help="quality maps and attention of the N images with the lowest scores (default 60)",
+        help="quality maps and attention of the N photos with the lowest scores (default 60)",
     )
-    add_model(parser, "a checkpoint; for scores that are there, the model that gave them")
-    parser.add_argument("--workers", type=int, help="processes that decode a folder (default 0)")
-    add_device(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace the page if it is there")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--append", action="store_true", help="renew the page; score what is new")
+    again.add_argument("--overwrite", action="store_true", help="the same, and score all again")
+    add_scoring(parser)
+    parser.set_defaults(model=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score the folder or read the scores, and write the page.
+    """Score the photos as ``lifeiqa score`` does, or read the scores, and write the page.
 
     Returns:
         0, or 3 if some images have no score; the page lists them.
@@ -62,98 +77,100 @@ def run(args: argparse.Namespace) -> int:
         FileNotFoundError: no such source, or none of the images of a table.
         ValueError: no image has a score, or the table is of other weights than the maps would be.
     """
-    _check(args)
-    model = find_model(args.model)
-    from lifeiqa_plugin.checkpoints.factory import load
-    from lifeiqa_plugin.report.collect import has_score, write_report
-
-    if is_table(args.source):
-        _check_weights(args.source, model, args.maps)
-    network = load(model).to(choose_device(args.device))
-    rows = _read(args, network) if is_table(args.source) else _score(args, network)
-    print(write_report(rows, args.images or Path(), args.out, network, args.maps))
-    failed = [row for row in rows if not has_score(row)]
-    for row in failed:
+    table = find_table(args.inputs)
+    _check(args, table)
+    if table is None:
+        photos, network = score_photos(args), _load_network(args)
+    else:
+        _check_weights(args, table)
+        network = _load_network(args)
+        photos = read_photos(
+            table, args.images or Path(), network.distortion_names if network else ()
+        )
+    print(write_report(photos, args.out, thresholds_of(args), network, args.maps))
+    if args.open:
+        webbrowser.open(args.out.absolute().as_uri())
+    failed = [row for row, _ in photos if not has_score(row)]
+    for row in failed if table else ():
         print(f"{row.name}: {row.error or 'no score'}", file=sys.stderr)
     return PARTIAL if failed else 0
 
 
-def is_table(source: Path) -> bool:
-    """Say whether a source holds scores already, and no images."""
-    return source.suffix == ".parquet" or source.is_file()
+def find_table(inputs: list[str]) -> Path | None:
+    """Return the scores that are given instead of images, if they are."""
+    source = Path(inputs[0])
+    return source if len(inputs) == 1 and source.suffix in FORMATS else None
 
 
-def _check(args: argparse.Namespace) -> None:
+def default_out(inputs: list[str]) -> Path:
+    """Return the page that is written where none is named: beside the folder or the scores, else here.
+
+    >>> default_out(["a.jpg", "b.jpg"]).name
+    'report.html'
+    """
+    source = Path(inputs[0])
+    if len(inputs) > 1 or not (source.is_dir() or find_table(inputs)):
+        return Path("report.html")
+    if source.name in ("", ".."):  # of this folder, its name is not in what was given
+        source = source.resolve()
+    return source.with_name(f"{source.stem if source.is_file() else source.name}-report.html")
+
+
+def _check(args: argparse.Namespace, table: Path | None) -> None:
     """Refuse what cannot be, before anything is computed."""
+    args.out = args.out or default_out(args.inputs)
     if args.out.suffix.lower() not in PAGES:
         raise UsageError(f"-o {args.out}: a page is written, so the name must end in .html")
-    if args.out.exists() and not args.overwrite:
-        raise FileExistsError(f"{args.out}: exists; choose another name, or pass --overwrite")
+    if args.out.exists() and not (args.overwrite or args.append):
+        raise FileExistsError(
+            f"{args.out}: exists; --append renews it, --overwrite scores all again, -o names another"
+        )
     check_target(args.out)
     if args.maps < 0:
         raise UsageError(f"--maps must be at least 0, got {args.maps}")
-    if not args.source.exists():
-        raise FileNotFoundError(f"{args.source}: no such file or folder")
+    if table is None:
+        if args.images is not None:
+            raise UsageError("--images has no effect on images; it is for paths of a table")
+        return
+    if not table.exists():
+        raise FileNotFoundError(f"{table}: no such file or folder")
     if args.images is not None and not args.images.is_dir():
         raise FileNotFoundError(f"--images {args.images}: no such folder")
-    if is_table(args.source):
-        if args.workers is not None:
-            raise UsageError(f"--workers has no effect on the scores of {args.source}")
-    elif args.images is not None:
-        raise UsageError(f"--images has no effect on a folder of images, {args.source}")
-    elif args.workers is not None and args.workers < 0:
-        raise UsageError(f"--workers must be 0 or more, got {args.workers}")
+    for name in OF_SCORING:
+        if getattr(args, name) not in (None, False, "auto"):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect on the scores of {table}")
 
 
-def _check_weights(table: Path, model: Model, maps: int) -> None:
-    """See that the maps would be of the weights that gave the scores, as far as the table's manifest says."""
-    from lifeiqa_plugin.scoring.output import read_identity
-
+def _check_weights(args: argparse.Namespace, table: Path) -> None:
+    """Take the model of the table's manifest, or see that the one that is given made the scores."""
     identity = read_identity(table)
-    if not maps or identity is None:
+    if identity is None or not args.maps:
         return
-    if identity["weights_sha256"] not in model.digests():
+    named = args.model
+    args.model = args.model or identity["model"]
+    try:
+        digests = find_model(args.model).digests()
+    except UsageError as error:
+        hint = "" if named else f"; {table} was scored with it. Say where it is, or pass --maps 0"
+        raise UsageError(f"{error}{hint}") from error
+    if identity["weights_sha256"] not in digests:
         raise ValueError(
-            f"{table}: scored by other weights than {model.name!r} has here, so the maps would not fit; it was scored "
+            f"{table}: scored by other weights than {args.model!r} has here, so the maps would not fit; it was scored "
             f"with --model {identity['model']}. Give that model, score again, or pass --maps 0"
         )
 
 
-def _read(args: argparse.Namespace, network: LifeIQA) -> list[ScoredImage]:
-    """Read a table, and see that its images are there."""
-    from lifeiqa_plugin.scoring.rows import parse_row, read_rows
+def _load_network(args: argparse.Namespace) -> LifeIQA | None:
+    """Return the network that draws the maps; None, and a line that says why, if there can be none."""
+    if not args.maps:
+        return None
+    model = find_model(args.model or DEFAULT)
+    if model.kind != "checkpoint":
+        print(f"no quality maps: they need a checkpoint, and {model.path} is none", file=sys.stderr)
+        return None
+    if importlib.util.find_spec("torch") is None:
+        print("no quality maps: they need torch, which is not installed", file=sys.stderr)
+        return None
+    from lifeiqa_plugin.checkpoints.factory import load
 
-    rows = []
-    for number, row in enumerate(read_rows(args.source), start=1):
-        try:
-            rows.append(parse_row(row, network.distortion_names))
-        except ValueError as error:
-            raise ValueError(f"{args.source}: row {number}: {error}") from error
-    root = args.images or Path()
-    missing = [row.name for row in rows if row.error is None and not (root / row.name).is_file()]
-    if missing and len(missing) == sum(row.error is None for row in rows):
-        raise FileNotFoundError(
-            f"none of the {len(missing)} images is below {root.absolute()}, the first is {missing[0]!r}; "
-            "--images FOLDER says where they are"
-        )
-    if missing:
-        print(
-            f"{len(missing)} of {len(rows)} images are not there, the first is {missing[0]!r}; "
-            "they have no picture on the page",
-            file=sys.stderr,
-        )
-    return rows
-
-
-def _score(args: argparse.Namespace, network: LifeIQA) -> list[ScoredImage]:
-    from tqdm import tqdm
-
-    from lifeiqa_plugin.images.folders import count_skipped, describe_skipped
-    from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
-
-    says = describe_skipped(count_skipped(args.source)) if args.source.is_dir() else ""
-    if says:
-        print(says, file=sys.stderr)
-    engine = TorchEngine(network)
-    scored = lifeiqa_plugin.score(args.source, engine=engine, workers=args.workers or 0)
-    return list(tqdm(scored, desc="scores", unit="image"))
+    return load(model).to(choose_device(args.device))

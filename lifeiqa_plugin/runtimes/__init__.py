@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT, Model, resolve
 from lifeiqa_plugin.nearest import did_you_mean
+from lifeiqa_plugin.network.detail import DetailRule
 from lifeiqa_plugin.words import Naming
 
 Floats = NDArray[np.float32]
@@ -45,6 +46,9 @@ class Engine(Protocol):
     shrink_to: float
     """Times the working size that a large JPEG keeps where its decoder may shrink it."""
 
+    detail: DetailRule | None
+    """What a nearer look at large photos takes off their score; None for one look."""
+
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) to which an image has to be resized; sent to processes that decode."""
 
@@ -63,8 +67,8 @@ ENGINES = {
 """Name, which is also that of the package it needs -> the module that has ``create(model, device) -> Engine``."""
 
 INSTALL = {
-    "torch": "lifeiqa_plugin",
-    "onnxruntime": "'lifeiqa_plugin[onnx]' or onnxruntime",
+    "torch": ". in a checkout of lifeiqa_plugin",
+    "onnxruntime": "onnxruntime",
     "openvino": "'lifeiqa_plugin[openvino]' or openvino",
 }
 """What ``pip install`` takes for each of them."""

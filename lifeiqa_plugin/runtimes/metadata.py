@@ -29,6 +29,7 @@ class Metadata:
         weights_sha256: of the checkpoint file that was exported.
         training_data: what the checkpoint says of its training.
         licence: of the weights.
+        detail: what a nearer look at large photos takes off; see :class:`~lifeiqa_plugin.network.detail.DetailRule`.
         naming: the network's option, for :mod:`lifeiqa_plugin.words`.
         score_range: the worst and the best score; None for a network without limits.
         precision: ``float32``, or ``int8`` if that is what its convolutions compute with.
@@ -43,6 +44,7 @@ class Metadata:
     weights_sha256: str
     training_data: str = "not stated"
     licence: str = "not stated"
+    detail: dict[str, Any] | None = None
     naming: Mapping[str, Mapping[str, Any]] | None = None
     score_range: tuple[float, float] | None = (0.0, 1.0)
     precision: str = "float32"

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from lifeiqa_plugin.checkpoints.models import Model
+from lifeiqa_plugin.network.detail import DetailRule
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
     check_kind,
@@ -47,6 +48,7 @@ class OnnxRuntimeEngine:
         )
         self.names, self.naming = self.metadata.distortions, self.metadata.naming
         self.score_range = self.metadata.score_range
+        self.detail = DetailRule.parse(self.metadata.detail)
         self.working_shape = self.metadata.working_shape
         self.shrink_to = find_shrink_to(self.metadata)
         self._outputs = [output.name for output in self.session.get_outputs()]
@@ -73,7 +75,7 @@ def _options() -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = count_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores decode, too
     options.enable_mem_pattern = False  # plans memory for one shape, and shapes change
-    if not _has_vnni():
+    if not has_vnni():
         options.add_session_config_entry(
             "session.x64quantprecision", "1"
         )  # 16-bit sums would saturate
@@ -81,14 +83,14 @@ def _options() -> onnxruntime.SessionOptions:
     return options
 
 
-def _has_vnni() -> bool:
-    """Say whether products of 8-bit numbers are known to be summed in 32 bits; with VNNI, or not on x86."""
+def has_vnni() -> bool | None:
+    """Say whether products of 8-bit numbers are summed in 32 bits, with VNNI or not on x86; None if it is not known."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return True
     try:
         return "vnni" in Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
+        return None
 
 
 def _providers(device: str) -> list[str]:

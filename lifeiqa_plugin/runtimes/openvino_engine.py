@@ -7,6 +7,7 @@ from pathlib import Path
 import openvino
 
 from lifeiqa_plugin.checkpoints.models import Model
+from lifeiqa_plugin.network.detail import DetailRule
 from lifeiqa_plugin.runtimes import EngineOutput, Floats
 from lifeiqa_plugin.runtimes.exported import (
     check_kind,
@@ -45,6 +46,7 @@ class OpenVinoEngine:
         self.metadata = parse_metadata(_read_metadata(model), path)
         self.names, self.naming = self.metadata.distortions, self.metadata.naming
         self.score_range = self.metadata.score_range
+        self.detail = DetailRule.parse(self.metadata.detail)
         self.working_shape = self.metadata.working_shape
         self.shrink_to = find_shrink_to(self.metadata)
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": count_threads()}

@@ -38,7 +38,9 @@ class TorchEngine:
     def __init__(self, network: LifeIQA, with_distortions: bool = True) -> None:
         self.network = network.eval()
         self.device = next(network.parameters()).device
-        self.names: tuple[str, ...] = network.distortion_names if with_distortions else ()
+        self.detail = network.detail
+        names_them = with_distortions or self.detail is not None
+        self.names: tuple[str, ...] = network.distortion_names if names_them else ()
         self.naming, self.score_range = network.naming, network.score_range
         sizes = {"crop_size": network.crop_size, "working_size": network.working_size}
         is_plain = type(network) is LifeIQA

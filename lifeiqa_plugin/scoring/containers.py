@@ -6,7 +6,6 @@ import bz2
 import contextlib
 import functools
 import gzip
-import importlib.util
 import io
 import itertools
 import lzma
@@ -234,7 +233,6 @@ class Table:
 
 
 def _open_table(path: str) -> Any:
-    check_pyarrow(path)
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -242,16 +240,6 @@ def _open_table(path: str) -> Any:
         return in_time(parquet.ParquetFile, path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
-
-
-def check_pyarrow(path: str | os.PathLike[str]) -> None:
-    """See that Parquet can be read and written.
-
-    Raises:
-        UsageError: pyarrow is not installed.
-    """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise UsageError(f"{path}: Parquet needs pip install pyarrow")
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -10,12 +10,10 @@ from pathlib import Path
 from lifeiqa_plugin.arguments import (
     UsageError,
     add_device,
-    add_import,
     check_file,
     check_target,
     choose_device,
     find_model,
-    import_modules,
 )
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
 from lifeiqa_plugin.datasets.table import Columns, add_columns
@@ -40,10 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the split (default test)",
     )
     add_columns(parser)
-    parser.add_argument("--out", type=Path, help="csv name,mos,score,std to write, of one model")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="csv name,mos,score,std to write, of one model"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
     add_device(parser)
-    add_import(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,7 +69,6 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
-    import_modules(args.modules)
     from lifeiqa_plugin.checkpoints.factory import load
     from lifeiqa_plugin.datasets.labelled import check_images, read_labelled
     from lifeiqa_plugin.datasets.table import check_mos_range

@@ -61,7 +61,7 @@ def score_dataset(
     paths = [image.path for image in dataset.images]
     with evaluating(network):
         engine = TorchEngine(network, with_distortions=False)
-        rows = score(paths[rank::world_size], engine=engine, workers=workers)
+        rows = score(paths[rank::world_size], engine=engine, workers=workers, exact=True)
         bar = tqdm(rows, total=len(paths[rank::world_size]), unit="image", disable=not progress)
         own = [_check(row) for row in bar]
     pairs = _gather([(row.score, row.std) for row in own], len(paths))

@@ -23,6 +23,7 @@ from lifeiqa_plugin.images.folders import count_skipped, walk_images
 from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.containers import ARCHIVES, Table, Tar, bad, stamp_of
+from lifeiqa_plugin.scoring.in_time import in_time
 
 CHUNK = 1 << 16
 
@@ -109,10 +110,12 @@ def parse_argument(text: str, column: str | None) -> Callable[[], Iterable[Leaf]
 
     Raises:
         UsageError: there are none, or a table among them cannot be used.
+        TimeoutError: the file system does not answer.
     """
-    if text == "-" or (text.endswith(".txt") and os.path.lexists(text) and not os.path.isdir(text)):
+    is_folder = in_time(os.path.isdir, text)
+    if text == "-" or (text.endswith(".txt") and os.path.lexists(text) and not is_folder):
         return functools.partial(read_list, text, column)
-    if os.path.isdir(text):
+    if is_folder:
         if next(walk_folder(text), None) is None:
             raise UsageError(f"{name_of(text)}: no images in this folder or those below it")
         return functools.partial(walk_folder, text)

@@ -19,7 +19,6 @@ from typing import Any
 
 from lifeiqa_plugin.arguments import UsageError, check_target
 from lifeiqa_plugin.journal import Journal, read_first, read_json, write_json, write_whole
-from lifeiqa_plugin.scoring.containers import check_pyarrow
 from lifeiqa_plugin.scoring.rows import (
     FORMATS,
     Row,
@@ -45,7 +44,7 @@ class Output:
         of_archive: this is the result of one archive in a folder of such results, with a column ``key``.
 
     Raises:
-        UsageError: the name says no format, pyarrow is missing, something else is there, or there is no permission.
+        UsageError: the name says no format, something else is there, or there is no permission.
     """
 
     def __init__(
@@ -65,9 +64,7 @@ class Output:
         self.inputs = inputs
         if self.kind not in FORMATS:
             raise UsageError(f"-o {path}: the name must end in {', '.join(FORMATS)}")
-        if self.kind == ".parquet":
-            check_pyarrow(f"-o {path}")
-        elif shard_rows is not None:
+        if self.kind != ".parquet" and shard_rows is not None:
             raise UsageError(f"-o {path}: shards are Parquet; the name must end in .parquet")
         inside = shard_rows is not None
         if inside and path.is_file():
@@ -109,7 +106,11 @@ class Output:
             )
         options = before["options"]
         if options != self.options:
-            names = [name for name in self.options if options.get(name) != self.options[name]]
+            names = [
+                name
+                for name in self.options | options
+                if options.get(name) != self.options.get(name)
+            ]
             differ = ", ".join(f"{name} {options.get(name)!r}" for name in names)
             raise UsageError(f"{self.path} was {what} with other options ({differ}); {other}")
         if before["inputs"] != self.inputs and not append:

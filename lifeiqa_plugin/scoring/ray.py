@@ -18,10 +18,10 @@ from lifeiqa_plugin.checkpoints.models import DEFAULT
 from lifeiqa_plugin.images.reading import MAX_PIXELS
 from lifeiqa_plugin.images.refusals import ImageError, name_of
 from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.runtimes import create_engine
 from lifeiqa_plugin.scoring.containers import BYTES_COLUMNS, NAME_COLUMNS, PATH_COLUMNS
-from lifeiqa_plugin.scoring.rows import Thresholds, column_names, schema_of, to_row
-from lifeiqa_plugin.scoring.score import score
+from lifeiqa_plugin.scoring.rows import Thresholds, column_names, schema_of
+from lifeiqa_plugin.scoring.score import TIME_LIMIT
+from lifeiqa_plugin.scoring.score import Scorer as ImageScorer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,13 +36,13 @@ class Scorer:
         column: holds bytes of files, paths that the workers can read, or arrays (H, W, 3); None for the first of the
             usual names. Bytes are best: a reader of Ray that decodes knows neither orientation nor colour profile.
         name: column of what becomes ``path``; None for the first of the usual names.
-        model, engine, device, exact, max_pixels, time_limit: as for :func:`lifeiqa_plugin.score`.
+        model, engine, device, exact, detail, max_pixels, time_limit: as for :class:`lifeiqa_plugin.Scorer`.
         keep, drop: thresholds of the verdict.
         workers: processes that decode for one worker of Ray. One is enough to make a row with an error of an image
             that hangs or crashes its decoder; with 0 it would take the worker with it, again and again.
 
     Raises:
-        ValueError, OSError, ImportError: as :func:`create_engine` and :class:`Thresholds`.
+        ValueError, OSError, ImportError: as :class:`lifeiqa_plugin.Scorer` and :class:`Thresholds`.
     """
 
     def __init__(
@@ -54,20 +54,24 @@ class Scorer:
         engine: str = "auto",
         device: str = "auto",
         exact: bool = False,
+        detail: bool = True,
         max_pixels: int = MAX_PIXELS,
-        time_limit: float = 60,
+        time_limit: float = TIME_LIMIT,
         keep: float = 0.6,
         drop: float = 0.3,
         workers: int = 1,
     ) -> None:
         self.column, self.name, self.thresholds = column, name, Thresholds(keep, drop).check()
-        self.engine = create_engine(engine, model, device)
-        self.options: dict[str, Any] = {
-            "exact": exact,
-            "max_pixels": max_pixels,
-            "time_limit": time_limit,
-            "workers": workers,
-        }
+        self.scorer = ImageScorer(
+            model,
+            engine,
+            device,
+            exact=exact,
+            detail=detail,
+            max_pixels=max_pixels,
+            workers=workers,
+            time_limit=time_limit,
+        )
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Score a batch; an image that cannot be scored is a row with an ``error``.
@@ -77,10 +81,10 @@ class Scorer:
         """
         import pyarrow as pa
 
-        images = self._name_images(batch)
-        scored = score(images, engine=self.engine, **self.options)
-        rows = [self.thresholds.judge(to_row(one)) for one in scored]
-        return pa.Table.from_pylist(rows, schema=schema_of(column_names(self.engine.names)))
+        scored = self.scorer.many(self._name_images(batch))
+        rows = [one.to_dict(self.thresholds) for one in scored]
+        names = self.scorer.engine.names
+        return pa.Table.from_pylist(rows, schema=schema_of(column_names(names)))
 
     def _name_images(self, batch: Mapping[str, NDArray[Any]]) -> Iterator[Named]:
         sources = _find(batch, self.column, (*BYTES_COLUMNS, *PATH_COLUMNS), "images")

@@ -28,34 +28,6 @@ INTEGERS = ("width", "height", "size")
 KEEP, CHECK, DROP = "keep", "check", "drop"
 
 
-@dataclass(frozen=True)
-class ScoredImage:
-    """An image with its score, or with the reason why it has none.
-
-    Attributes:
-        name: path, or what else the image was called.
-        width: of the image as it is looked at, after its orientation is applied; 0 if it could not be read.
-        height: the same.
-        score: 0 worst, 1 best; NaN if there is an error.
-        std: how far off the score may be, as one standard deviation.
-        distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
-        error: one line; None if all went well.
-        sentence: the score in words, and the flaws above their cut; see :mod:`lifeiqa_plugin.words`. None beside an
-            error, and in rows that earlier versions wrote.
-        notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
-    """
-
-    name: str
-    width: int = 0
-    height: int = 0
-    score: float = float("nan")
-    std: float = float("nan")
-    distortions: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    sentence: str | None = None
-    notes: tuple[str, ...] = ()
-
-
 class Thresholds(NamedTuple):
     """Verdict ``keep`` from the score ``keep`` on, ``drop`` below ``drop``, ``check`` between; both 0 to 1."""
 
@@ -86,6 +58,54 @@ class Thresholds(NamedTuple):
         return {**row, "verdict": verdict}
 
 
+@dataclass(frozen=True)
+class ScoredImage:
+    """An image with its score, or with the reason why it has none.
+
+    Attributes:
+        name: path, or what else the image was called.
+        width: of the image as it is looked at, after its orientation is applied; 0 if it could not be read.
+        height: the same.
+        score: 0 worst, 1 best; NaN if there is an error.
+        std: how far off the score may be, as one standard deviation.
+        distortions: name -> how much of it there is, 0 to 1; empty for a network without that task.
+        error: one line; None if all went well.
+        sentence: the score in words, and the flaws above their cut; see :mod:`lifeiqa_plugin.words`. None beside an
+            error, and in rows that earlier versions wrote.
+        notes: what was assumed or left out as its file became pixels, such as ``first of 12 frames``.
+        detail: score of the part of a large photo that has most detail, seen nearer; NaN for other images.
+    """
+
+    name: str
+    width: int = 0
+    height: int = 0
+    score: float = float("nan")
+    std: float = float("nan")
+    distortions: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    sentence: str | None = None
+    notes: tuple[str, ...] = ()
+    detail: float = float("nan")
+
+    @property
+    def verdict(self) -> str | None:
+        """``keep``, ``check`` or ``drop`` by the usual :class:`Thresholds`; None without a score to judge by."""
+        verdict: str | None = self.to_dict()["verdict"]
+        return verdict
+
+    def to_dict(self, thresholds: Thresholds | None = None) -> Row:
+        """Return the row that ``lifeiqa score`` writes: numbers, texts and None, so it can be sent as JSON.
+
+        Its keys: path, width, height, score, std, detail, verdict, sentence, note, error, and one for each distortion.
+        """
+        row: Row = {"path": self.name, "width": self.width, "height": self.height}
+        row |= {name: _number(getattr(self, name)) for name in ("score", "std", "detail")}
+        row |= {"sentence": self.sentence, "note": "; ".join(self.notes) or None}
+        row |= {"error": self.error}
+        row |= {distortion_column(name): round(v, 4) for name, v in self.distortions.items()}
+        return (thresholds or Thresholds()).judge(row)
+
+
 DISTORTION = "distortion."
 """Columns of distortions begin so, such as ``distortion.motion_blur``; any other column is the user's own."""
 
@@ -104,29 +124,8 @@ def distortion_names(columns: Iterable[str]) -> tuple[str, ...]:
 def column_names(distortions: Iterable[str]) -> list[str]:
     """Return the columns of a result, in order."""
     named = map(distortion_column, distortions)
-    return [
-        "path",
-        "width",
-        "height",
-        "score",
-        "std",
-        *named,
-        "verdict",
-        "sentence",
-        "note",
-        "error",
-    ]
-
-
-def to_row(scored: ScoredImage) -> Row:
-    """Return what stands in a file, all but the verdict."""
-    row: Row = {"path": scored.name, "width": scored.width, "height": scored.height}
-    if scored.error is not None:
-        return row | {"error": scored.error}
-    row |= {"score": round(scored.score, 6), "std": _number(scored.std)}
-    row |= {"sentence": scored.sentence, "note": "; ".join(scored.notes) or None}
-    row |= {distortion_column(name): round(v, 4) for name, v in scored.distortions.items()}
-    return row
+    before = ("path", "width", "height", "score", "std", "detail")
+    return [*before, *named, "verdict", "sentence", "note", "error"]
 
 
 def _number(value: float) -> float | None:
@@ -176,7 +175,6 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         OSError: it cannot be read.
         ValueError: a file of another kind.
-        ImportError: Parquet without pyarrow.
     """
     if path.suffix == ".csv":
         with open(path, newline="", encoding="utf-8") as file:
@@ -199,7 +197,7 @@ def read_own_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a result of this version as they were before they were written, whatever its format.
 
     Raises:
-        OSError, ValueError, ImportError: as :func:`read_rows`.
+        OSError, ValueError: as :func:`read_rows`.
     """
     for row in read_rows(path):
         yield {name: _restore(name, value) for name, value in row.items()}
@@ -248,6 +246,7 @@ def parse_row(row: Mapping[str, Any], known: Collection[str] = ()) -> ScoredImag
         error=row.get("error") or None,
         sentence=row.get("sentence") or None,
         notes=tuple(filter(None, str(row.get("note") or "").split("; "))),
+        detail=_to_float("detail", row.get("detail")),
     )
 
 

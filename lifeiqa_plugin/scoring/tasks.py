@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.runtimes import Engine, count_cores
+from lifeiqa_plugin.runtimes import count_cores
 from lifeiqa_plugin.scoring.done import Done
 from lifeiqa_plugin.scoring.inputs import Inputs
 from lifeiqa_plugin.scoring.output import Output
 from lifeiqa_plugin.scoring.placing import place
-from lifeiqa_plugin.scoring.rows import Row, ScoredImage, distortion_names, read_rows, to_row
-from lifeiqa_plugin.scoring.score import score
+from lifeiqa_plugin.scoring.rows import Row, ScoredImage, distortion_names, read_rows
+from lifeiqa_plugin.scoring.score import Scorer
 from lifeiqa_plugin.scoring.summary import Summary
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ LOG_EVERY = 60.0
 
 FEW = 8
 """Images below which no processes are started to decode them."""
-
-TIME_LIMIT = 60.0
-"""Seconds for one image."""
 
 
 class Task(NamedTuple):
@@ -71,6 +68,7 @@ def report_done(output: Output, about: Row, args: argparse.Namespace) -> int:
             output.finish(_summarize(output).as_dict() | {k: about[k] for k in ("model", "digest")})
     for row in read_rows(output.path) if args.place_in else ():
         _place(args, row, row["path"])
+    _write_stars(output, args)
     print(
         f"{output.path}: finished before, {about['rows']} images, {about['failed']} failed"
         f"{'; verdicts by the new thresholds' * judged}; --overwrite scores them again"
@@ -78,7 +76,7 @@ def report_done(output: Output, about: Row, args: argparse.Namespace) -> int:
     return int(about["failed"])
 
 
-def run_task(task: Task, args: argparse.Namespace, engine: Engine) -> int:
+def run_task(task: Task, args: argparse.Namespace, scorer: Scorer) -> int:
     """Score what has no row yet, and put the result in place.
 
     Returns:
@@ -88,12 +86,13 @@ def run_task(task: Task, args: argparse.Namespace, engine: Engine) -> int:
         OSError: the rows cannot be written; those that are there are kept.
     """
     inputs, output = task
-    with output.open(engine.names, args.overwrite), _say_what_is_kept(output, args):
+    with output.open(scorer.engine.names, args.overwrite), _say_what_is_kept(output, args):
         if args.retry_failed:
             output.drop(lambda row: row.get("error"))
-        summary = _add_rows(task, args, engine)
+        summary = _add_rows(task, args, scorer)
         summary.skipped = inputs.skipped()
         output.finish(summary.as_dict() | {"model": args.model, "digest": inputs.seen})
+    _write_stars(output, args)
     if output.of_archive:
         print(f"{output.path}: {summary.describe_counts()}", flush=True)
     else:
@@ -115,7 +114,7 @@ def _say_what_is_kept(output: Output, args: argparse.Namespace) -> Iterator[None
         raise OSError(f"{error}. {output.rows} {where}") from error
 
 
-def _add_rows(task: Task, args: argparse.Namespace, engine: Engine) -> Summary:
+def _add_rows(task: Task, args: argparse.Namespace, scorer: Scorer) -> Summary:
     """Score what has no row yet, and return what all rows say."""
     (inputs, output), done = task, Done()
     summary = _summarize(output, done)
@@ -125,10 +124,10 @@ def _add_rows(task: Task, args: argparse.Namespace, engine: Engine) -> Summary:
     waiting: deque[Named] = deque()
     images = _remaining(inputs, args, done, waiting)
     with _progress(total, output.rows) as progress:
-        for scored in score_images(args, engine, images, total):
+        for scored in score_images(args, scorer, images, total):
             image = waiting.popleft()
-            row = to_row(scored) | {"size": image.size, "mtime": image.mtime, "key": image.key}
-            row = output.thresholds.judge(row)
+            row = scored.to_dict(output.thresholds)
+            row |= {"size": image.size, "mtime": image.mtime, "key": image.key}
             _place(args, row, image.source)
             output.add(row)
             summary.add(row)
@@ -157,22 +156,13 @@ def _progress(total: int | None, done: int) -> tqdm[Any]:
 
 
 def score_images(
-    args: argparse.Namespace, engine: Engine, images: Iterator[Named], total: int | None
+    args: argparse.Namespace, scorer: Scorer, images: Iterator[Named], total: int | None
 ) -> Iterator[ScoredImage]:
     """Score images, of which there are ``total`` if that is known, as the command says."""
-    on_cuda = str(getattr(engine, "device", "cpu")).startswith("cuda")
     workers = args.workers
     if workers is None:
         workers = 0 if total is not None and total < FEW else count_cores()
-    return score(
-        images,
-        engine=engine,
-        batch_size=args.batch_size or (16 if on_cuda else 1),
-        workers=workers,
-        exact=args.exact,
-        max_pixels=args.max_pixels,
-        time_limit=args.time_limit or TIME_LIMIT,
-    )
+    return scorer.many(images, batch_size=args.batch_size, workers=workers)
 
 
 def _summarize(output: Output, done: Done | None = None) -> Summary:
@@ -196,6 +186,13 @@ def _remaining(
             raise UsageError(f"{image.name}: --copy-to and --link-to take files, not archives")
         waiting.append(image)
         yield image
+
+
+def _write_stars(output: Output, args: argparse.Namespace) -> None:
+    if args.xmp:
+        from lifeiqa_plugin.scoring.stars import write_stars
+
+        print(write_stars(read_rows(output.path)))
 
 
 def _place(args: argparse.Namespace, row: Row, source: Any) -> None:

@@ -13,13 +13,39 @@ from pydantic import TypeAdapter, ValidationError
 from lifeiqa_plugin.nearest import did_you_mean
 from lifeiqa_plugin.training.sections import DatasetOptions, Options, TrainingSetOptions
 
-CHANGED = {
+LEAVE_OUT = "leave it out: "
+
+HOMES = {
+    # of earlier versions
     "ladder_weight": "it is now 'rank_weight'",
     "std_line": "it is now 'std_calibration'",
-    "dataset_enlarge_ratio": "it is now 'crops_per_image'",
     "views": "it is gone: each visit decodes the image and cuts new crops; leave the key out",
+    # of pyiqa
+    "dataset_enlarge_ratio": "it is now 'crops_per_image'",
+    "augment": "crops have the network's crop_size, and 'hflip' mirrors them",
+    "img_range": f"{LEAVE_OUT}images are in [0, 1]",
+    "dataroot_ref": f"{LEAVE_OUT}there are no references",
+    "total_iter": "it is now 'total_epoch', in epochs",
+    "warmup_iter": "it is now 'warmup_epochs'",
+    "milestones": "it is now 'type: step' with 'every_epochs'",
+    "step_size": "it is now 'type: step' with 'every_epochs'",
+    "T_max": "it is now 'type: cosine', down to the end of the run",
+    "eta_min": "it is now 'min_factor', a part of lr",
+    "optim_finetune": "'decoder_first' trains in two stages",
+    "scheduler_finetune": "'decoder_first' trains in two stages",
+    "finetune_start_iter": "'decoder_first' trains in two stages",
+    "pretrain_network": "it is now 'pretrained_model_path' of network",
+    "pretrain_network_g": "it is now 'pretrained_model_path' of network",
+    "strict_load": f"{LEAVE_OUT}weights always have to fit",
+    "strict_load_g": f"{LEAVE_OUT}weights always have to fit",
+    "metrics": f"{LEAVE_OUT}srcc, plcc, krcc and rmse are always computed",
+    "pbar": f"{LEAVE_OUT}terminals always have a bar",
+    "log_imgs_freq": f"{LEAVE_OUT}no images are logged",
+    "wandb": f"{LEAVE_OUT}'use_tb_logger' and csv files are what there is",
+    "dist_params": f"{LEAVE_OUT}--launcher pytorch knows the backend",
+    "find_unused_parameters": f"{LEAVE_OUT}every parameter always has a gradient",
 }
-"""Keys of earlier versions, or of pyiqa, and what has become of them."""
+"""Keys of earlier versions and of pyiqa, and where to go with them."""
 
 WORDS = {
     "int_type": "a whole number",
@@ -64,7 +90,7 @@ def _check(section: type[Section], given: Mapping[str, Any], where: str) -> Sect
     try:
         checked: Section = _adapter(section).validate_json(text)
     except ValidationError as error:
-        raise ValueError(_explain(section, error.errors(), where)) from error
+        raise ValueError(_explain(error.errors(), where)) from error
     return checked
 
 
@@ -85,13 +111,9 @@ def _without_nulls(section: Any, given: Any) -> Any:
     }
 
 
-def _explain(section: type, errors: Sequence[Mapping[str, Any]], where: str) -> str:
-    """Put pydantic's first error into words; an unknown key first, which is often why another one is missing."""
-    first = min(errors, key=lambda error: error["type"] != "unexpected_keyword_argument")
-    if first["type"] == "unexpected_keyword_argument":
-        sections = first["loc"][:-1]
-        holder = functools.reduce(lambda kind, name: _kinds(kind)[str(name)], sections, section)
-        return unknown_key(join(where, *first["loc"]), list(_kinds(holder)))
+def _explain(errors: Sequence[Mapping[str, Any]], where: str) -> str:
+    """Put pydantic's first error into words."""
+    first = errors[0]
     own = _place(first)
     key = join(where, *own)
     if first["type"] == "missing":
@@ -119,11 +141,25 @@ def missing(key: str) -> str:
     return f"{key} is missing; see docs/training.md for what it means"
 
 
-def unknown_key(key: str, known: list[str]) -> str:
+def unknown_keys(section: Any, given: Any, where: str = "") -> dict[str, str]:
+    """Return every key that nothing reads, of a section and those in it, and what to say of it."""
+    if not (dataclasses.is_dataclass(section) and isinstance(given, Mapping)):
+        return {}
+    kinds = _kinds(section)
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        if name in kinds:
+            found |= unknown_keys(kinds[name], value, join(where, name))
+        elif value is not None:
+            found[join(where, name)] = home_of(name, list(kinds))
+    return found
+
+
+def home_of(name: str, known: list[str]) -> str:
     """Return what to say of a key that nothing reads."""
-    name = key.rsplit(":", 1)[-1]
-    hint = CHANGED.get(name) or did_you_mean(name, known, f"known here: {', '.join(known)}")
-    return f"unknown key {key}; {hint}"
+    if name.startswith(("lr_", "weight_decay_")) and "lr_backbone" in known:
+        return "the backbone has 'lr_backbone', all the rest 'lr'"
+    return HOMES.get(name) or did_you_mean(name, known, f"known here: {', '.join(known)}")
 
 
 def schema() -> dict[str, Any]:

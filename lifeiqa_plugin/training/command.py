@@ -7,7 +7,7 @@ import json
 import signal
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import UsageError, add_import, signal_handler
+from lifeiqa_plugin.arguments import UsageError, signal_handler
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a commented option file to begin with, from -opt or quick, and train nothing",
     )
     parser.add_argument(
-        "--force_yml",
+        "--force-yml",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
         help="changes, train:optim:lr=1e-4",
     )
-    add_import(parser)
     parser.add_argument(
-        "--auto_resume", action="store_true", help="go on from the last saved state of this name"
+        "--auto-resume", action="store_true", help="go on from the last saved state of this name"
     )
     parser.add_argument("--splits", type=int, help="train splits 1 .. N and report them together")
     parser.add_argument(
@@ -59,9 +58,9 @@ def run(args: argparse.Namespace) -> None:
 def _check_alone(args: argparse.Namespace) -> None:
     """Refuse what has no effect beside ``--new``."""
     given = {
-        "--force_yml": args.force_yml,
+        "--force-yml": args.force_yml,
         "--import": args.modules,
-        "--auto_resume": args.auto_resume,
+        "--auto-resume": args.auto_resume,
         "--splits": args.splits,
         "--launcher": args.launcher != "none",
     }

@@ -160,11 +160,11 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             check_mos_range(labels, score_range, f"{name} ({self.options.meta_info_file})")
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Decode one image: that of a row or, for training, of a (row, seed)."""
-        if isinstance(key, int):
+        """Decode one image, for training of a (row, seed); pyiqa's own order has only rows."""
+        if isinstance(key, int) and self.phase != "train":
             path, mos = self.paths_mos[key][:2]
             return {"img": read_image(path), "mos_label": torch.tensor([mos]), "img_path": path}
-        row, seed = key
+        row, seed = key if isinstance(key, tuple) else (key, int(torch.randint(2**62, ())))
         generator = Generator().manual_seed(seed)
         share = self.options.ladder_share
         if share > 0 and _happens(share, generator):

@@ -6,6 +6,7 @@ import argparse
 import functools
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from lifeiqa_plugin.training import kept
 from lifeiqa_plugin.training.dataset import LifeIQADataset
 from lifeiqa_plugin.training.mixture import ResumableSampler
 from lifeiqa_plugin.training.model import STATE_FILE
-from lifeiqa_plugin.training.optim import bfloat16_slowdown
+from lifeiqa_plugin.training.optim import bfloat16_slowdown, seconds_of
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.preparation import (
     Options,
@@ -80,6 +81,8 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
         return cast(dict[str, Any], read_json(tested))
     with known_names():
         model = build_model(opt)  # before an older run of the name is moved aside
+    if opt["rank"] == 0:
+        print(about_time(model), file=sys.stderr, flush=True)
     if is_tested:
         tested.unlink(missing_ok=True)  # it is of a shorter run, which goes on
     model.trained_on = learn_digests(datasets["train"].sources, weights_of(opt["network"]))
@@ -128,7 +131,6 @@ def _plan(opt: Options, datasets: dict[str, Any]) -> dict[str, LifeIQADataset]:
 def hand_over(model: Any, datasets: dict[str, Any]) -> Any:
     """Return the model that pyiqa's loop asks for, and describe it in the log that is open by then."""
     if model.opt["rank"] == 0:
-        warn_of_bfloat16(model.opt)
         for dataset in [one for phase, one in datasets.items() if phase != "train"]:
             warn_of_trained_on(model.trained_on, dataset)
     model.print_network(model.net)
@@ -151,14 +153,26 @@ def warn_of_trained_on(learnt: TrainedOn, dataset: LifeIQADataset) -> None:
         get_root_logger().warning(f"{dataset.options.name}: {count}")
 
 
-def warn_of_bfloat16(opt: Options) -> None:
-    """Say so where this CPU has no instructions for the type that ``train.amp`` names."""
-    if opt["train"]["amp"] == "bf16" and not opt["num_gpu"]:
+def about_time(model: Any) -> str:
+    """Say how long a run will compute, within seconds; and so if this CPU has no instructions for bfloat16."""
+    train, iterations = model.opt["datasets"]["train"], model.opt["train"]["total_iter"]
+    crops = train["batch_size_per_gpu"] * model.sources[0].crops_per_image
+    seconds = seconds_of(model.network, train["crop_size"], crops, model.dtype)
+    advice = ""
+    if model.dtype == torch.bfloat16 and model.device.type == "cpu":
         factor = bfloat16_slowdown()
+        seconds *= factor
         if factor > 1.5:
-            get_root_logger().warning(
-                f"this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force_yml train:amp=fp32"
+            advice = (
+                f"; this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force_yml "
+                "train:amp=fp32"
             )
+    minutes = seconds * iterations / 60
+    length = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.1f} minutes"
+    return (
+        f"{model.opt['name']}: about {length} of computing, {iterations:,} iterations of {seconds:.2g} s, beside "
+        f"decoding and validation{advice}"
+    )
 
 
 def load_state(opt: Options, auto_resume: bool) -> dict[str, Any] | None:

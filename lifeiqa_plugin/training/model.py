@@ -11,7 +11,7 @@ import copy
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -27,13 +27,14 @@ from tqdm import tqdm
 from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
+from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
 from lifeiqa_plugin.datasets.trained_on import TrainedOn
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.network.lifeiqa import LifeIQA, LifeIQAOutput
 from lifeiqa_plugin.scoring.evaluation import fit_std_calibration, rank_of_spread, score_dataset
 from lifeiqa_plugin.training.checking import view
-from lifeiqa_plugin.training.dataset import UNKNOWN
+from lifeiqa_plugin.training.dataset import UNKNOWN, LifeIQADataset
 from lifeiqa_plugin.training.kept import add_rows, cut_after, differences
 from lifeiqa_plugin.training.losses import (
     AffineCalibration,
@@ -51,6 +52,8 @@ from lifeiqa_plugin.training.optim import (
     schedule_of,
     set_train_mode,
 )
+from lifeiqa_plugin.training.options import complete
+from lifeiqa_plugin.training.preparation import as_one
 from lifeiqa_plugin.training.sections import (
     CardOptions,
     OptimOptions,
@@ -63,6 +66,19 @@ STATE_FILE = "latest.state"
 
 BARE_SPREAD = (0.0, 1.0)
 """``std_calibration`` of weights in training; the validation that chooses them fits the one they leave with."""
+
+
+class Rows(NamedTuple):
+    """The images of a dataset of pyiqa, which are scored whole."""
+
+    images: list[LabelledImage]
+
+    @classmethod
+    def of(cls, dataset: Any) -> Rows:
+        """Take path and label of each row."""
+        root = dataset.opt["dataroot_target"]
+        rows = [(path, name_below(path, root), mos) for path, mos, *_ in dataset.paths_mos]
+        return cls([LabelledImage(name, path, mos) for path, name, mos in rows])
 
 
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
@@ -81,20 +97,21 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
     trained_on: TrainedOn | None = None  # what its checkpoints say of their training images
 
     def __init__(self, opt: dict[str, Any]) -> None:
+        if "sources" not in opt["datasets"]["train"]:  # pyiqa's own loop has read the option file
+            opt = complete(opt)
+            opt["datasets"]["train"] = as_one(opt["datasets"]["train"])
         super(GeneralIQAModel, self).__init__(opt)  # whose own would build the network for scoring
         self.net: Any = self.model_to_device(build_network(opt["network"]))
         self.print_network(self.net)
-        if self.is_train:
-            self.init_training_settings()
+        self.init_training_settings()
 
     def model_to_device(self, network: LifeIQA) -> nn.Module:
         """Freeze what shall be frozen, move, and wrap for several processes (on GPUs or, with gloo, on CPUs)."""
-        if self.is_train:
-            network.set_trainable(True)
-            self.options = view(TrainOptions, self.opt["train"])
-            freeze(network, self.options.freeze)
-            if self.options.grad_checkpointing:
-                network.backbone.set_grad_checkpointing(True)
+        network.set_trainable(True)
+        self.options = view(TrainOptions, self.opt["train"])
+        freeze(network, self.options.freeze)
+        if self.options.grad_checkpointing:
+            network.backbone.set_grad_checkpointing(True)
         return self._wrapped(network.to(self.device))
 
     def _wrapped(self, network: LifeIQA) -> nn.Module:
@@ -206,7 +223,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``has_levels`` (B,)."""
         crops: Tensor = data["img"] if data["img"].dim() == 5 else data["img"][:, None]
         size = self.sources[0].crop_size
-        if crops.shape[-2:] != (size, size):
+        if size is not None and crops.shape[-2:] != (size, size):
             got = "x".join(map(str, crops.shape[-2:]))
             raise ValueError(f"crops are {got}, but the network's are {size}x{size}")
         self.img_input = crops.to(self.device, non_blocking=True)
@@ -246,8 +263,10 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         for group in self.optimizer.param_groups:
             for parameter in group["params"] if group["is_backbone"] else []:
                 parameter.requires_grad_(not waits)
-        still = [*self.options.freeze, "backbone"] if waits else self.options.freeze
-        set_train_mode(self.network, still, self.options.freeze_batch_stats)
+        waiting = self.network.backbone_modules if waits else ()
+        set_train_mode(
+            self.network, [*self.options.freeze, *waiting], self.options.freeze_batch_stats
+        )
         self.net = self._wrapped(self.network)
 
     def _one_step(self, images: Tensor) -> dict[str, Tensor]:
@@ -358,16 +377,17 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self._broadcast_buffers()
         self.network.chunk_size = self.scored_network.chunk_size = self.chunk_size
         workers = dataset.opt.get("num_worker_per_gpu", 0)
-        scores, spreads = score_dataset(self.scored_network, dataset, workers)
-        mos = np.array(dataset.mos, dtype=np.float32)
+        labelled = dataset if isinstance(dataset, LifeIQADataset) else Rows.of(dataset)
+        scores, spreads = score_dataset(self.scored_network, labelled, workers)
+        mos = np.array([image.mos for image in labelled.images], dtype=np.float32)
         self.metric_results = correlations(scores, mos)
-        self._write_validation(name, dataset, scores, spreads)
+        self._write_validation(name, labelled.images, scores, spreads)
         if self._update_best(name) and name == self.val_names[0]:
             self._save_best(scores - mos, spreads)
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed
     def _write_validation(
-        self, name: str, dataset: Any, scores: np.ndarray, spreads: np.ndarray
+        self, name: str, images: list[LabelledImage], scores: np.ndarray, spreads: np.ndarray
     ) -> None:
         """Add what a validation found to the run's tables."""
         results = [f"{self.metric_results[metric]:.6f}" for metric in METRICS]
@@ -375,8 +395,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         row = [self.current_iter, name, *results]
         add_rows(self.folder / "curves_validation.csv", header, [row])
         rows = [
-            [self.current_iter, *about[:2], f"{score:.6f}", f"{spread:.6f}"]
-            for about, score, spread in zip(dataset.paths_mos, scores, spreads, strict=True)
+            [self.current_iter, image.name, image.mos, f"{score:.6f}", f"{spread:.6f}"]
+            for image, score, spread in zip(images, scores, spreads, strict=True)
         ]
         header = ["iteration", "name", "mos", "score", "spread"]
         add_rows(self.folder / f"predictions_{name}.csv", header, rows)

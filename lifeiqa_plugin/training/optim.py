@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lifeiqa_plugin.network.evaluating import evaluating
+from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.training.sections import TrainOptions
 
 NO_DECAY = ("bias", "token", "pos_embed", "position", "logit_scale", "edge_weight", "moe_scale")
@@ -42,13 +44,37 @@ def bfloat16_slowdown() -> float:
     return _seconds(layers, x, torch.bfloat16) / _seconds(layers, x, torch.float32)
 
 
-def _seconds(layers: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> float:
-    """Time forward and backward, the best of three."""
+def seconds_of(network: LifeIQA, size: int, crops: int, dtype: torch.dtype | None) -> float:
+    """Return about how long forward and backward of a batch take, from a part of it; on a CPU as in float32.
+
+    Five seconds are enough to measure unless a single crop takes longer. Weights, statistics and modes stay.
+
+    Args:
+        network: on the device that will train it.
+        size: side of a crop.
+        crops: in the batch.
+        dtype: in which a GPU computes; None for float32.
+    """
+    x = network.mean.new_full((1, 3, size, size), 0.5)
+    kind = dtype if dtype is not None and x.is_cuda else torch.float32
+    with evaluating(network):
+        _seconds(network, x, kind, 1)  # the first is slower
+        one = _seconds(network, x, kind, 1)
+        part = max(1, min(crops, int(2 / one)))
+        spent = _seconds(network, x.repeat(part, 1, 1, 1), kind, 1)
+    network.zero_grad()
+    return spent * crops / part
+
+
+def _seconds(layers: nn.Module, x: torch.Tensor, dtype: torch.dtype, rounds: int = 3) -> float:
+    """Time forward and backward, the best of some rounds."""
     spent = []
-    for _ in range(3):
+    for _ in range(rounds):
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
             torch.autograd.backward(layers(x).sum())
+        if x.is_cuda:
+            torch.cuda.synchronize()
         spent.append(time.perf_counter() - start)
     return min(spent)
 
@@ -60,12 +86,12 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def parameter_groups(
-    network: nn.Module, lr: float, weight_decay: float, lr_backbone: float | None = None
+    network: LifeIQA, lr: float, weight_decay: float, lr_backbone: float | None = None
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters into optimiser groups by learning rate and by :func:`decays`.
 
     Args:
-        network: whose parameter names tell backbone (``backbone.``) from the rest.
+        network: whose ``backbone_modules`` are told from the rest.
         lr: peak learning rate; kept as ``initial_lr``, which the schedule multiplies.
         weight_decay: of the parameters that decay.
         lr_backbone: peak learning rate of the backbone; default ``lr``.
@@ -77,7 +103,8 @@ def parameter_groups(
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_backbone, decayed = name.startswith("backbone."), decays(name, parameter)
+        is_backbone = any(is_below(name, module) for module in network.backbone_modules)
+        decayed = decays(name, parameter)
         rate = lr_backbone if is_backbone and lr_backbone is not None else lr
         group = {"params": [], "is_backbone": is_backbone, "lr": rate, "initial_lr": rate}
         group["weight_decay"] = weight_decay if decayed else 0.0

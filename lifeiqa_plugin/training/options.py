@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from lifeiqa_plugin.training.checking import fill, missing, short, unknown_key
+from lifeiqa_plugin.training.checking import fill, home_of, join, missing, short, unknown_keys
 from lifeiqa_plugin.training.sections import BATCH, DatasetOptions, Options, TrainingSetOptions
 
 LARGEST = 10_000
@@ -99,8 +99,44 @@ def apply_change(options: dict[str, Any], change: str) -> None:
     section[last] = _parse(text.strip(), f"--force_yml {keys}")
 
 
+OF_LOOP = ("dist", "rank", "world_size", "auto_resume", "is_train", "root_path")
+"""What pyiqa's parser and loop add to an option file."""
+
+OF_PATH = ("experiments_root", "models", "training_states", "log", "visualization")
+"""What they add to its section ``path``."""
+
+OF_DATASET = ("name", "type", "dataroot_target", "meta_info_file", "batch_size_per_gpu")
+"""Keys that datasets of pyiqa have too."""
+
+
+def complete(opt: dict[str, Any]) -> dict[str, Any]:
+    """Check and complete what pyiqa's own parser and loop made of an option file.
+
+    Datasets of another type than LifeIQADataset have keys of their own, which are not looked at.
+
+    Raises:
+        ValueError: as :func:`read_options`.
+    """
+    given = {key: value for key, value in opt.items() if key not in OF_LOOP}
+    path = {key: value for key, value in opt["path"].items() if key not in OF_PATH}
+    train = dict(opt["train"])
+    if "total_epoch" in train:
+        train.pop("total_iter", None)  # which the loop adds
+    sets = {}
+    for phase, dataset in opt["datasets"].items():
+        is_ours = dataset["type"] == "LifeIQADataset"
+        keys = dataset.keys() - {"phase"} if is_ours else OF_DATASET[: 4 + (phase == "train")]
+        sets[phase] = {key: dataset[key] for key in dataset if key in keys}
+    resolved = _resolve(given | {"path": path, "train": train, "datasets": sets})
+    for phase, dataset in resolved["datasets"].items():
+        dataset["phase"] = phase.split("_")[0]
+    resolved["train"]["total_iter"] = opt["train"]["total_iter"]
+    return opt | resolved | {"path": opt["path"]}
+
+
 def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     """Check and complete a whole file."""
+    _check_keys(given)
     options = fill(Options, given, "")
     options.pop("define", None)
     name = options["name"]
@@ -120,6 +156,25 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def _check_keys(given: dict[str, Any]) -> None:
+    """Refuse keys that nothing reads, all of them at once."""
+    unknown = unknown_keys(Options, given)
+    datasets = given.get("datasets")
+    for phase, dataset in datasets.items() if isinstance(datasets, Mapping) else ():
+        where, phases = join("datasets", phase), ["train", "val", "test"]
+        if phase not in phases and not phase.startswith(("val_", "test_")):
+            unknown[where] = home_of(phase, phases)
+        section = TrainingSetOptions if phase == "train" else DatasetOptions
+        for i, one in enumerate(dataset if isinstance(dataset, list) else [dataset]):
+            place = join(where, i) if isinstance(dataset, list) else where
+            unknown |= unknown_keys(section, one, place)
+    if len(unknown) == 1:
+        raise ValueError("unknown key {}; {}".format(*next(iter(unknown.items()))))
+    if unknown:
+        listed = "; ".join(f"{key} ({home})" for key, home in unknown.items())
+        raise ValueError(f"{len(unknown)} unknown keys: {listed}")
+
+
 def _require(key: str, section: Mapping[str, Any], where: str) -> None:
     if key not in section:
         raise ValueError(missing(f"{where}:{key}"))
@@ -127,9 +182,7 @@ def _require(key: str, section: Mapping[str, Any], where: str) -> None:
 
 def _resolve_dataset(phase: str, given: Any) -> Any:
     """Check and complete a dataset, or the list of ``datasets:train``."""
-    where, phases = f"datasets:{phase}", ["train", "val", "test"]
-    if phase not in phases and not phase.startswith(("val_", "test_")):
-        raise ValueError(unknown_key(where, phases))
+    where = f"datasets:{phase}"
     if phase == "train":
         return _resolve_list(given) if isinstance(given, list) else _resolve_source(where, given)
     if not isinstance(given, Mapping):

@@ -42,8 +42,6 @@ def prepare_options(options: Options) -> Options:
             f"{os.getcwd()}: no permission to write here, where experiments/ would go; change the folder"
         )
     opt["is_train"], opt["auto_resume"] = True, False
-    if opt["val"]:
-        opt["val"]["save_img"] = False  # pyiqa asks for it, nothing uses it
     opt["datasets"]["train"] = as_one(opt["datasets"]["train"])
     for phase, dataset in opt["datasets"].items():
         dataset["phase"] = phase.split("_")[0]

@@ -9,9 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
+
+def _as_whole(value: Any) -> Any:
+    """Return a whole number as such where it is written as another one, as pyiqa's files do: ``!!float 500``."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_as_whole), Field(ge=1)]
 AtLeastZero = Annotated[float, Field(ge=0)]
 
 BATCH = (
@@ -193,6 +199,8 @@ class ValidationOptions(Section):
     """iterations between validations; once per epoch by default"""
     key_metric: Literal["srcc", "plcc", "krcc", "rmse"] = "srcc"
     """the weights with the best `srcc`, `plcc`, `krcc` or `rmse` on the first validation set are kept"""
+    save_img: Literal[False] = False
+    """as in pyiqa, whose loop asks for it"""
 
 
 @dataclass(frozen=True, kw_only=True)

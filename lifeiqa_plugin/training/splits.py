@@ -82,6 +82,6 @@ def write_summary(
         rows.append([word, *values, *([""] * len(names))])
     with open(f"{stem}.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = ["| " + " | ".join(cell or "." for cell in row) + " |" for row in rows]
     lines.insert(1, "|---" * len(rows[0]) + "|")
     Path(f"{stem}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -194,7 +194,7 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "benchmark").exists()
 
 
-def test_missing_pyarrow_is_named(monkeypatch, capsys):
+def test_missing_matplotlib_is_named(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert cli.main(["benchmark", "-m", "piqe"]) == 1
-    assert "pip install 'lifeiqa_plugin[benchmark]'" in capsys.readouterr().err
+    assert cli.main(["benchmark", "-m", "piqe", "--figures"]) == 1
+    assert "pip install 'lifeiqa_plugin[figures]'" in capsys.readouterr().err

@@ -255,11 +255,21 @@ def test_a_csv_whose_scores_pyiqa_would_misread(images, tmp_path):
         find_datasets([], read_option_file(tmp_path / "d.yml").entries)
 
 
+def test_a_dataset_of_the_user_that_is_not_there():
+    mine = {"mine": {"type": "GeneralNRDataset", "meta_info_file": "none.csv"}}
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file; correct it with --data"):
+        find_datasets([], mine)
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
         ("kadid", r"no dataset is called 'kadid'; did you mean 'kadid10k'\? Or give CSV@FOLDER"),
-        ("koniq10k", r"dataset koniq10k: .*csv: no such file; correct it with --data_opt"),
+        (
+            "koniq10k",
+            r"dataset koniq10k: .*csv: no such file; pyiqa downloads it: python -c \"import pyiqa; "
+            r"pyiqa\.load_dataset\('koniq10k'\)\"; or give the path of yours with --data_opt",
+        ),
         ("CSV@FOLDER@official_split=tset", r"the phase must be train, val or test, got 'tset'"),
         ("CSV@FOLDER@split_9", r"no column 'split_9'"),
     ],

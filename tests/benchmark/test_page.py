@@ -17,6 +17,8 @@ addEventListener("load", () => {
   const all = (query, root) => [...(root || document).querySelectorAll(query)];
   const read = id => all(`#${id} tbody tr`).map(row => [...row.cells].map(cell => cell.textContent));
   const report = { accuracy: read("accuracy-scores"), cost: read("cost"), failures: read("failures") };
+  report.headline = document.querySelector(".headline").textContent;
+  report.empty = all("th").filter(cell => !cell.textContent.trim()).length;
   report.heads = all("#accuracy-scores th").map(cell => cell.textContent);
   all("#accuracy-scores th button")[1].click();
   report.descending = read("accuracy-scores").map(row => row[0]);
@@ -93,6 +95,11 @@ def test_rendered_numbers(look, page):
     assert [best[name] for name in seen["descending"][:-2]] == sorted(best, reverse=True)
     assert [best[name] for name in seen["ascending"][:-2]] == sorted(best)
     assert seen["sorted"] == "ascending"
+    first, second = best.sort_values(ascending=False).index[:2]
+    assert seen["headline"] == (
+        f"{first} agrees best with people on scores: SRCC {best[first]:.3f}, then {second} with {best[second]:.3f}."
+    )
+    assert seen["empty"] == 0
     # charts
     scored = list(best.index)
     assert (seen["marks"], seen["hollow"]) == (len(scored), 1)

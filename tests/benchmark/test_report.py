@@ -82,16 +82,58 @@ def test_formats():
     table = tables.Table("A_B", ["metric", "SRCC", "note"], rows, "t", {(0, 1): "best"})
     markdown = report.markdown(table).splitlines()
     assert "**0.9 (0.8 to 1.0)**" in markdown[2]
-    assert "c\\|d" in markdown[3]
+    assert markdown[3].split() == [
+        "|",
+        "c\\|d",
+        "|",
+        ".",
+        "|",
+        "50",
+        "%",
+        "&",
+        "more",
+        "lines",
+        "|",
+    ]
     assert len(markdown) == 4
     text = report.latex(table)
-    assert r"a\_b & \textbf{0.9 (0.8 to 1.0)} &  \\" in text
+    assert r"a\_b & \textbf{0.9 (0.8 to 1.0)} & . \\" in text
     assert r"50 \% \& more lines" in text
     assert r"\caption{A\_B}" in text
     assert r"\label{tab:t}" in text
     assert text.count(r"\midrule") == 1
     only = tables.Table("", ["x", "empty"], [["1", ""], ["22", ""]], "t")
     assert report.plain(only) == "x\n1\n22"
+    assert report.markdown(only).splitlines() == ["| x   |", "|-----|", "| 1   |", "| 22  |"]
+
+
+def test_latex_says_of_an_error_only_its_kind():
+    notes = ("no weights: OSError: no route to host", "ValueError: bad {", "3 of 9 images: 6 left")
+    table = tables.Table("", ["note"], [[note] for note in notes], "t")
+    assert report.latex(table).splitlines()[8:11] == [
+        r"no weights \\", r"ValueError \\", r"3 of 9 images: 6 left \\",
+    ]  # fmt: skip
+
+
+def test_one_dataset_has_a_table_for_a_paper(results, tmp_path, capsys):
+    failures = pd.DataFrame([("x", "c", "1.png", "OSError: gone")], columns=FAILURES)
+    found = Comparison(
+        results[:1],
+        *(getattr(results[0], name) for name in ("numbers",)),
+        results[0].status.reset_index(),
+        results[0].pairs,
+        failures,
+    )
+    every = all_tables(found, pd.DataFrame(columns=COSTS))
+    assert every.summary is None
+    report.write_tables(tmp_path, found, every)
+    latex, markdown = ((tmp_path / f"benchmark.{end}").read_text() for end in ("tex", "md"))
+    assert latex.startswith(
+        "\\begin{table}\n\\centering\n\\caption{Best in bold, second underlined. Rows: x: all"
+    )
+    assert "tab:summary" in latex
+    assert "gone" not in latex
+    assert "gone" in markdown
 
 
 def test_the_summary_marks_the_best_and_the_second(results):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lifeiqa_plugin.checkpoints.models import BUNDLED, Model, resolve
+from lifeiqa_plugin.datasets import trained_on as module
 from lifeiqa_plugin.datasets.trained_on import (
     Digests,
     TrainedOn,
@@ -136,3 +137,16 @@ def test_others_do_not_say(tmp_path):
 
 def test_words():
     assert count_in_words(464, 1162) == "464 of 1,162 images were trained on: 698 left"
+
+
+def test_digests_are_kept_until_an_image_changes(photos, tmp_path, monkeypatch):
+    photos = [Path(shutil.copy(photo, tmp_path)) for photo in photos[:3]]
+    read, cache = [], tmp_path / "digests.json"
+    digest = module._digest_image
+    monkeypatch.setattr(module, "_digest_image", lambda path: read.append(path) or digest(path))
+    first = digests_of(photos, cache)
+    assert digests_of([tmp_path / "none.png", *photos], cache) == [((), ()), *first]
+    assert read == [*photos, tmp_path / "none.png"]
+    photos[0].write_bytes(photos[1].read_bytes())
+    assert digests_of(photos, cache) == [first[1], *first[1:]]
+    assert read[len(photos) + 1 :] == [photos[0]]

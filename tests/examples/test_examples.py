@@ -1,5 +1,6 @@
 """Each example as a user runs it, on tiny input, with a tiny network in place of the bundled one."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -76,16 +77,19 @@ def test_best_of_burst_ranks_and_says_whether_it_means_anything(folder, capsys):
         example.main(shots[:1])
 
 
-def test_the_verdict_of_a_burst_depends_on_the_uncertainty():
+def test_the_verdict_of_a_burst_depends_on_chance_within_one_scene():
     example = load("best_of_burst")
-    best, second = example.Shot("a", 0.8, 0.03), example.Shot("b", 0.7, 0.04)
+    best = lifeiqa_plugin.ScoredImage("a", 1500, 1000, 0.8)
+    second = dataclasses.replace(best, name="b", score=0.77)
     assert example.verdict([best, second]) == (
-        "keep a: 0.100 ahead, more than the uncertainty of the two (0.050)"
+        "keep a: 0.030 ahead, and up to 0.02 is chance in one scene"
     )
-    close = second._replace(score=0.78)
+    close = dataclasses.replace(second, score=0.79)
     assert example.verdict([best, close]) == (
-        "a is ahead by only 0.020 of an uncertainty of 0.050: look yourself"
+        "a is ahead by only 0.010, and up to 0.02 is chance: look yourself"
     )
+    small = dataclasses.replace(second, width=500, height=500)
+    assert "by only 0.030, and up to 0.04 is chance" in example.verdict([best, small])
 
 
 def test_gradient_ascent_raises_the_score_and_draws_what_it_did(folder, capsys):

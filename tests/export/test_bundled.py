@@ -8,8 +8,6 @@ import pytest
 from lifeiqa_plugin.checkpoints.models import BUNDLED, resolve
 from lifeiqa_plugin.runtimes import create_engine
 
-pytest.importorskip("onnxruntime")
-
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_it_is_small_and_refers_to_the_bundled_weights(name):

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -18,7 +19,6 @@ from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
-onnxruntime = pytest.importorskip("onnxruntime")
 
 from lifeiqa_plugin.export import onnx_file, write  # noqa: E402  # need what is skipped for above
 from lifeiqa_plugin.export.onnx_file import link_weights  # noqa: E402

@@ -17,7 +17,8 @@ from PIL import Image, ImageCms
 from lifeiqa_plugin.images import color, signals
 from lifeiqa_plugin.images.binary import Binary
 from lifeiqa_plugin.images.boxes import Crop, read_properties
-from lifeiqa_plugin.images.reading import decode, read_image
+from lifeiqa_plugin.images.reading import decode, decode_resized, read_image
+from lifeiqa_plugin.images.resizing import resize
 
 CASES = Path(__file__).with_name("cases")
 
@@ -219,6 +220,9 @@ def test_the_crop_of_an_avif_is_applied():
     with Binary(content) as data:
         assert read_properties(data).crop == Crop(20, 10, 32, 24)
     np.testing.assert_array_equal(decode(content).pixels, whole[10:34, 20:52])
+    resized = decode_resized(content, lambda height, width: (12, 16), at_least=16)
+    assert resized.notes == ()  # it has not shrunk
+    np.testing.assert_array_equal(resized.pixels, resize(whole[10:34, 20:52], (12, 16)))
     outside = decode(avif(crop=(64, 1, 48, 1, 4, 1, 0, 1)))
     np.testing.assert_array_equal(outside.pixels, whole)
     assert outside.notes == ("its crop lies outside of it, and is ignored",)

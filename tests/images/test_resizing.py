@@ -42,6 +42,20 @@ def test_strips_do_not_show(monkeypatch):
     np.testing.assert_allclose(resize(pixels, (200, 160)), whole, atol=3e-7)
 
 
+@pytest.mark.parametrize("size", [(384, 512), (3000, 4000), (60, 90), (3, 2000)])
+def test_no_product_is_so_large_that_blas_starts_threads(size, monkeypatch):
+    products, matmul = [], np.matmul
+
+    def remember(a, b, out):
+        products.append(a.size * b.shape[1])
+        return matmul(a, b, out=out)
+
+    monkeypatch.setattr(resizing.np, "matmul", remember)
+    resize(np.zeros((*size, 3), np.uint8), working_shape(*size, 224, 380))
+    assert len(products) > 1
+    assert max(products) <= resizing.ALONE
+
+
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_what_a_decoder_averaged_is_made_sharp_again(factor):
     """Of a slow wave; what is left is that coarser pixels sample the kernel in other places."""

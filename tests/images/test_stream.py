@@ -6,13 +6,14 @@ import functools
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lifeiqa_plugin.images.processes import prepare_images
+from lifeiqa_plugin.images.processes import Decoders, prepare_images
 from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.images.stream import Named, Recipe
 from lifeiqa_plugin.network.crops import working_shape
@@ -68,6 +69,29 @@ def test_a_crash_or_a_hang_costs_one_image():
     assert found == [
         1, f"{died} (exit status 3)", 2, f"{died} (signal 6)", 3, "took longer than 2 s", 4,
     ]  # fmt: skip
+
+
+def test_threads_that_wait_for_their_own_image():
+    """More of them than processes, one of which dies and one of which hangs."""
+    sources = [
+        gray(1),
+        WhenSent(os._exit, 3),
+        gray(3),
+        WhenSent(time.sleep, 600),
+        *map(gray, range(4, 9)),
+    ]
+    decode = Decoders(RECIPE, workers=2, time_limit=2)
+    with ThreadPoolExecutor(6) as threads:
+        found = levels(threads.map(decode, [Named("", source) for source in sources]))
+    died = "the process that decoded it died (exit status 3)"
+    assert found == [1, died, 3, "took longer than 2 s", *range(4, 9)]
+
+
+def test_a_process_that_cannot_start_is_an_error_each_time():
+    decode = Decoders(Recipe(WhenSent(os._exit, 3)), workers=1, time_limit=2)
+    for _ in range(2):
+        with pytest.raises(ChildProcessError, match=r"ended as it began \(exit status 3\)"):
+            decode(Named("", gray(1)))
 
 
 STOP = "os.kill(os.getpid(), signal.SIGSTOP)"

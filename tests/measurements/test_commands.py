@@ -77,6 +77,13 @@ def test_calibration(run_main, dataset, checkpoint):
     assert len(re.findall(r"^\| \d+ +\|", printed, re.MULTILINE)) == 10
 
 
+def test_bursts(run_main, dataset):
+    printed = run_main("bursts", dataset, "--photos", "6", "--scored", "2")
+    assert printed.startswith("6 photos")
+    assert len(re.findall(r"^\| .* \| \d+\.\d+% ", printed, re.MULTILINE)) == 9
+    assert len(re.findall(r"^\| .* \| 0\.\d{4} ", printed, re.MULTILINE)) == 6
+
+
 def test_naming(run_main, dataset, checkpoint, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -154,7 +161,6 @@ def test_startup(run_main):
 
 @pytest.mark.slow
 def test_scoring_speed(run_main, load, monkeypatch, dataset):
-    pytest.importorskip("onnxruntime")
     script = load("scoring_speed")
     monkeypatch.setattr(script, "MIX", ((300, 200), (600, 400)))
     monkeypatch.setattr(script, "LARGE", ((900, 700),))
@@ -167,7 +173,6 @@ def test_scoring_speed(run_main, load, monkeypatch, dataset):
 
 
 def test_scoring_agreement(run_main, dataset, tmp_path):
-    pytest.importorskip("onnxruntime")
     noise = Image.effect_noise((2300, 2240), 60)
     noise.save(tmp_path / "large.jpg", quality=60)
     noise.point(lambda level: level // 2).save(tmp_path / "dark.jpg", quality=60)
@@ -225,7 +230,6 @@ def test_imagenet_start(run_main, load, monkeypatch, tmp_path):
 
 
 def test_score_with_onnxruntime(run_main):
-    pytest.importorskip("onnxruntime")
     model = ROOT / "lifeiqa_plugin" / "checkpoints" / "lifeiqa.onnx"
     photos = sorted((ROOT / "examples" / "photos").glob("chelsea_[03]*.jpg"))
     lines = run_main("score_with_onnxruntime", model, *photos).splitlines()

@@ -85,6 +85,7 @@ def test_earlier_names_give_the_new_ones(old, new):
         ({"graph": [[0, 1.5]]}, "list of [source, target] pairs, got [0, 1.5] among its edges"),
         ({"distortions": ["blur", "blur"]}, "distortions must differ from one another, got "),
         ({"distortions_from": "image"}, "distortions_from must be 'queries' or 'stages', got 'image'"),
+        ({"readouts": -1}, "readouts must be at least 1, got -1"),
         ({"embed_dim": 30}, "embed_dim must be a multiple of 4 and of num_heads=2, got 30"),
         ({"embed_dim": 24, "num_heads": 5}, "embed_dim must be a multiple of 4 and of num_heads=5, got 24"),
         ({"moe_scaled": "both"}, "moe_scaled must be 'experts' or 'bypass', got 'both'"),

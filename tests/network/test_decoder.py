@@ -137,6 +137,36 @@ def test_distortions_are_told_from_the_stages(tiny):
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
+def test_readouts_are_added_to_the_score_of_every_query(tiny):
+    """Mean and deviation of stage2, stage3's cells and stage4, through read-outs that a softmax of gates weighs."""
+    network = tiny(readouts=2, whole_image=True)
+    x = torch.rand(2, 3, 80, 110)
+    with torch.no_grad():
+        stage2, stage3, stage4 = network.stages_of(network.normalize(x))
+        found = network.decoder(stage2, stage3, stage4).query_scores
+        readout = network.decoder.readout
+        cells = pool_to_grid(stage3, network.decoder.config.memory_grid)
+        maps = [m.flatten(2) for m in (stage2, cells, stage4)]
+        parts = [y for m in maps for y in (m.mean(2), (m.var(2, correction=0) + 1e-6).sqrt())]
+        statistics = torch.cat(parts, 1)
+        first, second = (readout.values(statistics)).unbind(1)
+        share = (readout.gates(statistics) @ torch.tensor([1.0, -1.0])).sigmoid()
+        readout.values.weight.zero_(), readout.values.bias.zero_()
+        without = network.decoder(stage2, stage3, stage4).query_scores
+    added = share * first + (1 - share) * second
+    assert added.abs().min() > 1e-3
+    torch.testing.assert_close(found - without, added[:, None].expand_as(found), atol=1e-5, rtol=0)
+
+
+def test_a_network_without_readouts_is_the_papers(tiny):
+    more = tiny(readouts=1).state_dict().keys() - tiny().state_dict().keys()
+    assert {name.rsplit(".", 1)[0] for name in more if "readout" in name} == {
+        "decoder.readout.values",
+        "decoder.readout.gates",
+    }
+    assert not [name for name in tiny().state_dict() if "readout" in name]
+
+
 def test_a_network_without_distortions_has_no_second_head(tiny):
     network = tiny()
     assert network.distortion_names == ()

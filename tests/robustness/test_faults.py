@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import os
 import re
 import resource
@@ -186,3 +187,62 @@ def test_a_killed_decoder_costs_one_image(world):
     failed = sum(not value for _, value in found)
     assert failed <= 1
     assert process.returncode == failed
+
+
+@contextmanager
+def silent_mount(path: Path) -> Iterator[None]:
+    """Mount a file system of which nobody answers for its files; skips where that may not be."""
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR)
+    except OSError:
+        pytest.skip("no /dev/fuse that may be opened")
+    libc = ctypes.CDLL(None)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    try:
+        if libc.mount(b"silent", os.fsencode(path), b"fuse", 0, options) != 0:
+            pytest.skip("nothing may be mounted")
+        yield
+        assert libc.umount2(os.fsencode(path), 2) == 0  # as soon as nobody uses it
+    finally:
+        os.close(server)
+
+
+HANGING = """
+import sys
+from lifeiqa_plugin.images.processes import prepare_images
+from lifeiqa_plugin.images.stream import Named, Recipe
+from lifeiqa_plugin.scoring import in_time
+from lifeiqa_plugin.scoring.inputs import Inputs
+
+def shape(height, width):
+    return 8, 8
+
+if __name__ == "__main__":
+    in_time.LIMIT = 1
+    found = list(Inputs(["list.txt"]).images())
+    print(found[0].source.reason, [one.mtime is None for one in found])
+    for one in prepare_images(found[1:], Recipe(shape), workers=1, time_limit=2):
+        print(one.error)
+    Inputs([sys.argv[1]])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system")
+def test_a_mount_that_hangs(world):
+    """An archive, a file and a folder on it each cost their time limit, and the process ends."""
+    silent = world / "silent"
+    silent.mkdir()
+    names = [f"{silent}/a.tar", f"{silent}/a.jpg", "images/01.png"]
+    Path("list.txt").write_text("\n".join(names))
+    Path("hanging.py").write_text(HANGING)
+    command = [sys.executable, "hanging.py", str(silent)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with silent_mount(silent):
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, env=environment
+        )
+    no_answer = "[Errno 110] the file system gave no answer within 1 s"
+    first, second, third = ended.stdout.splitlines()
+    assert first == f"archive cannot be read further ({no_answer}) [True, True, False]"
+    assert (second, third) == ("took longer than 2 s", "None")
+    assert ended.stderr.splitlines()[-1] == f"TimeoutError: {no_answer}"

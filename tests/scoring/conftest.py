@@ -14,7 +14,7 @@ from PIL import Image
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.network.crops import working_shape
 from lifeiqa_plugin.runtimes import EngineOutput
-from lifeiqa_plugin.scoring import command as score_command
+from lifeiqa_plugin.scoring import score as scoring_score
 
 
 class Brightness:
@@ -24,6 +24,7 @@ class Brightness:
     naming = None
     score_range = (0.0, 1.0)
     shrink_to = 2.0
+    detail = None
 
     def __init__(self) -> None:
         self.working_shape = functools.partial(working_shape, crop_size=8, working_size=16)
@@ -56,7 +57,7 @@ def photos(tmp_path) -> Path:
 def score(engine, photos, tmp_path, monkeypatch, capsys):
     """Run ``lifeiqa score`` in the folder that holds ``photos``; returns exit status, stdout, last line of stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(score_command, "create_engine", lambda *arguments: engine)
+    monkeypatch.setattr(scoring_score, "create_engine", lambda *arguments: engine)
     monkeypatch.setattr("lifeiqa_plugin.allocator.keep_freed_memory", lambda: False)
 
     def run(*arguments: str) -> tuple[int, str, str]:

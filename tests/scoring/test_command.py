@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin.scoring import command as score_command
 from lifeiqa_plugin.words import FLAT
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +37,7 @@ def test_a_folder_becomes_a_table(score, out):
     assert code == 0
     table = read(out)
     assert list(table) == [
-        "path", "width", "height", "score", "std", "distortion.dark", "distortion.bright", "verdict",
+        "path", "width", "height", "score", "std", "detail", "distortion.dark", "distortion.bright", "verdict",
         "sentence", "note", "error", "size", "mtime",
     ]  # fmt: skip
     assert list(table["path"]) == [f"photos/{i}.png" for i in range(8)] + [
@@ -62,9 +61,19 @@ def test_a_folder_becomes_a_table(score, out):
 def test_without_a_file_scores_are_printed(score):
     code, printed, _ = score("photos/3.png", "photos/below")
     assert code == 0
-    assert (
-        printed == "0.3059\tphotos/3.png\n0.8157\tphotos/below/8.png\n0.9176\tphotos/below/9.png\n"
+    assert printed == (
+        "0.3059\tphotos/3.png\tcheck\n"
+        "0.8157\tphotos/below/8.png\tkeep\n"
+        "0.9176\tphotos/below/9.png\tkeep\n"
     )
+
+
+def test_verdicts_have_colors_on_a_terminal(score, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32mkeep\x1b[0m\n" in score("photos/below/8.png")[1]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in score("photos/below/8.png")[1]
 
 
 def test_bad_images_are_rows_with_an_error_and_exit_status_3(score):
@@ -105,7 +114,7 @@ def test_every_kind_of_input(score, monkeypatch):
     )  # fmt: skip
     assert code == 3
     rows = [line.split("\t") for line in printed.splitlines()]
-    assert [(name, text if "error" in text else round(float(text), 1)) for text, name in rows] == [
+    assert [(name, text if "error" in text else round(float(text), 1)) for text, name, *_ in rows] == [
         ("photos/below/8.png", 0.8), ("photos/below/9.png", 0.9),
         ("photos/4.png", 0.4), ("photos/5.png", 0.5),
         ("photos/0.png", 0.0), ("photos/1.png", 0.1),
@@ -128,11 +137,11 @@ BAD_USAGE = [
     ("photos -o s.csv --keep 60", "--keep must be 0 to 1, as scores are, got 60"),
     ("photos -o s.csv --drop -1", "--drop must be 0 to 1, as scores are, got -1"),
     ("photos -o s.csv --keep nan", "--keep must be 0 to 1, as scores are, got nan"),
-    ("photos --keep 0.7", "--keep has no effect without -o; give -o FILE"),
     ("photos --copy-to d", "--copy-to has no effect without -o; give -o FILE"),
     ("photos --link-to d", "--link-to has no effect without -o; give -o FILE"),
     ("photos --time-limit 9", "--time-limit needs processes that decode, and --workers 0 has none"),
     ("photos --batch-size 0", "--batch-size must be more than 0, got 0"),
+    ("photos --memory 1T", "--memory 1T: expected a size such as 1G or 500M"),
     ("photos --model nowhere", "--model 'nowhere' is neither a file nor a bundled model"),
     ("photos --model biq2021", r"did you mean 'lifeiqa-biq2021'\? Bundled: lifeiqa, lifeiqa-biq2021$"),
     ("photos --model lifeiqa-biq2021 --fast", "model 'lifeiqa-biq2021' has no file in 8 bits, only"),
@@ -147,7 +156,7 @@ BAD_USAGE = [
     ("table.parquet", r"which column holds the images .* there are n \(int64\)"),
     ("there.csv.parquet", "cannot be read as Parquet"),
     ("photos --column x", "--column x names a column of a .parquet file, and there is none"),
-    ("table.parquet --column n -o s.csv --copy-to d", "--copy-to and --link-to take files"),
+    ("table.parquet --column n -o s.csv --copy-to d", "--copy-to, --link-to and --xmp take files"),
 ]  # fmt: skip
 
 
@@ -166,14 +175,31 @@ def test_bad_usage(score, arguments, message):
     assert Path("there.csv").read_text() == "mine"
 
 
+def test_a_budget_of_memory(score):
+    Image.effect_noise((2500, 2000), 50).convert("RGB").save("photos/a.webp", method=0)
+    assert score("photos", "-o", "s.csv", "--memory", "100M")[0] == 3
+    errors = pd.read_csv("s.csv").set_index("path").error.dropna()
+    assert errors["photos/a.webp"].startswith("would take 140 MB of memory, of which 100 MB are")
+    error = score("photos", "-o", "s.csv")[2]
+    assert "was made with other options (memory 100000000); give --overwrite" in error
+
+
 def test_an_engine_that_is_not_installed(score, monkeypatch):
     def missing(*arguments):
         raise ImportError("engine openvino needs pip install openvino")
 
-    monkeypatch.setattr(score_command, "create_engine", missing)
+    monkeypatch.setattr("lifeiqa_plugin.scoring.score.create_engine", missing)
     code, _, error = score("photos")
     assert code == 2
     assert error == "lifeiqa score: engine openvino needs pip install openvino"
+
+
+@pytest.mark.parametrize(("has_vnni", "says"), [(False, True), (None, False), (True, False)])
+def test_fast_says_where_it_gains_nothing(score, monkeypatch, has_vnni, says):
+    monkeypatch.setattr("lifeiqa_plugin.runtimes.onnxruntime_engine.has_vnni", lambda: has_vnni)
+    message = "--fast gains nothing on this CPU, which has no VNNI" if says else ""
+    assert score("photos/0.png", "--fast")[2] == message
+    assert score("photos/0.png")[2] == ""
 
 
 def test_no_permission_to_write(score, monkeypatch):
@@ -225,6 +251,9 @@ def test_other_options_and_weights_are_refused(score, stop_after, monkeypatch, b
     assert code == 2
     what = "begun" if begun else "made"
     assert f"s.csv was {what} with other options (exact False); give --overwrite" in error
+    code, _, error = score("photos", "-o", "s.csv", "--detail", "off")
+    assert code == 2
+    assert f"s.csv was {what} with other options (detail True); give --overwrite" in error
     monkeypatch.setattr("lifeiqa_plugin.checkpoints.models.Model.sha256", "f00d")
     code, _, error = score("photos", "-o", "s.csv")
     assert code == 2

@@ -239,11 +239,3 @@ def test_a_log_gets_a_line_a_minute(score, monkeypatch, capsys):
     monkeypatch.setattr(tqdm, "tqdm", remember)
     assert score("photos", "-o", "s.csv")[0] == 0
     assert made[0]["mininterval"] == made[0]["maxinterval"] == tasks.LOG_EVERY == 60
-
-
-def test_parquet_without_pyarrow_is_said_at_once(score, engine, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    code, _, error = score("photos", "-o", "s.parquet")
-    assert code == 2
-    assert error == "lifeiqa score: -o s.parquet: Parquet needs pip install pyarrow"
-    assert engine.batches == []

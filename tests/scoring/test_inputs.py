@@ -104,15 +104,6 @@ def test_a_table_that_is_damaged_further_on(here):
     assert reason.startswith("table cannot be read further (")
 
 
-def test_without_pyarrow(here, monkeypatch):
-    Path("t.parquet").write_bytes(b"")
-    Path("list.txt").write_text("t.parquet\n")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"^t\.parquet: Parquet needs pip install pyarrow$"):
-        Inputs(["t.parquet"])
-    assert found("list.txt") == [("t.parquet", "t.parquet: Parquet needs pip install pyarrow")]
-
-
 def closed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a folder be one that may not be listed; tests may run as root, who may list all."""
     scandir = os.scandir

@@ -23,6 +23,7 @@ from PIL import Image
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.runtimes import Choice
 from lifeiqa_plugin.scoring.rows import Thresholds, read_own_rows
+from lifeiqa_plugin.scoring.score import Scorer
 
 from .conftest import Brightness
 
@@ -76,7 +77,9 @@ class Runs(RuleBasedStateMachine):
         choice = Choice("torch", mock.Mock(sha256="0" * 64))
         self.patches = [
             mock.patch("lifeiqa_plugin.scoring.command._choose_engine", return_value=choice),
-            mock.patch("lifeiqa_plugin.scoring.command.create_engine", return_value=self.engine),
+            mock.patch(
+                "lifeiqa_plugin.scoring.command.Scorer", return_value=Scorer(engine=self.engine)
+            ),
             mock.patch("lifeiqa_plugin.cli._build_parser", functools.cache(cli._build_parser)),
             mock.patch("os.fsync"),
             mock.patch("lifeiqa_plugin.allocator.keep_freed_memory"),

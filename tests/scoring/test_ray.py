@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lifeiqa_plugin.scoring import ray as scoring_ray
+from lifeiqa_plugin.scoring import score as scoring_score
 from lifeiqa_plugin.scoring.ray import Scorer
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def make_scorer(engine, monkeypatch):
-    monkeypatch.setattr(scoring_ray, "create_engine", lambda *arguments: engine)
+    monkeypatch.setattr(scoring_score, "create_engine", lambda *arguments: engine)
     return lambda *columns, **options: Scorer(*columns, **{"workers": 0} | options)
 
 
@@ -67,8 +67,8 @@ def test_columns_that_are_not_there(make_scorer, columns, message):
 
 def test_a_process_that_decodes_is_the_default(engine, monkeypatch):
     """Else an image that crashes its decoder would take every worker that tries."""
-    monkeypatch.setattr(scoring_ray, "create_engine", lambda *arguments: engine)
-    assert Scorer().options["workers"] == 1
+    monkeypatch.setattr(scoring_score, "create_engine", lambda *arguments: engine)
+    assert Scorer().scorer._workers == 1
 
 
 DYING = """

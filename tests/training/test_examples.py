@@ -78,7 +78,11 @@ def test_it_is_evaluated_compared_and_exported_elsewhere(run_of, images, start_p
     (few / "scores.csv").write_text("\n".join((images / "scores.csv").read_text().splitlines()[:7]))
     compare = ["benchmark", "-m", BEST, "-d", few / "scores.csv", "--no-speed", "--samples", "4"]
     export = ["export", "--model", BEST, "--format", "torch-export", "-o", "own.pt2"]
-    commands = [[*map(str, command), "--import", run_of] for command in (evaluate, compare, export)]
+    score = ["score", few, "--model", BEST, "--engine", "torch", "-o", "rows.csv"]
+    report = ["report", few, "--model", BEST, "-o", "report.html"]
+    explain = ["explain", few / "003.png", "--model", BEST, "-o", "why"]
+    given = (evaluate, compare, export, score, report, explain)
+    commands = [[*map(str, command), "--import", run_of] for command in given]
     code = f"""
 from contextlib import redirect_stdout
 from lifeiqa_plugin import cli
@@ -95,7 +99,7 @@ with open("printed.txt", "w") as file, redirect_stdout(file):
     for name in METRICS:
         assert evaluated[name] == pytest.approx(tested[name], abs=1e-4)
     compared = pd.read_csv("benchmark/scores.csv").set_index("name")["score"]
-    assert len(compared) == 6
+    assert len(compared) == len(pd.read_csv("rows.csv")) == 6
     network = build_lifeiqa(pretrained_model_path=BEST)
     image = read_image(images / "003.png")
     assert network(image[None]).item() == pytest.approx(compared["003.png"], abs=1e-4)

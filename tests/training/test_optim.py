@@ -67,6 +67,22 @@ def test_groups_hold_each_parameter_once_at_its_rate():
     assert all((id(p) in backbone) == (g["lr"] == 0.1) for g in groups for p in g["params"])
 
 
+class TwoBackbones(LifeIQA):
+    backbone_modules = ("backbone", "second")
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.second, self.second_head = nn.Conv2d(3, 8, 3), nn.Linear(8, 8)
+
+
+def test_a_variant_declares_its_backbones():
+    network = TwoBackbones(**SMALL)
+    groups = parameter_groups(network, lr=1.0, weight_decay=0.5, lr_backbone=0.1)
+    rates = {id(p): g["lr"] for g in groups for p in g["params"]}
+    assert rates[id(network.second.weight)] == rates[id(network.second.bias)] == 0.1
+    assert rates[id(network.second_head.weight)] == 1.0
+
+
 def test_schedules():
     warm = Schedule(100, warmup_iter=10, warmup_factor=0.1)
     assert [warm.factor(i) for i in (1, 6, 11, 100)] == pytest.approx([0.1, 0.55, 1.0, 1.0])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import logging
 import math
 import shutil
 import signal
@@ -274,18 +274,29 @@ def test_splits(write_options):
         train_splits(other, 2)
 
 
-@pytest.mark.parametrize(("factor", "is_said"), [(14.0, True), (1.2, False)])
-def test_a_run_says_where_bfloat16_is_slower(write_options, monkeypatch, caplog, factor, is_said):
-    """CPUs without instructions for it compute it ten times and more slower than float32."""
+@pytest.mark.parametrize(("amp", "factor"), [("bf16", 14.0), ("bf16", 1.2), ("fp32", 14.0)])
+def test_a_run_says_how_long_it_takes(write_options, build_model, monkeypatch, amp, factor):
+    """CPUs without instructions for bfloat16 compute it ten times and more slower than float32."""
     monkeypatch.setattr(launch, "bfloat16_slowdown", lambda: factor)
-    monkeypatch.setattr(logging.getLogger("pyiqa"), "propagate", True)
-    for amp in ("bf16", "fp32"):
-        caplog.clear()
-        launch.warn_of_bfloat16(
-            preparation.prepare_options(read_options(write_options(f"train:amp={amp}")))
-        )
-        said = "this CPU computes bfloat16 14 times slower than float32: use --force_yml train:amp="
-        assert (said in caplog.text) == (is_said and amp == "bf16")
+    monkeypatch.setattr(launch, "seconds_of", lambda network, size, crops, dtype: 3.0 * crops)
+    model = build_model(write_options(f"train:amp={amp}"), total_iter=300)
+    slow = factor if amp == "bf16" else 1
+    length = {1: "3.0 hours", 1.2: "3.6 hours", 14.0: "42.0 hours"}[slow]
+    said = launch.about_time(model)
+    assert said.startswith(f"tiny: about {length} of computing, 300 iterations of {36 * slow:.2g} ")
+    advice = "this CPU computes bfloat16 14 times slower than float32: use --force_yml train:amp="
+    assert (advice in said) == (slow == 14)
+
+
+def test_timing_changes_nothing(write_options, build_model):
+    model = build_model(write_options())
+    before = copy.deepcopy(model.network.state_dict())
+    modes = [module.training for module in model.network.modules()]
+    assert launch.seconds_of(model.network, 32, 12, None) > 0
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert [module.training for module in model.network.modules()] == modes
+    assert all(p.grad is None for p in model.network.parameters())
 
 
 def test_another_network_is_refused(write_options):
