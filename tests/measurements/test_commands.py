@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 IMPORTED = {
     "training_images",
     "measuring",
+    "write_option",
 }
 
 
