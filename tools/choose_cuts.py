@@ -17,24 +17,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import struct
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from write_option import write_option
 
-from lifeiqa_plugin.journal import sha256_of, write_whole
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 from lifeiqa_plugin.scoring.rows import ScoredImage, parse_row, read_rows
 from lifeiqa_plugin.words import ANY_BLUR, BANDS, BLURS, MEANT, find_flaws, join_blurs
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("lifeiqa_plugin/checkpoints/models.py", "docs/results.csv", "docs/model_card.md")
-"""That name digests."""
-
 SEEN = ROOT / "measurements" / "seen.csv"
 """What photos are to the eye: half A and val may choose, half B and test only check."""
 
@@ -151,40 +144,6 @@ def check(scored: dict[str, ScoredImage], naming: dict[str, Any]) -> None:
         print(f"{which}, {kind}: {len(flaws)}, blur {blurred}, any flaw {sum(map(bool, flaws))}")
 
 
-def write(checkpoint: Path, naming: dict[str, Any]) -> None:
-    """Put the cuts into a checkpoint and the ONNX files beside it."""
-    import onnx
-
-    content, before = checkpoint.read_bytes(), sha256_of(checkpoint)
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    about = json.loads(header["__metadata__"][KEY])
-    about["config"]["naming"] = naming
-    header["__metadata__"][KEY] = json.dumps(about)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with write_whole(checkpoint) as file:
-        file.write(struct.pack("<Q", len(text)) + text + content[8 + length :])
-    after = sha256_of(checkpoint)
-    for path in sorted(checkpoint.parent.glob(f"{checkpoint.stem}*.onnx")):
-        model = onnx.load(path, load_external_data=False)
-        entry = next(entry for entry in model.metadata_props if entry.key == KEY)
-        metadata = parse_metadata(entry.value, path)
-        if metadata.weights_sha256 != before:  # of another model whose name begins alike
-            continue
-        entry.value = replace(metadata, naming=naming, weights_sha256=after).to_json()
-        for tensor in model.graph.initializer:
-            for place in tensor.external_data:
-                if place.key == "offset":
-                    place.value = str(int(place.value) + len(text) - length)
-        onnx.save(model, path)
-    for source in map(ROOT.joinpath, SOURCES):
-        said = source.read_text(encoding="utf-8")
-        if before in said:
-            source.write_text(said.replace(before, after), encoding="utf-8")
-    print(f"{checkpoint}: {before} is now {after}")
-
-
 def main() -> None:
     """Parse the command line, choose, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -199,7 +158,7 @@ def main() -> None:
         print(f"{name:15} likely {cut['likely']:.3f}  sure {cut['sure']:.3f}  {cut['shares']}")
     check(scored, naming)
     if args.write:
-        write(args.write, naming)
+        write_option(args.write, "naming", naming)
 
 
 if __name__ == "__main__":

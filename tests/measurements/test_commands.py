@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 IMPORTED = {
     "training_images",
     "measuring",
+    "write_option",
 }
 
 
