@@ -43,7 +43,7 @@ MARGIN = 32
 SOFT = 0.005
 """Width of the bend of the rule while it is fitted."""
 
-OF_UNTOUCHED, OF_SIZE = 100.0, 0.001
+OF_UNTOUCHED, OF_SIZE = 20.0, 0.001
 """What the mean fall of untouched photos and the squares of the weights count while it is fitted."""
 
 
@@ -71,7 +71,7 @@ def noise(pixels: Any, seed: int) -> Any:
 
 KINDS = {
     "blur of 1.5 pixels": Kind(lambda x, _: gaussian_filter(x, (1.5, 1.5, 0)), 0.02, 0.03, 1),
-    "blur of 3 pixels": Kind(lambda x, _: gaussian_filter(x, (3, 3, 0)), 0.05, 0.1, 1),
+    "blur of 3 pixels": Kind(lambda x, _: gaussian_filter(x, (3, 3, 0)), 0.05, 0.15, 2),
     "smear of 9 pixels": Kind(lambda x, seed: uniform_filter1d(x, 9, seed % 2), 0.05, 0.08, 3),
     "noise of 20 levels": Kind(noise, 0.02, 0.03, 0.3),
     "JPEG, quality 20": Kind(jpeg, 0.02, 0.06, 0.5),
@@ -204,10 +204,10 @@ def _agree(looks: list[Look], scores: Any, title: str) -> list[str]:
 
 def to_option(weights: Any) -> dict[str, float]:
     """Return the network's option ``detail``."""
-    offset, score, *flaws = weights
-    named = {name: round(float(x), 5) for name, x in zip(FLAWS, flaws, strict=True) if x > 5e-6}
-    start = -_logit(0) * sum(named.values())
-    return {"offset": round(float(offset) + start, 5), SCORE: -round(float(score), 5), **named}
+    rounded = [round(float(weight), 5) for weight in weights]
+    named = {name: x for name, x in zip(FLAWS, rounded[2:], strict=True) if x}
+    offset = rounded[0] - _logit(0) * sum(named.values())
+    return {"offset": round(offset, 5), **({SCORE: -rounded[1]} if rounded[1] else {}), **named}
 
 
 def main() -> None:
