@@ -271,7 +271,7 @@ def test_fit_readouts(run_main, load, monkeypatch, dataset, tmp_path):
     sets = [part for name in ("--biq", "--livec", "--agiqa") for part in (name, meta, dataset)]
     run_main("fit_readouts", "look", *sets, "--start", start, *folder)
     printed = run_main("fit_readouts", "check", *folder)
-    assert re.search(r"lifeiqa, LIVE Challenge, ten folds: SRCC -?0\.\d{4}, PLCC", printed)
+    assert re.search(r"lifeiqa, LIVE Challenge, ten folds: SRCC -?0\.\d{4} \(.+, PLCC", printed)
     seen = script.open_sets(tmp_path / "seen")
     assert len(seen["biq_views"].mos) == 4
     assert set(seen["livec"].x) == {"", *script.VIEWS}
