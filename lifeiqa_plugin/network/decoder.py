@@ -148,7 +148,8 @@ class ReadOut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the read-outs by their gates."""
         shares = self.gates(x).softmax(-1)
-        return (shares * self.values(x)).sum(-1, keepdim=True)
+        added: Tensor = (shares * self.values(x)).sum(-1, keepdim=True)
+        return added
 
 
 class Decoder(nn.Module):

@@ -267,7 +267,7 @@ def test_fit_readouts(run_main, load, monkeypatch, dataset, tmp_path):
     network = LifeIQA(
         "tf_efficientnet_lite2", **options, distortions=["blur"], distortions_from="stages"
     )
-    save_checkpoint(network, start, ModelCard("nothing", "none"))
+    save_checkpoint(network, start, ModelCard("nothing", "none"), half=True)
     sets = [part for name in ("--biq", "--livec", "--agiqa") for part in (name, meta, dataset)]
     run_main("fit_readouts", "look", *sets, "--start", start, *folder)
     printed = run_main("fit_readouts", "check", *folder)
