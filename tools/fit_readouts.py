@@ -24,7 +24,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
-from scipy.stats import pearsonr, spearmanr
 from torch import Generator, Tensor
 from tqdm import tqdm
 from training_images import NAMES, draw_severities, read_pixels
@@ -32,6 +31,7 @@ from training_images import NAMES, draw_severities, read_pixels
 from lifeiqa_plugin.benchmark.photos import CHANGES
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.correlation import measure
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.crops import to_working_size
@@ -315,8 +315,10 @@ def open_sets(folder: Path) -> dict[str, Seen]:
 
 
 def say(name: str, scores: Floats, mos: Floats) -> None:
-    """Print SRCC and PLCC."""
-    print(f"{name}: SRCC {spearmanr(scores, mos)[0]:.4f}, PLCC {pearsonr(scores, mos)[0]:.4f}")
+    """Print SRCC and PLCC with bootstrap 95 % intervals."""
+    found = measure(scores, mos, fitted=False)
+    texts = [f"{k.upper()} {v.value:.4f} ({v.low:.3f} - {v.high:.3f})" for k, v in found.items()]
+    print(f"{name}: {', '.join(texts)}")
 
 
 def scores_of_folds(sets: dict[str, Seen], livec: Seen, folds: int, seed: int) -> Floats:

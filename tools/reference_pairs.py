@@ -1,12 +1,12 @@
-"""Teach both bundled models, without opinion scores, which of two different photos is distorted more.
+"""Teach the backbone of both bundled models, without opinion scores, which of two photos is distorted more.
 
     python tools/reference_pairs.py pool --biq CSV FOLDER --clean FOLDER
-    python tools/reference_pairs.py train lifeiqa-biq2021.safetensors --also lifeiqa.safetensors
+    python tools/reference_pairs.py train before.safetensors --out after.safetensors
 
 Levels of distortion rank an image among its own versions only. Here five full-reference metrics of pyiqa (FSIM, VSI,
 GMSD, NLPD, VIF), which see the clean photo, compare distorted images of *different* photos: where all five agree, the
 network's scores shall be ordered alike. Meanwhile its scores of BIQ2021's photos are held to what they were, so nothing
-is learnt about opinion scores, or forgotten. A share of what the weights change by is added to both models.
+is learnt about opinion scores, or forgotten. A share of what the weights change by is added.
 The folder of the pool is that of tools/train_models.py.
 
 Pairs on which several full-reference metrics agree stand in for opinion scores as in arXiv 2106.14076; metrics and
@@ -66,8 +66,8 @@ CLEARLY = 0.05
 """Mean difference of the percentiles of a pair that counts."""
 
 MARGIN, PAIRS_WEIGHT, KEEP_WEIGHT = 0.4, 3.0, 300.0
-OWN_SHARE, OTHER_SHARE = 0.7, 0.7
-"""Of the change of the weights that each model takes on."""
+SHARE = 0.7
+"""Of the change of the weights that is taken on."""
 
 RECIPE = Recipe(200, 1e-4, 2e-4, rank_weight=3, kinds_weight=1, seed=1, decay=0.99)
 
@@ -140,7 +140,7 @@ def train(network: LifeIQA, pairs: Part, biq: Part, levels: Part) -> None:
     dice = np.random.default_rng(RECIPE.seed)
     teacher = copy.deepcopy(network).eval().requires_grad_(False)
     choose_parameters(network, with_backbone=True)
-    optimizer = build_optimizer(network, [torch.tensor([1.0, 0.0])], RECIPE)
+    optimizer = build_optimizer(network, RECIPE)
     network.eval()
     network.decoder.moe.train()
     known = {file["lower"].shape[2:] for file in pairs.files}
@@ -179,33 +179,23 @@ def step_loss(
     return add_routing_losses(loss, output.routing)
 
 
-def add_change(path: Path, change: dict[str, Tensor], share: float, out: Path) -> None:
-    """Write a model's checkpoint with a share of a change of the weights added."""
-    checkpoint = read_checkpoint(path)
-    network = build_lifeiqa(pretrained_model_path=path)
-    own = network.state_dict()
-    network.load_state_dict(
-        own | {name: own[name] + share * value for name, value in change.items()}
-    )
-    if checkpoint.card is None:
-        raise SystemExit(f"{path}: has no card; give a file that lifeiqa train wrote")
-    save_checkpoint(network, out, checkpoint.card, half=True)
-
-
 def train_stage(args: argparse.Namespace) -> None:
-    """Train from the first checkpoint, and write both beside ``--out``."""
+    """Train from a checkpoint, and write it with a share of what that changes."""
     network = build_lifeiqa(pretrained_model_path=args.checkpoint)
     before = copy.deepcopy(network.state_dict())
     biq, levels = open_part(args.pool / "biq", 24), open_part(args.pool / "levels", 2)
     train(network, open_pairs(args.pool / "pairs"), biq, levels)
-    change = {
-        name: value - before[name]
-        for name, value in network.state_dict().items()
+    mixed = {
+        name: torch.lerp(before[name], value, SHARE)
         if value.is_floating_point() and "distortion_head" not in name
+        else before[name]
+        for name, value in network.state_dict().items()
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    for path, share in ((args.checkpoint, OWN_SHARE), (args.also, OTHER_SHARE)):
-        add_change(path, change, share, args.out / path.name)
+    network.load_state_dict(mixed)
+    card = read_checkpoint(args.checkpoint).card
+    if card is None:
+        raise SystemExit(f"{args.checkpoint}: has no card; give a file that lifeiqa train wrote")
+    save_checkpoint(network, args.out, card, half=True)
 
 
 def pool_stage(args: argparse.Namespace) -> None:
@@ -225,9 +215,8 @@ def main() -> None:
     pool.add_argument("--clean", type=Path, required=True, help="folder of photos without flaws")
     pool.set_defaults(run=pool_stage)
     learn = stages.add_parser("train", help="order the pairs")
-    learn.add_argument("checkpoint", type=Path, help="of lifeiqa-biq2021")
-    learn.add_argument("--also", type=Path, required=True, help="checkpoint of lifeiqa")
-    learn.add_argument("--out", type=Path, default=Path("."), help="folder to write both to")
+    learn.add_argument("checkpoint", type=Path, help="of what tools/train_models.py trained")
+    learn.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     learn.set_defaults(run=train_stage)
     for stage in (pool, learn):
         stage.add_argument("--pool", type=Path, default=Path("pool"))

@@ -1,12 +1,11 @@
-"""Train the two bundled models on whole images: ``lifeiqa-biq2021`` and, from it, the default ``lifeiqa``.
+"""Train the backbone and the decoder of both bundled models, on whole images of BIQ2021.
 
-    python tools/train_models.py pool --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER --clean FOLDER
-    python tools/train_models.py biq2021 --out biq2021.pt
-    python tools/train_models.py default --start biq2021.pt --out default.pt
+    python tools/train_models.py pool --biq CSV FOLDER --clean FOLDER
+    python tools/train_models.py train --out biq2021.pt
 
 A csv has the columns ``name``, ``mos`` (0 to 1, higher is better), ``group`` and ``part``; rows whose part is ``train``
 are read. ``pool`` shows every image, at random sizes and shapes, to the lower half of the backbone, which stands still,
-and keeps what comes out. The other two stages read nothing but the pool: 25 and 45 minutes on one core.
+and keeps what comes out. ``train`` reads nothing but the pool: 25 minutes on one core.
 """
 
 from __future__ import annotations
@@ -197,28 +196,21 @@ class Recipe(NamedTuple):
 
 DECODER_ALONE = Recipe(150, 0.0, 5e-4, rank_weight=3, kinds_weight=1, seed=1, decay=0.99)
 BIQ2021 = Recipe(160, 1e-4, 2e-4, rank_weight=3, kinds_weight=2, seed=1, decay=0.98)
-DEFAULT = Recipe(1000, 1.5e-4, 3e-4, rank_weight=3, kinds_weight=1, seed=3, decay=0.99)
 KINDS_ALONE = Recipe(320, 0.0, 8e-4, rank_weight=0, kinds_weight=12, seed=1, decay=0.98)
 KEEP_WEIGHT = 500.0
-BIQ2021_SHARE, DEFAULT_SHARE = 0.8, 0.75
-"""Of the trained weights in the average with those that the stage began with."""
+BIQ2021_SHARE = 0.8
+"""Of the trained weights in the average with those that the training began with."""
 
 
 def train(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
-    """Train on parts of the pool, levels last; the network leaves with the average of its weights.
-
-    The first part sets the scale, every other has an affine calibration onto it, before the sigmoid.
-    """
+    """Train on two parts of the pool, levels last; the network leaves with the average of its weights."""
     torch.manual_seed(recipe.seed)
     dice = np.random.default_rng(recipe.seed)
     choose_parameters(network, with_backbone=recipe.backbone_rate > 0)
-    calibrations = [torch.tensor([1.0, 0.0], requires_grad=i > 0) for i in range(len(parts) - 1)]
-    optimizer = build_optimizer(network, calibrations, recipe)
+    optimizer = build_optimizer(network, recipe)
     network.eval()
     network.decoder.moe.train()  # dropout in the experts; BatchNorm keeps ImageNet's statistics
-    optimize(
-        network, optimizer, recipe, lambda: total_loss(network, parts, calibrations, dice, recipe)
-    )
+    optimize(network, optimizer, recipe, lambda: total_loss(network, parts, dice, recipe))
 
 
 def optimize(
@@ -242,21 +234,17 @@ def optimize(
     module.load_state_dict(average)
 
 
-def build_optimizer(
-    network: LifeIQA, calibrations: list[Tensor], recipe: Recipe
-) -> torch.optim.AdamW:
+def build_optimizer(network: LifeIQA, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with decay of the decoder's matrices only."""
     groups = parameter_groups(network.decoder, recipe.decoder_rate, 0.02)
     if recipe.backbone_rate:
         groups += parameter_groups(network.backbone, recipe.backbone_rate, 0.0)
-    groups.append({"params": calibrations[1:], "initial_lr": 2e-3, "weight_decay": 0.0})
     return torch.optim.AdamW(groups)
 
 
 def total_loss(
     network: LifeIQA,
     parts: list[Part],
-    calibrations: list[Tensor],
     dice: np.random.Generator,
     recipe: Recipe,
 ) -> Tensor:
@@ -269,15 +257,12 @@ def total_loss(
         with torch.autocast("cpu", torch.bfloat16):
             inputs = upper_half(network, inputs[0])
     output = network.decoder(*inputs)
-    *raw, distorted = output.query_scores.mean(1).split([len(d.inputs[0]) for d in drawn])
+    raw, distorted = output.query_scores.mean(1).split([len(d.inputs[0]) for d in drawn])
     kinds = output.distortion_logits[-len(distorted) :]
     loss = level_losses(distorted, kinds, drawn[-1].levels, recipe)
     loss = add_routing_losses(loss, output.routing)
-    total = sum(map(len, raw))
-    for score, part, (slope, intercept) in zip(raw, drawn[:-1], calibrations, strict=True):
-        fit, correlation = mos_losses(slope * score + intercept, part.mos, part.group)
-        loss = loss + 10 * fit * len(score) / total + correlation / len(raw)
-    return loss
+    fit, correlation = mos_losses(raw, drawn[0].mos, drawn[0].group)
+    return loss + 10 * fit + correlation
 
 
 def interpolate_weights(first: LifeIQA, second: LifeIQA, share: float) -> None:
@@ -291,15 +276,12 @@ def interpolate_weights(first: LifeIQA, second: LifeIQA, share: float) -> None:
 
 
 def pool_stage(network: LifeIQA, args: argparse.Namespace) -> None:
-    """Show every image of BIQ2021 and AGIQA-3K twice, of half A of LIVE Challenge six times, and levels."""
+    """Show every image of BIQ2021 twice, and levels."""
     biq = [row for row in read_rows(*args.biq) if row.group != "ss02"]
     best = [row.path for row in biq if row.group == "ss03" and row.mos > 0.78]
     clean = [str(path) for path in sorted(args.clean.iterdir())] * 4 + best
-    livec, agiqa = read_rows(*args.livec), read_rows(*args.agiqa)
     for name, rows, size, clean_count, number, seed in (
         ("biq", biq, 32, 0, 2 * len(biq) // 32 + 1, 1),
-        ("livec", livec, 32, 0, 6 * len(livec) // 32, 11),
-        ("agiqa", agiqa, 32, 0, 2 * len(agiqa) // 32, 12),
         ("levels", [], 0, 12, 124, 41),
     ):
         fill_pool(network, Batches(rows, size, clean, clean_count, number, seed), args.pool / name)
@@ -376,7 +358,7 @@ def update_average(average: dict[str, Tensor], module: nn.Module, decay: float) 
             average[name].lerp_(value, 1 - decay)
 
 
-def biq2021_stage(network: LifeIQA, args: argparse.Namespace) -> None:
+def train_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     """The decoder alone, then the upper half with it, then interpolated with the start, then the kinds."""
     start = copy.deepcopy(network)
     biq = open_part(args.pool / "biq", 32)
@@ -391,21 +373,10 @@ def biq2021_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     torch.save(network.state_dict(), args.out)
 
 
-def default_stage(network: LifeIQA, args: argparse.Namespace) -> None:
-    """On from ``lifeiqa-biq2021`` with all datasets, then interpolated with the start."""
-    network.load_state_dict(torch.load(args.start))
-    start = copy.deepcopy(network)
-    counts = {"biq": 20, "livec": 10, "agiqa": 12, "levels": 2}
-    parts = [open_part(args.pool / name, count) for name, count in counts.items()]
-    train(network, parts, DEFAULT)
-    interpolate_weights(network, start, DEFAULT_SHARE)
-    torch.save(network.state_dict(), args.out)
-
-
 def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=["pool", "biq2021", "default"])
+    parser.add_argument("stage", choices=["pool", "train"])
     parser.add_argument("--imagenet", type=Path, default=Path("imagenet_start.safetensors"))
     parser.add_argument(
         "--first",
@@ -413,24 +384,16 @@ def main() -> None:
         default=Path("first_stage.safetensors"),
         help="weights of commit 744f1a1",
     )
-    for name in ("biq", "livec", "agiqa"):
-        parser.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CSV", "FOLDER"))
+    parser.add_argument("--biq", type=Path, nargs=2, metavar=("CSV", "FOLDER"))
     parser.add_argument(
         "--clean", type=Path, help="folder of photos without flaws, beside BIQ2021's best"
     )
     parser.add_argument("--pool", type=Path, default=Path("pool"))
-    parser.add_argument(
-        "--start",
-        type=Path,
-        help="what stage biq2021 wrote, for the default model",
-    )
     parser.add_argument("--out", type=Path, default=Path("state.pt"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     network = start_network(args.imagenet, args.first)
-    {"pool": pool_stage, "biq2021": biq2021_stage, "default": default_stage}[args.stage](
-        network, args
-    )
+    {"pool": pool_stage, "train": train_stage}[args.stage](network, args)
 
 
 if __name__ == "__main__":

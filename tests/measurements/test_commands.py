@@ -16,6 +16,7 @@ from PIL import Image
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.distortions.kinds import KINDS
+from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 
 pytestmark = pytest.mark.slow
@@ -254,7 +255,7 @@ def test_score_with_onnxruntime(run_main):
 def short_recipe(load, monkeypatch, float32, dataset, tmp_path):
     """Images of one shape, two steps a stage; options of all stages, those of the datasets, and the clean folder."""
     script, images = load("train_models"), load("training_images")
-    for recipe in ("DECODER_ALONE", "BIQ2021", "DEFAULT", "KINDS_ALONE"):
+    for recipe in ("DECODER_ALONE", "BIQ2021", "KINDS_ALONE"):
         monkeypatch.setattr(script, recipe, getattr(script, recipe)._replace(steps=2))
     monkeypatch.setattr(images, "SHAPES", {(64, 64): 1})
     batches = images.Batches
@@ -274,48 +275,85 @@ def short_recipe(load, monkeypatch, float32, dataset, tmp_path):
     clean.mkdir()
     (clean / "35.png").symlink_to(dataset / "35.png")
     common = ("--first", start, "--imagenet", start, "--pool", tmp_path / "pool")
-    datasets = [part for name in ("--biq", "--livec", "--agiqa") for part in (name, meta, dataset)]
-    return common, datasets, clean
+    return common, ["--biq", meta, dataset], clean
 
 
 def test_train_models(run_main, short_recipe, tmp_path):
-    """All stages on 36 images."""
+    """Both stages on 36 images."""
     common, datasets, clean = short_recipe
     run_main("train_models", "pool", *common, *datasets, "--clean", clean)
-    first, second = tmp_path / "biq2021.pt", tmp_path / "default.pt"
-    run_main("train_models", "biq2021", *common, "--out", first)
-    run_main("train_models", "default", *common, "--start", first, "--out", second)
-    before, after = (torch.load(path) for path in (first, second))
+    out = tmp_path / "biq2021.pt"
+    run_main("train_models", "train", *common, "--out", out)
+    before, after = read_checkpoint(common[1]).state_dict, torch.load(out)
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
-    moved = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
-    assert moved == {"backbone", "decoder"}
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in moved} == {"backbone", "decoder"}
+    assert not any(name.startswith("backbone.blocks.2.") for name in moved)
+
+
+def test_fit_readouts(run_main, load, monkeypatch, dataset, tmp_path):
+    """From images to two checkpoints, whose networks score as the fit says."""
+    script = load("fit_readouts")
+    monkeypatch.setattr(script, "IN_VIEWS", 4)
+    monkeypatch.setattr(script, "DISTORTED", 2)
+    names = sorted(path.name for path in dataset.glob("*.png"))
+    rows = [
+        f"{name},{i / len(names)},ss0{1 + 2 * (i % 2)},{'AB'[i % 2]},{'val' if i % 5 == 0 else 'train'}"
+        for i, name in enumerate(names)
+    ]
+    meta = tmp_path / "meta.csv"
+    meta.write_text("\n".join(["name,mos,subset,half,bundled_split", *rows]) + "\n")
+    torch.manual_seed(0)
+    start, folder = tmp_path / "start.safetensors", ("--folder", tmp_path / "seen")
+    options = load("imagenet_start").DECODER | {"whole_image": True, "working_size": 224}
+    network = LifeIQA(
+        "tf_efficientnet_lite2", **options, distortions=["blur"], distortions_from="stages"
+    )
+    save_checkpoint(network, start, ModelCard("nothing", "none"), half=True)
+    sets = [part for name in ("--biq", "--livec", "--agiqa") for part in (name, meta, dataset)]
+    run_main("fit_readouts", "look", *sets, "--start", start, *folder)
+    printed = run_main("fit_readouts", "check", *folder)
+    assert re.search(r"lifeiqa, LIVE Challenge, ten folds: SRCC -?0\.\d{4} \(.+, PLCC", printed)
+    seen = script.open_sets(tmp_path / "seen")
+    assert len(seen["biq_views"].mos) == 4
+    assert set(seen["livec"].x) == {"", *script.VIEWS}
+    for model, count in (("lifeiqa", 2), ("lifeiqa-biq2021", 1)):
+        out = tmp_path / f"{model}.safetensors"
+        run_main("fit_readouts", "write", model, "--start", start, "--out", out, *folder)
+        written = build_lifeiqa(pretrained_model_path=out).eval()
+        assert written.config["readouts"] == count
+        wanted = script.FITS[model](seen).scores(seen["livec"])
+        with torch.no_grad():
+            found = [written(read_image(dataset / name)[None]).item() for name in names]
+        assert found == pytest.approx(wanted.tolist(), abs=1e-3)
 
 
 def test_reference_pairs(run_main, load, monkeypatch, short_recipe, tmp_path):
-    """Both models change by shares of the same."""
+    """The share decides how much of the change is taken on."""
     common, datasets, clean = short_recipe
     script = load("reference_pairs")
     monkeypatch.setattr(script, "SHAPES", {(64, 64): 1})
     monkeypatch.setattr(script, "PER_FILE", 4)
     monkeypatch.setattr(script, "FILES", 2)
     monkeypatch.setattr(script, "RECIPE", script.RECIPE._replace(steps=2))
-    monkeypatch.setattr(script, "OTHER_SHARE", 1.4)
     run_main("train_models", "pool", *common, *datasets, "--clean", clean)
     pool = ("--pool", tmp_path / "pool")
-    run_main("reference_pairs", "pool", *datasets[:3], "--clean", clean, *pool)
+    run_main("reference_pairs", "pool", *datasets, "--clean", clean, *pool)
     pairs = script.open_pairs(tmp_path / "pool" / "pairs")
     assert (
         torch.cat([file["percentiles"] for file in pairs.files]).sort(0).values[-1].tolist()
         == [1.0] * 5
     )
     start = build_lifeiqa(pretrained="biq2021")
-    for name in ("one", "two"):
-        save_checkpoint(start, tmp_path / f"{name}.safetensors", ModelCard("nothing", "none"))
-    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    out = tmp_path / "out"
-    run_main("reference_pairs", "train", one, "--also", two, "--out", out, *pool)
-    before = read_checkpoint(one).state_dict
-    half, whole = (read_checkpoint(out / path.name).state_dict for path in (one, two))
+    path, changed = tmp_path / "before.safetensors", []
+    save_checkpoint(start, path, ModelCard("nothing", "none"))
+    before = read_checkpoint(path).state_dict
+    for share in (0.5, 1.0):
+        monkeypatch.setattr(script, "SHARE", share)
+        out = tmp_path / f"{share}.safetensors"
+        run_main("reference_pairs", "train", path, "--out", out, *pool)
+        changed.append(read_checkpoint(out).state_dict)
+    half, whole = changed
     name = "decoder.context.weight"
     change = half[name] - before[name]
     assert change.abs().max() > 0
