@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "a2590edddc7dda2978b5bd7fd61790197bdb9d41564caf669f2fab63b7754c2e", has_int8=True
+        "2545aa593b66f5cd893114cdfd12282ea6f150b6087654a6588913ebae26dedc", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "61b87b85da94a87e1225dc2112fe470dd30df1ac7695da880b01fcdb0852b6cc"
+        "3d931cab6878a97347a9c2919c7ea37060c9d65c4e1a85311c21bc146dd5d97f"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""
