@@ -62,7 +62,9 @@ def main() -> None:
     if browser is None:
         raise SystemExit(f"no Chromium on this machine (looked for {', '.join(BROWSERS)})")
     save_small(screenshot(args.photos, browser), args.out / "report.png")
-    with Image.open(io.BytesIO(draw(explain(args.photos / args.photo, attribution_steps=0), "png"))) as figure:
+    with Image.open(
+        io.BytesIO(draw(explain(args.photos / args.photo, attribution_steps=0), "png"))
+    ) as figure:
         save_small(figure, args.out / "explanation.png")
 
 
