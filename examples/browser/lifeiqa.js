@@ -17,10 +17,61 @@ export async function load() {
 /** Score an ImageData, or any {data, width, height} of RGBA: {score, std, distortions: {name: 0 to 1}}. */
 async function score(session, about, pixels) {
   const shape = workingShape(pixels.height, pixels.width, about);
-  const images = new ort.Tensor("float32", resize(pixels, ...shape), [1, 3, ...shape]);
-  const found = await session.run({ images });
+  const planes = resize(pixels, ...shape);
+  const whole = await run(session, about, planes, shape);
+  const size = about.working_size;
+  if (!about.detail || Math.min(pixels.height, pixels.width) < 3 * size) return whole;
+  const part = cut(pixels, ...findPart(planes, shape, pixels, 2 * size), 2 * size);
+  const near = await run(session, about, resize(part, size, size), [size, size]);
+  return { ...whole, detail: near.score, score: Math.max(whole.score - fall(near, about.detail), 0) };
+}
+
+/** What the network says of planes of a shape. */
+async function run(session, about, planes, shape) {
+  const found = await session.run({ images: new ort.Tensor("float32", planes, [1, 3, ...shape]) });
   const shares = about.distortions.map((name, i) => [name, found.distortions.data[i]]);
   return { score: found.score.data[0], std: found.std.data[0], distortions: Object.fromEntries(shares) };
+}
+
+/** What a nearer look at a large photo takes off its score. */
+function fall(near, { offset, ...weights }) {
+  const logit = (share) => Math.log(share / (1 - share));
+  const shares = { ...near.distortions, score: near.score };
+  const terms = Object.entries(weights).map(([name, weight]) => weight * logit(Math.min(Math.max(shares[name], 1e-3), 1 - 1e-3)));
+  return Math.max(terms.reduce((sum, term) => sum + term, offset), 0);
+}
+
+/** [top, left] of the square of an image that has most detail at its working size. */
+function findPart(planes, [rows, columns], { height, width }, side) {
+  const gray = (y, x) => (planes[y * columns + x] + planes[(rows + y) * columns + x] + planes[(2 * rows + y) * columns + x]) / 3;
+  const edge = (y, x) => Math.abs(gray(y, x) - gray(Math.max(y - 1, 0), x)) + Math.abs(gray(y, x) - gray(y, Math.max(x - 1, 0)));
+  const scale = (place, length, newLength) => roundHalfEven(place * (newLength / length));
+  let best = [0, 0], most = -1;
+  for (const top of offsets(height, side)) for (const left of offsets(width, side)) {
+    const y0 = scale(top, height, rows), y1 = Math.min(y0 + scale(side, height, rows), rows);
+    const x0 = scale(left, width, columns), x1 = Math.min(x0 + scale(side, width, columns), columns);
+    let sum = 0;
+    for (let y = y0; y < y1; y++) for (let x = x0; x < x1; x++) sum += edge(y, x);
+    const mean = sum / ((y1 - y0) * (x1 - x0));
+    if (mean > most) [best, most] = [[top, left], mean];
+  }
+  return best;
+}
+
+/** Evenly spaced places, from one edge to the other, of the fewest squares that cover an axis. */
+function offsets(length, side) {
+  const count = Math.min(Math.ceil(length / side), length - side + 1);
+  if (count === 1) return [Math.floor((length - side) / 2)];
+  return Array.from({ length: count }, (_, i) => roundHalfEven((i * (length - side)) / (count - 1)));
+}
+
+function cut({ data, width }, top, left, side) {
+  const part = new Uint8ClampedArray(4 * side * side);
+  for (let y = 0; y < side; y++) {
+    const start = 4 * ((top + y) * width + left);
+    part.set(data.subarray(start, start + 4 * side), 4 * side * y);
+  }
+  return { data: part, width: side, height: side };
 }
 
 /** [height, width] at which an image is scored: shorter side within limits, longer one at most 8 times that. */

@@ -10,6 +10,7 @@ order red, green, blue, each row by row.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from lifeiqa_plugin.images.reading import decode_resized
 
 PATH = Path(__file__).with_name("vectors.json")
 
-SIZES = ((300, 500), (100, 151), (901, 700), (60, 1000))
-"""Height and width: of an image that fits, a small, a large and a very long one."""
+SIZES = ((300, 500), (100, 151), (901, 700), (60, 1000), (1250, 1901))
+"""Height and width: of an image that fits, a small, a large, a very long one, and one that gets a nearer look."""
 
 STEP = 9973
 
@@ -47,6 +48,7 @@ def make_vectors() -> dict[str, Any]:
                 "shape": planes.shape,
                 "tensor": [round(float(value), 6) for value in planes.ravel()[::STEP]],
                 "score": round(scored.score, 6),
+                "detail": None if math.isnan(scored.detail) else round(scored.detail, 6),
                 "std": round(scored.std, 6),
                 "distortions": {name: round(v, 6) for name, v in scored.distortions.items()},
             }

@@ -79,7 +79,11 @@ app.add_middleware(LimitedBody)
 @app.get("/health")
 def health() -> dict[str, Any]:
     """Say that the network is loaded, and which."""
-    return {"status": "ok", "weights_sha256": app.state.scorer.weights_sha256}
+    return {"status": "ok"} | _weights()
+
+
+def _weights() -> dict[str, Any]:
+    return {"weights_sha256": app.state.scorer.weights_sha256}
 
 
 @app.get("/metrics")
@@ -98,7 +102,7 @@ async def score(request: Request) -> dict[str, Any]:
     row, status = await run_in_threadpool(_score, Named("image", content))
     if status != 200:
         raise HTTPException(status, row["error"])
-    return row | health()
+    return row | _weights()
 
 
 @app.post("/batch")
@@ -110,7 +114,7 @@ async def batch(request: Request) -> dict[str, Any]:
         raise HTTPException(422, "expected a form with one or more files, each called 'files'")
     named = [Named(file.filename or "image", await file.read()) for file in files]
     scored = await asyncio.gather(*(run_in_threadpool(_score, one) for one in named))
-    return {"images": [row for row, _ in scored]} | health()
+    return {"images": [row for row, _ in scored]} | _weights()
 
 
 async def _in_time(body: Awaitable[Any]) -> Any:

@@ -16,7 +16,7 @@ from lifeiqa_plugin.scoring.rows import ScoredImage, parse_row, read_rows
 LOWER = 4
 """Exit status where the mean change is below ``--fail-below``."""
 
-DECIDE = ("weights_sha256", "decoding", "exact")
+DECIDE = ("weights_sha256", "decoding", "exact", "detail")
 """Options of ``lifeiqa score`` without which two scores of one file differ."""
 
 Scores = dict[str, ScoredImage]

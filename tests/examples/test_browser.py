@@ -16,6 +16,7 @@ from chromium import Tab
 from PIL import ExifTags, Image
 
 import lifeiqa_plugin
+from lifeiqa_plugin.network.detail import DetailRule
 
 BROWSER = Path(__file__).parents[2] / "examples" / "browser"
 PHOTOS = sorted((BROWSER.parent / "photos").glob("*_[02]_*.jpg"))
@@ -35,11 +36,12 @@ def test_vectors_are_current():
     """Else run ``python examples/browser/vectors.py``."""
     made = load("vectors").make_vectors()
     assert made["weights_sha256"] == VECTORS["weights_sha256"]
-    assert len(made["cases"]) == len(VECTORS["cases"]) == 4
+    assert len(made["cases"]) == len(VECTORS["cases"]) == 5
     for now, kept in zip(made["cases"], VECTORS["cases"], strict=True):
         assert list(now["shape"]) == kept["shape"]
         np.testing.assert_allclose(now["tensor"], kept["tensor"], atol=2e-6)
         assert len(kept["tensor"]) > 20
+        assert now["detail"] == pytest.approx(kept["detail"], abs=1e-4)
         assert now["score"] == pytest.approx(kept["score"], abs=1e-4)
         assert now["distortions"] == pytest.approx(kept["distortions"], abs=1e-3)
 
@@ -63,7 +65,7 @@ def folder(tmp_path_factory) -> Path:
         (folder / path.name).write_bytes(path.read_bytes())
     see_through, turned = Image.open(PHOTOS[0]), Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
-    see_through.resize((1500, 1001)).save(folder / "turned.jpg", exif=turned)
+    see_through.resize((1500, 1201)).save(folder / "turned.jpg", exif=turned)
     see_through.putalpha(Image.linear_gradient("L").resize(see_through.size))
     see_through.save(folder / "see_through.png")
     return folder
@@ -101,9 +103,28 @@ def test_the_browser_gives_the_vectors(page, case):
     found = page.run(PATTERN % [case["height"], case["width"], VECTORS["step"]])
     assert found["shape"] == case["shape"]
     np.testing.assert_allclose(found["tensor"], case["tensor"], atol=2e-6)
-    for name in ("score", "std"):
-        assert found[name] == pytest.approx(case[name], abs=1e-4)
+    for name in ("score", "std", "detail"):
+        assert found.get(name) == pytest.approx(case[name], abs=1e-4), name
     assert found["distortions"] == pytest.approx(case["distortions"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_nearer_look(page):
+    """With a rule of its own, whether or not the bundled network has one."""
+    rule = {"offset": 0.3, "score": -0.05, "blur": 0.02, "noise": -0.01}
+    scorer = lifeiqa_plugin.Scorer(engine="onnxruntime", device="cpu", exact=True)
+    scorer.engine.detail = DetailRule.parse(rule)
+    looks_nearer = lifeiqa_plugin.Scorer(engine=scorer.engine, exact=True)
+    case = VECTORS["cases"][-1]
+    size = case["height"], case["width"]
+    expected = looks_nearer(load("vectors").pattern(*size))
+    run = f"network.about.detail = {json.dumps(rule)}; return {{ shape"
+    found = page.run(PATTERN.replace("return { shape", run) % [*size, VECTORS["step"]])
+    page.run("window.network = undefined")
+    assert found["detail"] == pytest.approx(expected.detail, abs=1e-4)
+    assert found["score"] == pytest.approx(expected.score, abs=1e-4)
+    looks_once = lifeiqa_plugin.Scorer(engine=scorer.engine, exact=True, detail=False)
+    assert abs(expected.score - looks_once(load("vectors").pattern(*size)).score) > 0.01
 
 
 DROP = """

@@ -189,6 +189,7 @@ def test_several_images(server):
     assert second["score"] is None
     assert second["error"].startswith("cannot be read as an image")
     assert first["verdict"] in ("keep", "check", "drop")
+    assert set(answer) == {"images", "weights_sha256"}
 
 
 @pytest.mark.slow
