@@ -3,7 +3,7 @@
 Hu et al., arXiv 2106.09685.
 
     lifeiqa train -opt options/train/koniq10k.yml --import lora \
-        --force_yml network:type=LoRALifeIQA network:rank=8 train:optim:lr=2e-4
+        --force-yml network:type=LoRALifeIQA network:rank=8 train:optim:lr=2e-4
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Copy it into your folder, and train it:
 
     lifeiqa train -opt options/train/biq2021.yml --import multi_scale \
-        --force_yml network:type=MultiScaleLifeIQA "network:scales=[1.0, 0.5]"
+        --force-yml network:type=MultiScaleLifeIQA "network:scales=[1.0, 0.5]"
 
 Its checkpoints are read wherever it has been imported: ``import multi_scale``, then ``create_metric("lifeiqa",
 pretrained_model_path="experiments/biq2021/models/net_best.safetensors")``.

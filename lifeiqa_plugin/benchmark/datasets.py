@@ -167,10 +167,10 @@ def _from_pyiqa(name: str, options: dict[str, Any], by: Sequence[str]) -> Labell
 def _advice(name: str) -> str:
     """Say how to get a dataset that is not here."""
     if name not in fetchable_datasets():
-        return "correct it with --data_opt"
+        return "correct it with --data-opt"
     return (
         f"""pyiqa downloads it: python -c "import pyiqa; pyiqa.load_dataset('{name}')"; or give the path of yours """
-        "with --data_opt"
+        "with --data-opt"
     )
 
 

@@ -108,7 +108,7 @@ def find_metrics(
     for path in files:
         resolve(path)
     if not found:
-        raise ValueError("no metric was named; give -m NAME ... or --metric_opt FILE")
+        raise ValueError("no metric was named; give -m NAME ... or --metric-opt FILE")
     taken = [spec.name for spec in found]
     if twice := {name for name in taken if taken.count(name) > 1}:
         raise ValueError(f"metric {min(twice)!r} comes twice; rename the checkpoint or its folder")

@@ -64,7 +64,7 @@ def benchmark(options: BenchmarkOptions) -> bool:
     datasets = find_datasets(options.datasets, data_file.entries, options.by, options.columns)
     if not datasets and options.protocol is None:
         raise ValueError(
-            "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed"
+            "nothing to do: give datasets with -d or --data-opt, or leave out --no-speed"
         )
     options.out.mkdir(parents=True, exist_ok=True)
     datasets = mark_trained_on(datasets, specs, options.out / "digests.json")

@@ -164,7 +164,7 @@ def about_time(model: Any) -> str:
         seconds *= factor
         if factor > 1.5:
             advice = (
-                f"; this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force_yml "
+                f"; this CPU computes bfloat16 {factor:.2g} times slower than float32: use --force-yml "
                 "train:amp=fp32"
             )
     minutes = seconds * iterations / 60

@@ -338,7 +338,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             raise FloatingPointError(
                 f"the {what} of iteration {self.current_iter} is {value.item()}; the weights are those before it. "
                 f"Its images: {', '.join(self.img_paths)}. Lower train.optim.lr, set train.clip_grad_norm, or look "
-                "at these images and their scores; --auto_resume goes on from the last saved state"
+                "at these images and their scores; --auto-resume goes on from the last saved state"
             )
 
     @master_only  # type: ignore[untyped-decorator]  # pyiqa is not typed

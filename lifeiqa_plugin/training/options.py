@@ -87,7 +87,7 @@ def apply_change(options: dict[str, Any], change: str) -> None:
     keys, equals, text = change.partition("=")
     *sections, last = keys.strip().split(":")
     if not equals or not last:
-        raise ValueError(f"--force_yml takes section:key=value, got {short(change)}")
+        raise ValueError(f"--force-yml takes section:key=value, got {short(change)}")
     section: Any = options
     for name in sections:
         if isinstance(section, list) and name.isdecimal() and int(name) < len(section):
@@ -95,8 +95,8 @@ def apply_change(options: dict[str, Any], change: str) -> None:
         elif isinstance(section, dict):
             section = section.setdefault(name, {})
     if not isinstance(section, dict):
-        raise ValueError(f"--force_yml {change}: {sections[-1]!r} is a value, not a section")
-    section[last] = _parse(text.strip(), f"--force_yml {keys}")
+        raise ValueError(f"--force-yml {change}: {sections[-1]!r} is a value, not a section")
+    section[last] = _parse(text.strip(), f"--force-yml {keys}")
 
 
 MODELS_OF_PYIQA = (

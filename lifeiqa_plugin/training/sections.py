@@ -108,7 +108,7 @@ class PathOptions(Section):
     """``path``."""
 
     resume_state: str | None = None
-    """a state to go on from; `--auto_resume` takes the run's own"""
+    """a state to go on from; `--auto-resume` takes the run's own"""
 
 
 @dataclass(frozen=True, kw_only=True)

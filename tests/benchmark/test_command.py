@@ -30,7 +30,7 @@ def command(metric_file, images, tmp_path, monkeypatch):
     def run(*more: str) -> int:
         arguments = [
             "benchmark",
-            "--metric_opt",
+            "--metric-opt",
             str(metric_file),
             "-d",
             str(images / "scores.csv"),
@@ -161,7 +161,7 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
     [
         (
             ["-m", "piqe", "--no-speed"],
-            "nothing to do: give datasets with -d or --data_opt, or leave out --no-speed",
+            "nothing to do: give datasets with -d or --data-opt, or leave out --no-speed",
         ),
         (["-m", "piqe", "--sizes", "big"], "--sizes takes WIDTHxHEIGHT"),
         (["-m", "piqe", "--samples", "-1"], "--samples takes a number from 0 on, got -1"),

@@ -91,7 +91,7 @@ def test_shipped_option_files(path, tmp_path, images):
     ("names", "text", "message"),
     [
         (["muziq"], "", r"no metric is called 'muziq'; did you mean 'musiq'"),
-        ([], "", r"no metric was named; give -m NAME \.\.\. or --metric_opt FILE"),
+        ([], "", r"no metric was named; give -m NAME \.\.\. or --metric-opt FILE"),
         (
             [],
             "a: {metric_mode: XX, metric_opts: {type: PSNR}}",
@@ -268,7 +268,7 @@ def test_a_dataset_of_the_user_that_is_not_there():
         (
             "koniq10k",
             r"dataset koniq10k: .*csv: no such file; pyiqa downloads it: python -c \"import pyiqa; "
-            r"pyiqa\.load_dataset\('koniq10k'\)\"; or give the path of yours with --data_opt",
+            r"pyiqa\.load_dataset\('koniq10k'\)\"; or give the path of yours with --data-opt",
         ),
         ("CSV@FOLDER@official_split=tset", r"the phase must be train, val or test, got 'tset'"),
         ("CSV@FOLDER@split_9", r"no column 'split_9'"),

@@ -53,7 +53,7 @@ def page(metric_file, images, tmp_path, monkeypatch) -> Path:
     """Write the page of a small comparison, beside its tables."""
     monkeypatch.chdir(tmp_path)
     arguments = [
-        "--metric_opt",
+        "--metric-opt",
         str(metric_file),
         "-d",
         str(images / "scores.csv"),

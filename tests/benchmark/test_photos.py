@@ -137,7 +137,7 @@ def test_the_whole_command_on_photos_and_a_csv(clean, images, metric_file, tmp_p
         "right: {metric_mode: NR, metric_opts: {type: StubBrightness}}\n"
         "dark: {metric_mode: NR, metric_opts: {type: StubBrightness, dark_fails: true}}"
     )
-    arguments = ["--metric_opt", "m.yml", "--data_opt", "cross.yml", "-o", "out", "--no-speed"]
+    arguments = ["--metric-opt", "m.yml", "--data-opt", "cross.yml", "-o", "out", "--no-speed"]
     assert cli.main(["benchmark", *arguments, "--samples", "9"]) == 0
     text = Path("out/benchmark.md").read_text()
     assert "people: 20 rows, without official_split train" in text

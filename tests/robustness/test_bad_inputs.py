@@ -39,7 +39,7 @@ def world(tmp_path, monkeypatch) -> Path:
         (["score", "photos", "--batch-size", "0"], "--batch-size"),
         (["train", "-opt", "missing.yml"], "missing.yml"),
         (["train", "-opt", "binary.yml"], "binary.yml"),
-        (["train", "-opt", QUICK, "--force_yml", "x"], "got 'x'"),
+        (["train", "-opt", QUICK, "--force-yml", "x"], "got 'x'"),
         ([*PREPARE, "--mos-range", "0", "50"], "0 to 90"),
         ([*PREPARE, "--mos-range", "100", "0"], "--mos-range"),
         ([*PREPARE, "--mos-range", "5", "5"], "--mos-range"),

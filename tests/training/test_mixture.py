@@ -306,7 +306,7 @@ def test_two_processes_learn_the_line_of_one(
             launch.train(option_file)
         else:
             half = "datasets:train:0:batch_size_per_gpu=3"
-            for process in start_two("-opt", option_file, "--force_yml", half):
+            for process in start_two("-opt", option_file, "--force-yml", half):
                 process.join(120)
                 assert process.exitcode == 0
         states.append(read_state()["own_scales"])

@@ -237,7 +237,7 @@ def test_changes():
         apply_change(options, "train:lr")
     with pytest.raises(ValueError, match="'num_gpu' is a value, not a section"):
         apply_change(options, "num_gpu:x=1")
-    with pytest.raises(ValueError, match="--force_yml train:lr: not valid YAML"):
+    with pytest.raises(ValueError, match="--force-yml train:lr: not valid YAML"):
         apply_change(options, "train:lr=[1")
 
 

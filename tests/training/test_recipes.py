@@ -54,8 +54,8 @@ def test_a_recipe_is_read_as_its_file_is(command, capsys, tmp_path):
             "there.yml: is there already and is left as it is; choose another name",
         ),
         (
-            "--new x.yml --splits 2 --auto_resume",
-            "trains nothing; leave out --auto_resume, --splits",
+            "--new x.yml --splits 2 --auto-resume",
+            "trains nothing; leave out --auto-resume, --splits",
         ),
         ("--new x.yml -opt zzz", "no recipe is called 'zzz'"),
     ],

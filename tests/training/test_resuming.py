@@ -256,7 +256,7 @@ def test_two_processes_are_one_with_the_doubled_batch(write_options, run_python,
     root = Path(__file__).parents[2]
     done = run_python(
         "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lifeiqa_plugin.cli", "train",
-        "-opt", option_file, "--launcher", "pytorch", "--force_yml", "datasets:train:batch_size_per_gpu=4",
+        "-opt", option_file, "--launcher", "pytorch", "--force-yml", "datasets:train:batch_size_per_gpu=4",
         cwd=two, PYTHONPATH=str(root), OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -296,7 +296,7 @@ def test_two_processes_killed_and_resumed_are_the_same_run(
         process.kill()
         process.join()
     assert 0 < read_state()["iter"] < 10
-    finish(start_two("-opt", option_file, "--auto_resume"))
+    finish(start_two("-opt", option_file, "--auto-resume"))
     assert any("Resuming training" in path.read_text() for path in FOLDER.glob("*.log"))
     whole = tmp_path / "whole" / FOLDER
     for label in ("net_best", "net_latest"):

@@ -284,7 +284,7 @@ def test_a_run_says_how_long_it_takes(write_options, build_model, monkeypatch, a
     length = {1: "3.0 hours", 1.2: "3.6 hours", 14.0: "42.0 hours"}[slow]
     said = launch.about_time(model)
     assert said.startswith(f"tiny: about {length} of computing, 300 iterations of {36 * slow:.2g} ")
-    advice = "this CPU computes bfloat16 14 times slower than float32: use --force_yml train:amp="
+    advice = "this CPU computes bfloat16 14 times slower than float32: use --force-yml train:amp="
     assert (advice in said) == (slow == 14)
 
 
