@@ -67,7 +67,9 @@ def test_commands_are_known():
 def commands_of(page: str) -> list[tuple[str, str]]:
     code = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
     shell = "\n".join(block for language, block in code if language in ("", "bash"))
-    return re.findall(r"^ {0,3}lifeiqa ([a-z]+)([^#\\\n]*(?:\\\n[^\n]*)?)", shell, re.MULTILINE)
+    return re.findall(
+        r"^ {0,3}lifeiqa ([a-z]+)(?=\s)([^#\\\n]*(?:\\\n[^\n]*)?)", shell, re.MULTILINE
+    )
 
 
 def test_python_blocks_are_python():

@@ -26,7 +26,7 @@ def main() -> None:
     model = resolve(args.model)
     args.folder.mkdir(parents=True)
     shutil.copyfile(model.path, args.folder / "model.safetensors")
-    shutil.copyfile(ROOT / "docs" / "cards" / f"{args.model}.md", args.folder / "README.md")
+    shutil.copyfile(ROOT / "docs" / f"card_{args.model}.md", args.folder / "README.md")
     shutil.copyfile(ROOT / "LICENSE", args.folder / "LICENSE")
     config = {"type": "LifeIQA", **(read_checkpoint(model.path).config or {})}
     (args.folder / "config.json").write_text(f"{json.dumps(config, indent=1)}\n", "utf-8")

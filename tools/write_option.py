@@ -16,7 +16,7 @@ from lifeiqa_plugin.journal import sha256_of, write_whole
 from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("lifeiqa_plugin/checkpoints/models.py", "docs/results.csv", "docs/model_card.md")
+SOURCES = ("lifeiqa_plugin/checkpoints/models.py", "docs/results.csv")
 """That name digests."""
 
 
