@@ -46,6 +46,7 @@ EXTRAS = {
     "figures": ["matplotlib"],  # lifeiqa benchmark --figures
     "ray": ["ray[data]>=2.60"],
     "scatter": ["torch-scatter>=2.1.2"],
+    "completion": ["argcomplete"],
     "serve": [
         "fastapi>=0.115",
         "prometheus-client>=0.21",

@@ -48,8 +48,13 @@ class LifeIQA(Metric):
         """Score (B, 1 or 3, H, W) in [0, 1].
 
         Raises:
-            ValueError, TypeError: as :class:`lifeiqa_plugin.LifeIQA`.
+            ValueError: images outside [0, 1], or as :class:`lifeiqa_plugin.LifeIQA`, as is TypeError.
         """
+        low, high = (float(end) for end in images.aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"images must lie in [0, 1], got minimum {low:g} and maximum {high:g}; divide 8-bit images by 255"
+            )
         scores = self.network(images)
         self.total += scores.double().sum()
         self.count += len(scores)

@@ -86,12 +86,12 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def parameter_groups(
-    network: LifeIQA, lr: float, weight_decay: float, lr_backbone: float | None = None
+    network: nn.Module, lr: float, weight_decay: float, lr_backbone: float | None = None
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters into optimiser groups by learning rate and by :func:`decays`.
 
     Args:
-        network: whose ``backbone_modules`` are told from the rest.
+        network: whose ``backbone_modules``, if it has any, are told from the rest.
         lr: peak learning rate; kept as ``initial_lr``, which the schedule multiplies.
         weight_decay: of the parameters that decay.
         lr_backbone: peak learning rate of the backbone; default ``lr``.
@@ -100,10 +100,11 @@ def parameter_groups(
         ValueError: nothing is left to train.
     """
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    backbone = getattr(network, "backbone_modules", ())
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_backbone = any(is_below(name, module) for module in network.backbone_modules)
+        is_backbone = any(is_below(name, module) for module in backbone)
         decayed = decays(name, parameter)
         rate = lr_backbone if is_backbone and lr_backbone is not None else lr
         group = {"params": [], "is_backbone": is_backbone, "lr": rate, "initial_lr": rate}

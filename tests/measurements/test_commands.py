@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,6 +20,7 @@ from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_ch
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.runtimes import EngineOutput
 
 pytestmark = pytest.mark.slow
 
@@ -371,3 +374,42 @@ def test_pairs_loss(load):
     torch.testing.assert_close(
         script.pairs_loss(score, percentiles), torch.tensor((0.15 + 0.35) / 2)
     )
+
+
+class Sharpness:
+    """An engine that finds blur where neighboring pixels are alike."""
+
+    names = ("blur", "motion blur", "upscaled", "blocking", "ringing", "noise")
+
+    def working_shape(self, height: int, width: int) -> tuple[int, int]:
+        return (16, 16 * width // height) if height < width else (16 * height // width, 16)
+
+    def score(self, batch: np.ndarray) -> EngineOutput:
+        sharp = np.clip(4 * np.abs(np.diff(batch, axis=3)).mean((1, 2, 3)), 0.02, 0.98)
+        distortions = np.full((len(batch), len(self.names)), 0.01)
+        distortions[:, 0] = 1 - sharp
+        return EngineOutput(batch.mean((1, 2, 3)), np.zeros(len(batch)), distortions)
+
+
+def test_fit_detail(run_main, load, monkeypatch, tmp_path):
+    script = load("fit_detail")
+    monkeypatch.setattr(script, "create_engine", lambda **_: Sharpness())
+    monkeypatch.setattr(script, "DISTORTED", 0)
+    for seed in range(10):
+        pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
+        photo = Image.fromarray(pixels).resize((80, 60), Image.Resampling.NEAREST)
+        photo.save(tmp_path / f"{seed}.png")
+    printed = run_main("fit_detail", tmp_path).splitlines()
+    assert printed[0].startswith("10 untouched: SRCC old and new ")
+    median = float(re.search(r"blur of 3 pixels: 10, median ([\d.]+), ", "\n".join(printed))[1])
+    assert median > 0.05
+    option = json.loads(printed[-1])
+    assert option["blur"] > 0
+    assert set(option) <= {"offset", "score", *Sharpness.names}
+
+
+def test_links_of_site_pages(load):
+    pytest.importorskip("mkdocs")
+    script = load("site_pages")
+    text = "[a](../README.md#use) [b](../options/train) [c](scoring.md)"
+    assert script.on_page_markdown(text) == "[a](index.md#use) b [c](scoring.md)"

@@ -32,7 +32,7 @@ def world(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["photos/0.png"], "photos/0.png"),
+        (["photos/none.png"], "photos/none.png"),
         (["scroe", "photos/0.png"], "did you mean 'lifeiqa score'"),
         (["score", "nothing"], "nothing"),
         (["score", "empty"], "empty"),

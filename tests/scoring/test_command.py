@@ -62,16 +62,16 @@ def test_without_a_file_scores_are_printed(score):
     code, printed, _ = score("photos/3.png", "photos/below")
     assert code == 0
     assert printed == (
-        "0.3059\tphotos/3.png\tcheck\n"
-        "0.8157\tphotos/below/8.png\tkeep\n"
-        "0.9176\tphotos/below/9.png\tkeep\n"
+        f"0.3059\tphotos/3.png\tcheck\t{FLAT}\n"
+        f"0.8157\tphotos/below/8.png\tkeep\t{FLAT}\n"
+        f"0.9176\tphotos/below/9.png\tkeep\t{FLAT}\n"
     )
 
 
 def test_verdicts_have_colors_on_a_terminal(score, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "\x1b[32mkeep\x1b[0m\n" in score("photos/below/8.png")[1]
+    assert "\x1b[32mkeep\x1b[0m\t" in score("photos/below/8.png")[1]
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in score("photos/below/8.png")[1]
 

@@ -223,7 +223,7 @@ def test_names_that_a_log_cannot_show(score, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     assert score("photos/ø.png")[0] == 0
     sys.stdout.flush()
-    assert written.getvalue() == b"0.1020\tphotos/\\xf8.png\n"
+    assert written.getvalue().startswith(b"0.1020\tphotos/\\xf8.png\t")
 
 
 def test_a_log_gets_a_line_a_minute(score, monkeypatch, capsys):

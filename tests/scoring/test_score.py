@@ -56,9 +56,9 @@ def test_each_image_has_its_sentence(engine, photos):
     ]
     images += [np.full((70, 90, 3), 200, np.uint8), images[0][:50]]
     sentences = [row.sentence for row in lifeiqa_plugin.score(images, engine=engine)]
-    assert sentences == ["bad: dark", "fair: likely bright", FLAT, "too small to judge"]
+    assert sentences == ["bad: too dark", "fair: likely bright", FLAT, "too small to judge"]
     engine.score_range = None
-    assert next(lifeiqa_plugin.score(images, engine=engine)).sentence == "dark"
+    assert next(lifeiqa_plugin.score(images, engine=engine)).sentence == "no flaw named"
 
 
 def test_errors_are_rows(engine, photos):

@@ -134,7 +134,7 @@ BAD_USAGE = [
     ("photos -o scores", r"takes \.tar and \.parquet, for each of which it gets a file, not photos/0"),
     ("shards/00000.tar 00000.tar.gz -o scores", r"00000\.tar\.gz and shards/00000\.tar would both become"),
     ("shards/00000.tar -o scores --shard-rows 2", r"with --shard-rows the name must end in \.parquet"),
-    ("list.txt -o s.csv --copy-to d", r"shards/00000\.tar: --copy-to and --link-to take files, not archives"),
+    ("list.txt -o s.csv --copy-to d", r"shards/00000\.tar: --copy-to, --link-to and --xmp take files, not archives"),
 ]  # fmt: skip
 
 
