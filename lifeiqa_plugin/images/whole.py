@@ -18,6 +18,9 @@ from lifeiqa_plugin.images.tiff import BROKEN, Tiff
 MAX_MISSING = 0.01
 """Share of an image that may be missing; more is an error."""
 
+FLAT = 1 / 5000
+"""Zeros for each pixel that end a whole WebP whose last part has one color; half of that was measured."""
+
 JPEG_IN_TIFF = 7
 
 NEAR_END = 64
@@ -80,7 +83,7 @@ def missing_elsewhere(image: Image.Image, data: Binary) -> Missing:
     if image.format == "PNG":
         _check_png(data)
     if image.format in ("WEBP", "AVIF", "HEIF"):
-        return _zeros_at_end(data)
+        return _zeros_at_end(data, image.width * image.height * FLAT)
     if image.format == "TIFF" and image.tag_v2.get(tiff.COMPRESSION) == JPEG_IN_TIFF:  # type: ignore[attr-defined]
         return _cut_strips(data)
     return Missing(0.0)
@@ -104,8 +107,8 @@ def _check_png(data: Binary) -> None:
         position += 12 + length
 
 
-def _zeros_at_end(data: Binary) -> Missing:
-    """Look for zeros that fill up the coded pixels, as where a file was made and then not written."""
+def _zeros_at_end(data: Binary, usual: float) -> Missing:
+    """Look for more than the ``usual`` zeros at the end of the pixels, as where a file was made and then not written."""
     payload = _payload(data)
     if payload is None or payload.stop - payload.start < 2 * len(HOLE):
         return Missing(0.0)
@@ -113,6 +116,8 @@ def _zeros_at_end(data: Binary) -> Missing:
         return Missing(0.0)
     content = data.read(payload.start, payload.stop - payload.start)
     zeros = len(content) - len(content.rstrip(b"\0"))
+    if zeros <= usual:
+        return Missing(0.0)
     return Missing(zeros / len(content), "the last {} of its data are zeros")
 
 

@@ -98,3 +98,12 @@ def test_strips_of_jpeg_in_a_tiff():
         ImageError, match=rf"damaged image \({100 / len(starts):.0f} % of it are missing\)"
     ):
         decode(bytes(content))
+
+
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_a_webp_that_ends_in_one_color_is_whole(share):
+    photo = Image.effect_noise((1000, 800), 60).convert("RGB")
+    photo.paste((0, 0, 0), (0, int(800 * (1 - share)), 1000, 800))
+    file = io.BytesIO()
+    photo.save(file, "WEBP", quality=10)
+    assert decode(file.getvalue()).notes == ()
