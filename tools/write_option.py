@@ -25,8 +25,9 @@ def write_option(checkpoint: Path, name: str, value: Any) -> None:
 
     The new digest goes into these files and into the sources.
     """
-    import onnx
-
+    exported = sorted(checkpoint.parent.glob(f"{checkpoint.stem}*.onnx"))
+    if exported:
+        import onnx  # before anything is written
     content, before = checkpoint.read_bytes(), sha256_of(checkpoint)
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
@@ -38,7 +39,7 @@ def write_option(checkpoint: Path, name: str, value: Any) -> None:
     with write_whole(checkpoint) as file:
         file.write(struct.pack("<Q", len(text)) + text + content[8 + length :])
     after = sha256_of(checkpoint)
-    for path in sorted(checkpoint.parent.glob(f"{checkpoint.stem}*.onnx")):
+    for path in exported:
         model = onnx.load(path, load_external_data=False)
         entry = next(entry for entry in model.metadata_props if entry.key == KEY)
         metadata = parse_metadata(entry.value, path)

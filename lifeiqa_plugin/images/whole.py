@@ -108,7 +108,7 @@ def _check_png(data: Binary) -> None:
 
 
 def _zeros_at_end(data: Binary, usual: float) -> Missing:
-    """Look for more than the ``usual`` zeros at the end of the pixels, as where a file was made and then not written."""
+    """Look for more zeros than ``usual`` at the end of the pixels, as where a file was made and then not written."""
     payload = _payload(data)
     if payload is None or payload.stop - payload.start < 2 * len(HOLE):
         return Missing(0.0)
