@@ -99,4 +99,4 @@ def _file_of_pairs(args: argparse.Namespace) -> Path:
     others = {"mos_column", "name_column", *OPTIONS} - {"scores"}
     if given := sorted(name for name in others if getattr(args, name) not in (None, False, SPLITS)):
         raise UsageError(f"--{given[0].replace('_', '-')} does not describe pairs")
-    return args.scores or args.root / "pairs.csv"
+    return Path(args.scores or args.root / "pairs.csv")
