@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
+from lifeiqa_plugin.correlation import Floats
 from lifeiqa_plugin.datasets.labelled import (
     FileReader,
     LabelledDataset,
@@ -45,8 +46,8 @@ def read_pairs(path: Path | str) -> pd.DataFrame:
     """Read a csv of pairs.
 
     Args:
-        path: columns left, right, and either votes_left, votes_right, or winner (``left``, ``right``, ``tie`` or the
-            name of the image), and then at will votes: how many voted so.
+        path: columns left, right, and either votes_left, votes_right, or winner: ``left``, ``right``, ``tie`` or the
+            name of the image.
 
     Returns:
         left, right, votes_left, votes_right: a row for each two images, with the votes of all their rows. A tie is half
@@ -68,8 +69,8 @@ def read_pairs(path: Path | str) -> pd.DataFrame:
         )
     if table.empty:
         raise ValueError(f"{path}: expected a pair in each row, got 0 rows")
-    same = table["left"] == table["right"]
-    _refuse(path, table, same, "left", "an image is paired with itself")
+    is_same = table["left"] == table["right"]
+    _refuse(path, table, is_same, "left", "an image is paired with itself")
     if WINNER in table:
         table[VOTES] = _votes_of_winners(path, table)
     for column in VOTES:
@@ -84,29 +85,25 @@ def read_pairs(path: Path | str) -> pd.DataFrame:
     return table.groupby(NAMES, as_index=False, sort=False)[VOTES].sum()
 
 
-def _votes_of_winners(path: Path | str, table: pd.DataFrame) -> NDArray[np.object_]:
-    """Return (N, 2) votes for the left image and for the right one."""
+def _votes_of_winners(path: Path | str, table: pd.DataFrame) -> Floats:
+    """Return (N, 2): one vote for the left image or for the right one, or half of one for each."""
     winner = table[WINNER]
     is_left = (winner == "left") | (winner == table["left"])
     is_right = (winner == "right") | (winner == table["right"])
-    unknown = ~(is_left | is_right | (winner == TIE))
-    _refuse(path, table, unknown, WINNER, "winner must be left, right, tie or the image's name")
-    counts = table.get("votes", pd.Series("1", index=table.index))
-    votes = pd.to_numeric(counts, errors="coerce")
-    _refuse(path, table, votes.isna(), "votes", "votes must be a number from 0 on")
-    share = np.select([is_left, is_right], [1.0, 0.0], 0.5)
-    return np.stack([votes * share, votes * (1 - share)], axis=1)
+    share = np.select([is_left, is_right, winner == TIE], [1.0, 0.0, 0.5], np.nan)
+    _refuse(
+        path, table, np.isnan(share), WINNER, "winner must be left, right, tie or an image's name"
+    )
+    return np.stack([share, 1 - share], axis=1)
 
 
-def _refuse(
-    path: Path | str, table: pd.DataFrame, wrong: pd.Series, column: str, what: str
-) -> None:
-    """Raise a ValueError for the first row that is wrong."""
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        count = int(wrong.sum())
+def _refuse(path: Path | str, table: pd.DataFrame, wrong: Any, column: str, what: str) -> None:
+    """Raise a ValueError that names the first row that is wrong."""
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        line, value = rows[0] + 2, table[column].iloc[rows[0]]
         raise ValueError(
-            f"{path}: {what}; {count} rows are wrong, first line {row + 2} with {column} {table[column][row]!r}"
+            f"{path}: {what}; {len(rows)} rows are wrong, first line {line} with {column} {value!r}"
         )
 
 
@@ -161,7 +158,7 @@ def scale_of(pairs: pd.DataFrame) -> pd.DataFrame:
         )
     wins, losses = pairs[VOTES].to_numpy(float).T
 
-    def loss(strength: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def loss(strength: Floats) -> tuple[float, Floats]:
         """Return the negative log of the posterior, and its gradient."""
         difference = strength[left] - strength[right]
         likelihood = wins * np.logaddexp(0, -difference) + losses * np.logaddexp(0, difference)
