@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from lifeiqa_plugin.benchmark.contamination import is_trained_on
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
+from lifeiqa_plugin.benchmark.pairs import AFC, measure_pairs
 from lifeiqa_plugin.benchmark.photos import Number, measure_levels, measure_stability
 from lifeiqa_plugin.benchmark.scores import NOT_SCORED
 from lifeiqa_plugin.correlation import (
@@ -177,6 +178,9 @@ def _measure(
         return measure_levels(rows, direction, samples), ""
     if dataset.kind == "stability":
         return measure_stability(rows, samples), ""
+    if dataset.kind == "pairs":
+        found = measure_pairs(dataset.pairs, rows, direction, samples)
+        return found, _note_on_pairs(dataset.pairs, rows, hits, direction)
     scores, mos = direction * rows["score"].to_numpy(float), rows["mos"].to_numpy(float)
     rows = rows.reset_index(drop=True)
     columns = dict.fromkeys(column for image in dataset.images for column in image.groups)
@@ -211,6 +215,17 @@ def _note_on_training(scores: Floats, mos: Floats, hits: NDArray[np.bool_]) -> s
     if (~hits).sum() < SMALLEST_GROUP:
         return note
     return f"{note}, SRCC {correlations(scores[~hits], mos[~hits])['srcc']:.3f}"
+
+
+def _note_on_pairs(
+    pairs: pd.DataFrame, rows: pd.DataFrame, hits: NDArray[np.bool_], direction: float
+) -> str:
+    """Say the same of a metric on pairs; the others are those of two images that it was not trained on."""
+    if not hits.any():
+        return ""
+    left = {one.statistic: one for one in measure_pairs(pairs, rows[~hits], direction, 0)}[AFC]
+    note = count_in_words(int(hits.sum()), len(hits))
+    return f"{note}, 2AFC {left.value:.3f} on their {left.n:,} pairs" if left.n else note
 
 
 def _pairs(

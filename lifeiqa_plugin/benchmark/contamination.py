@@ -35,7 +35,8 @@ def mark_trained_on(
     models = {spec.name: weights_of(spec.options) for spec in specs}
     said = {name: trained_on(model) for name, model in models.items() if model is not None}
     known = {name: learnt for name, learnt in said.items() if learnt is not None}
-    return [_mark(one, known, cache) if one.kind == "mos" and known else one for one in datasets]
+    rated = ("mos", "pairs")
+    return [_mark(one, known, cache) if one.kind in rated and known else one for one in datasets]
 
 
 def _mark(

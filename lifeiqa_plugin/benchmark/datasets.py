@@ -28,6 +28,7 @@ from lifeiqa_plugin.datasets.labelled import (
     origin_of,
     read_labelled,
 )
+from lifeiqa_plugin.datasets.pairs import find_pairs, holds_pairs
 from lifeiqa_plugin.datasets.table import MOS, USUAL, Columns
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.nearest import did_you_mean
@@ -56,8 +57,8 @@ def find_datasets(
 
     Args:
         items: names from ``custom`` or of pyiqa's own table, or ``CSV[@FOLDER[@SPLIT[=PHASE]]]``: a csv written by
-            ``lifeiqa prepare``, or any of image names and scores (higher is better); the folder of the images
-            (default: that of the csv); a split column (default: all rows) and phase (default: test).
+            ``lifeiqa prepare``, or any of image names and scores (higher is better), or of pairs; the folder of the
+            images (default: that of the csv); a split column (default: all rows) and phase (default: test).
         custom: of an option file in pyiqa's format, or in that of ``options/benchmark/cross.yml``.
         by: further columns to group by.
         columns: of images and scores in each ``CSV@...``.
@@ -123,6 +124,12 @@ def _from_csv(name: str, options: dict[str, Any], by: Sequence[str]) -> Labelled
     for path in (meta, Path(folder)) if name else ():
         if not path.exists():
             raise FileNotFoundError(f"dataset {name}: {path}: no such file or folder")
+    if holds_pairs(meta):
+        if given := [key for key in CSV_KEYS - {"csv", "root", OPTIONAL} if options.get(key)]:
+            raise ValueError(
+                f"{meta}: {sorted(given)[0]} is not for a csv of pairs, all of which is taken"
+            )
+        return find_pairs(meta, folder, name)
     return read_labelled(
         meta,
         folder,

@@ -11,6 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from lifeiqa_plugin.benchmark.accuracy import COUNTS, WITHIN, Comparison, Results
+from lifeiqa_plugin.benchmark.pairs import AFC, CEILING
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.benchmark.tables import BEST, SECOND, Table, Tables
 from lifeiqa_plugin.correlation import CORRELATIONS, STATISTICS
@@ -176,6 +177,9 @@ def csv_tables(found: Comparison) -> dict[str, pd.DataFrame]:
         "failures": found.failures,
         "pyiqa": pyiqa_table(found.datasets),
     }
+    if "pairs" in kinds.values():
+        of_pairs = numbers[numbers["dataset"].map(kinds) == "pairs"]
+        tables["2afc"] = _wide(of_pairs, [*keys, "n"], (AFC, CEILING))
     if "levels" in kinds.values():
         tables["levels"] = _levels(of_groups[kind == "levels"])
     if "stability" in kinds.values():

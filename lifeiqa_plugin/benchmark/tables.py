@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import WITHIN, Comparison, Results
+from lifeiqa_plugin.benchmark.pairs import AFC, CEILING
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.correlation import Interval
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
@@ -111,6 +112,8 @@ def _dataset_tables(results: Results) -> list[Table]:
         return [levels_table(results)]
     if results.dataset.kind == "stability":
         return [stability_table(results)]
+    if results.dataset.kind == "pairs":
+        return [table_of_pairs(results)]
     matrix = significance_table(results)
     return [accuracy_table(results), *group_tables(results), pair_table(results), matrix]
 
@@ -193,6 +196,18 @@ def significance_table(results: Results) -> Table:
     return Table(caption, ["", *metrics], rows if signs else [], label)
 
 
+def table_of_pairs(results: Results) -> Table:
+    """Return the 2AFC accuracy of all metrics on a dataset of pairs."""
+    rows = []
+    for line in results.numbers[results.numbers["statistic"] == AFC].itertuples():
+        found = (results.values[line.metric, name] for name in (AFC, CEILING))
+        note = results.status.loc[line.metric, "note"]
+        rows.append([line.metric, *(with_interval(one) for one in found), str(line.n), note])
+    header = ["metric", "2AFC", "most that scores can reach", "pairs", "note"]
+    caption = _titled(results, "Agreement with votes")
+    return Table(caption, header, rows, f"2afc-{results.dataset.name}")
+
+
 # ---- photos that nobody has rated
 
 
@@ -246,6 +261,7 @@ class SummaryColumn(NamedTuple):
 
 SUMMARY = {
     "mos": [SummaryColumn("srcc", "SRCC"), SummaryColumn("plcc", "PLCC")],
+    "pairs": [SummaryColumn(AFC, "2AFC")],
     "levels": [
         SummaryColumn("falling_trained", "trained kinds that fall, %", 100, 1),
         SummaryColumn("falling_held_out", "held-out kinds that fall, %", 100, 1),

@@ -59,8 +59,9 @@ class LabelledDataset:
         read: decodes them.
         rows: which rows these are, in words.
         within: group column whose groups' mean SRCC stands beside the total; empty for none.
-        kind: ``mos``, or ``levels`` or ``stability`` for photos that nobody has rated.
+        kind: ``mos``; ``pairs``; or ``levels`` or ``stability`` for photos that nobody has rated.
         origin: what its images are, for those who keep scores of them.
+        pairs: of the kind ``pairs``: left, right, votes_left, votes_right.
     """
 
     name: str
@@ -71,6 +72,7 @@ class LabelledDataset:
     within: str = ""
     kind: str = "mos"
     origin: Mapping[str, str] = field(default_factory=dict)
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
     @property
     def has_references(self) -> bool:

@@ -81,7 +81,9 @@ def prepare(
             a number or not on the scale, equal scores, fewer than 5 groups.
     """
     if name not in DATASETS:
-        raise ValueError(f"no dataset is called {name!r}; known are {', '.join(sorted(DATASETS))}")
+        raise ValueError(
+            f"no dataset is called {name!r}; known are {', '.join(sorted([*DATASETS, 'pairs']))}"
+        )
     source = DATASETS[name]
     of_reader = {"scores": scores, "columns": columns, "halves": halves, "group": group}
     _check_options(name, of_reader | {"mos_range": mos_range, "lower_better": lower_better})
