@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="folder that 'lifeiqa train' wrote; NAME_split01, NAME_split02, ... are one run; files are passed over",
+        help="folder of 'lifeiqa train'; NAME_split01, NAME_split02, ... are one run; files are passed over",
     )
     parser.add_argument(
         "-o", "--out", type=Path, help=".csv for all numbers, .md or .tex for the table"
@@ -94,10 +94,12 @@ def read_runs(folders: list[Path]) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
+    parents = {folder.parent for folder in folders}  # whose runs may have the same names
     seen: dict[tuple[str, int], tuple[Path, Any]] = {}
     for folder in folders:
-        match = re.fullmatch(r"(.+)_split(\d+)", folder.name)
-        name, split = (match[1], int(match[2])) if match else (folder.name, 0)
+        match = re.fullmatch(r"(.+_split)(\d+)", folder.name)
+        name, split = (f"{match[1]}s", int(match[2])) if match else (folder.name, 0)
+        label = (folder.parent / name).as_posix() if len(parents) > 1 else name
         for dataset, numbers, images in _tests_of(folder):
             first, expected = seen.setdefault((dataset, split), (folder, images))
             if images != expected:
@@ -106,12 +108,7 @@ def read_runs(folders: list[Path]) -> pd.DataFrame:
                     "compare runs of the same test rows"
                 )
             values = {metric: numbers.get(metric, float("nan")) for metric in METRICS}
-            rows.append({"set": dataset, "run": (folder.parent, name), "split": split} | values)
-    keys = {row["run"] for row in rows}
-    names = [name for _, name in keys]
-    for row in rows:  # two folders of runs may hold the same names
-        parent, name = row["run"]
-        row["run"] = name if names.count(name) == 1 else (parent / name).as_posix()
+            rows.append({"set": dataset, "run": label, "split": split} | values)
     return pd.DataFrame(rows)
 
 
@@ -163,9 +160,10 @@ def summarize(tests: pd.DataFrame) -> pd.DataFrame:
         board["shared"] = pd.Series({one: len(pair) for one, pair in pairs.items()}, dtype=float)
         p = pd.Series({one: _wilcoxon(pair.to_numpy()) for one, pair in pairs.items()}, dtype=float)
         board["p"] = pd.Series(holm(p.to_numpy()), p.index)
-        boards.append(board.reset_index().assign(set=name))
-    table = pd.concat(boards, ignore_index=True)
-    return table[["set", *(column for column in table if column != "set")]]
+        board = board.reset_index()
+        board.insert(0, "set", name)
+        boards.append(board)
+    return pd.concat(boards, ignore_index=True)
 
 
 def _wilcoxon(pair: Any) -> float:
@@ -190,13 +188,11 @@ def to_table(board: pd.DataFrame) -> Table:
         is_ranked = lines["splits"] == lines["splits"].max()
         for metric in ("srcc", "plcc"):
             medians, stds = lines[f"{metric}_median"], lines[f"{metric}_std"]
-            ranked = rank(medians.where(is_ranked & lines["against"].notna()).round(3).tolist())
+            ranked = rank(medians.where(is_ranked).round(3).tolist())
             marks |= {(i, len(columns)): mark for i, mark in ranked.items()}
             columns.append([_cell(*pair) for pair in zip(medians, stds, strict=True)])
-        splits, p = lines["splits"], zip(lines.index, lines["against"], lines["p"], strict=True)
-        columns.append([f"{count:.0f}" if count == count else "" for count in splits])
-        columns.append(["best" if run == best else _p(value) for run, best, value in p])
-        columns[-1] = [text if count else "" for text, count in zip(*columns[:-3:-1], strict=True)]
+        columns.append([f"{count:.0f}" if count > 0 else "" for count in lines["splits"]])
+        columns.append([_p(line) for line in lines.reset_index().to_dict("records")])
         header += ["SRCC", "PLCC", "splits", "p"]
         spans.append((str(name), 4))
     rows = [list(row) for row in zip(*columns, strict=True)]
@@ -209,5 +205,9 @@ def _cell(median: float, std: float) -> str:
     return f"{median:.3f} ({std:.3f})" if std == std else f"{median:.3f}"
 
 
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value == value else "-"
+def _p(line: dict[str, Any]) -> str:
+    if not line["splits"] > 0:
+        return ""
+    if line["run"] == line["against"]:
+        return "best"
+    return f"{line['p']:.2g}" if line["p"] == line["p"] else "-"
