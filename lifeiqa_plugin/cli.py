@@ -101,6 +101,11 @@ COMMANDS = {
             "lifeiqa benchmark -m lifeiqa musiq -d meta_info_livec.csv@ChallengeDB_release/@bundled_split --no-speed",
         ),
     ),
+    "leaderboard": Command(
+        "benchmark.leaderboard_command",
+        "training runs side by side, over splits and test sets",
+        ("lifeiqa leaderboard experiments/*", "lifeiqa leaderboard experiments/* -o board.tex"),
+    ),
 }
 
 FAILURES = (OSError, ValueError, TypeError, FloatingPointError, ImportError)

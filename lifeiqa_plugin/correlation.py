@@ -287,6 +287,33 @@ def interval_of_mean(values: Floats, samples: int = 1000) -> Interval:
     return Interval(float(values.mean()), *interval(drawn))
 
 
+def ceiling(mos: Floats, errors: Floats, draws: int = 200) -> dict[str, float]:
+    """Return the SRCC and PLCC that a metric would have which knows every image's true MOS, but is compared with ours.
+
+    The mean over seeded draws of the correlation of true MOS with the same plus normal noise of each image's standard
+    error; the true ones are ours, drawn to their mean until true and noise together have the variance that ours have.
+
+    Args:
+        mos: as raters gave it, (N,).
+        errors: standard error of each, (N,): standard deviation of its votes over the root of their number.
+        draws: simulated sets of opinions.
+
+    Returns:
+        NaN for fewer than three images, an error that is not known, or noise that alone would explain the spread.
+    """
+    spread = float(np.var(mos)) if len(mos) > 2 else 0.0
+    share = 1 - float(np.mean(errors**2)) / spread if spread > 0 else 0.0
+    if not share > 0:
+        return {"srcc": float("nan"), "plcc": float("nan")}
+    true = mos.mean() + math.sqrt(share) * (mos - mos.mean())
+    random = np.random.default_rng(0)
+    rated = [true + errors * random.normal(size=len(mos)) for _ in range(draws)]
+    return {
+        "srcc": float(np.mean([_rank_correlation(true, one) for one in rated])),
+        "plcc": float(np.mean([_pearson(true, one) for one in rated])),
+    }
+
+
 def srcc_within(groups: list[tuple[Floats, Floats]], samples: int = 1000) -> Interval:
     """Return the mean of the SRCC within each group, and its interval over samples of the images of each.
 

@@ -231,3 +231,31 @@ def test_no_samples_give_no_interval(data):
     assert np.isfinite(found["srcc"].value)
     assert np.isnan([found["srcc"].low, found["srcc"].high]).all()
     assert np.isnan(compare(data[0], -data[0], data[1], samples=0).difference.low)
+
+
+def test_the_ceiling_is_the_correlation_of_truth_and_opinion():
+    """True variance 1 - 0.36, observed 1: PLCC sqrt(0.64); of normal values SRCC is 6 / pi asin(PLCC / 2)."""
+    mos = np.random.default_rng(1).normal(size=4000)
+    mos = (mos - mos.mean()) / mos.std()
+    found = correlation.ceiling(mos, np.full(4000, 0.6))
+    assert found["plcc"] == pytest.approx(0.8, abs=0.003)
+    assert found["srcc"] == pytest.approx(6 / np.pi * np.arcsin(0.4), abs=0.005)
+    assert found == correlation.ceiling(mos, np.full(4000, 0.6))
+
+
+def test_without_noise_the_ceiling_is_one():
+    assert correlation.ceiling(np.arange(9.0), np.zeros(9)) == pytest.approx({"srcc": 1, "plcc": 1})
+
+
+@pytest.mark.parametrize(
+    ("mos", "errors"),
+    [
+        ([1, 2, 3, 4], [0, 0, np.nan, 0]),
+        ([1, 2, 3, 4], [2, 2, 2, 2]),
+        ([2, 2, 2, 2], [0, 0, 0, 0]),
+        ([], []),
+    ],
+)
+def test_there_is_no_ceiling_of_what_is_not_known_or_only_noise(mos, errors):
+    found = correlation.ceiling(np.array(mos, float), np.array(errors, float))
+    assert np.isnan([*found.values()]).all()

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from lifeiqa_plugin.benchmark.accuracy import Results
-from lifeiqa_plugin.benchmark.tables import Table, Tables
+from lifeiqa_plugin.benchmark.table import Table
+from lifeiqa_plugin.benchmark.tables import Tables
 from lifeiqa_plugin.correlation import fit
 
 STYLE: Any = {

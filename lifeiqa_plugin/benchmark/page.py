@@ -15,7 +15,8 @@ import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.accuracy import Results
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
 from lifeiqa_plugin.benchmark.report import COST, EXPLANATION
-from lifeiqa_plugin.benchmark.tables import Table, Tables
+from lifeiqa_plugin.benchmark.table import Table
+from lifeiqa_plugin.benchmark.tables import Tables
 from lifeiqa_plugin.correlation import Floats, Interval, fit
 from lifeiqa_plugin.datasets.labelled import LabelledDataset, LabelledImage
 from lifeiqa_plugin.page import embed, small_copy

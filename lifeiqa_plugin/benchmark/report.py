@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
 from lifeiqa_plugin.benchmark.accuracy import COUNTS, WITHIN, Comparison, Results
 from lifeiqa_plugin.benchmark.pairs import AFC, CEILING
 from lifeiqa_plugin.benchmark.photos import LEVELS
-from lifeiqa_plugin.benchmark.tables import BEST, SECOND, Table, Tables
+from lifeiqa_plugin.benchmark.table import Table, latex, markdown, one_line, plain
+from lifeiqa_plugin.benchmark.tables import Tables
 from lifeiqa_plugin.correlation import CORRELATIONS, STATISTICS
 from lifeiqa_plugin.distortions.synthetic import TRAINED
 
@@ -43,103 +42,6 @@ def write_tables(folder: Path, found: Comparison, tables: Tables) -> None:
     print(write_terminal(listed))
 
 
-EMPTY = "."
-"""What stands in a cell without a value; a dash means worse in one of the tables."""
-
-
-def _full_columns(table: Table) -> list[int]:
-    """Return the columns that are not empty."""
-    return [i for i in range(len(table.header)) if any(row[i] for row in table.rows)]
-
-
-def plain(table: Table) -> str:
-    """Return a table for the terminal; empty columns are left out."""
-    full = _full_columns(table)
-    header = [table.flat_header[i] for i in full]
-    rows = [[_one_line(row[i]) or EMPTY for i in full] for row in table.rows]
-    return str(tabulate(rows, header, tablefmt="plain", disable_numparse=True))
-
-
-def markdown(table: Table) -> str:
-    """Return a Markdown table, the best bold and the second underlined; empty columns are left out."""
-    full = _full_columns(table)
-    marks = {BEST: "**{}**", SECOND: "<u>{}</u>", "": "{}"}
-    rows = []
-    for i, row in enumerate(table.rows):
-        cells = []
-        for j in full:
-            text = _one_line(row[j]).replace("|", "\\|") or EMPTY
-            cells.append(marks[table.marks.get((i, j), "")].format(text))
-        rows.append(cells)
-    header = [table.flat_header[j].replace("|", "\\|") for j in full]
-    return str(tabulate(rows, header, tablefmt="github", disable_numparse=True))
-
-
-def latex(table: Table) -> str:
-    """Return a LaTeX table for the package booktabs, with caption and label; of an error, only its kind."""
-    marks = {BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}", "": "{}"}
-    lines = []
-    for i, row in enumerate(table.rows):
-        cells = [
-            marks[table.marks.get((i, j), "")].format(_latex_text(ERROR.sub(r"\1", cell)) or EMPTY)
-            for j, cell in enumerate(row)
-        ]
-        lines.append(" & ".join(cells) + r" \\")
-    header = [" & ".join(_latex_text(title) for title in table.header) + r" \\"]
-    if table.spans:
-        header = [*_latex_spans(table.spans), *header]
-    columns = "l" + "c" * (len(table.header) - 1)
-    parts = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_latex_text(table.caption)}}}",
-        rf"\label{{tab:{table.label}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        *header,
-        r"\midrule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-        "",
-    ]
-    return "\n".join(parts)
-
-
-def _latex_spans(spans: Sequence[tuple[str, int]]) -> list[str]:
-    """Return a line of titles over several columns, and the rules below them."""
-    cells, rules, first = [], [], 1
-    for title, width in spans:
-        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_latex_text(title)}}}")
-        if title:
-            rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
-        first += width
-    return [" & ".join(cells) + r" \\", " ".join(rules)]
-
-
-ERROR = re.compile(r"\b(no weights|\w*Error): .*", re.DOTALL)
-"""An error in a note, and what it is about."""
-
-SPECIAL = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
-"""Characters that mean something to LaTeX -> how they are written."""
-
-
-def _latex_text(text: str) -> str:
-    return "".join(SPECIAL.get(character, character) for character in _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
-
 def write_terminal(tables: Sequence[Table]) -> str:
     """Return all tables for the terminal."""
     return "\n\n".join(f"{table.caption}\n\n{plain(table)}" for table in tables)
@@ -149,7 +51,7 @@ def write_markdown(tables: Sequence[Table]) -> str:
     """Return all tables for a paper or a README."""
     parts = ["# Benchmark", EXPLANATION, COST]
     for table in tables:
-        parts += [f"## {_one_line(table.caption)}", markdown(table)]
+        parts += [f"## {one_line(table.caption)}", markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 

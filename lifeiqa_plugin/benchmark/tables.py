@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 from lifeiqa_plugin.benchmark.accuracy import WITHIN, Comparison, Results
 from lifeiqa_plugin.benchmark.pairs import AFC, CEILING
 from lifeiqa_plugin.benchmark.photos import LEVELS
+from lifeiqa_plugin.benchmark.table import Table, rank
 from lifeiqa_plugin.correlation import Interval
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
 
@@ -28,37 +28,6 @@ MOST_FAILURES = 100
 
 MOST_ON_PAGE = 1000
 """The same of the page."""
-
-Marks = Mapping[tuple[int, int], str]
-BEST, SECOND = "best", "second"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        caption: what it shows, of which rows.
-        header: of each column.
-        rows: cells; a number with its interval is ``value (low to high)``.
-        label: for references in LaTeX and in the page.
-        marks: (row, column) -> ``best`` or ``second``.
-        spans: title and width of groups of columns above the header; none for one header line.
-    """
-
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
-    label: str
-    marks: Marks = field(default_factory=dict)
-    spans: Sequence[tuple[str, int]] = ()
-
-    @property
-    def flat_header(self) -> list[str]:
-        """One header line, with the titles of spans in it."""
-        titles = [title for title, width in self.spans for _ in range(width)]
-        pairs = zip(titles or [""] * len(self.header), self.header, strict=True)
-        return [f"{title} {name}".strip() for title, name in pairs]
 
 
 class Tables(NamedTuple):
@@ -130,8 +99,13 @@ def accuracy_table(results: Results) -> Table:
         note = missing if line["missing"] > 0 else _short(line["note"])
         rows.append([metric, *found, str(line["n"]), number(line["failed"], 0), note])
     header = ["metric", *STATISTICS.values(), "n", "failed", "note"]
-    caption = _titled(results, "Correlation with people")
+    caption = _titled(results, "Correlation with people") + _ceiling(results)
     return Table(caption, header, rows, f"accuracy-{results.dataset.name}")
+
+
+def _ceiling(results: Results) -> str:
+    srcc, plcc = (number(value) for value in results.dataset.ceiling.values())
+    return f"; raters' noise lets no metric pass SRCC {srcc}, PLCC {plcc}" if srcc else ""
 
 
 def group_tables(results: Results) -> list[Table]:
@@ -296,7 +270,7 @@ def summary_table(results: Sequence[Results], intervals: bool) -> Table:
                 shown = found if intervals else Interval(found.value, np.nan, np.nan)
                 text = with_interval(shown, column.factor, column.digits)
                 texts.append(f"{text}*" if text and one.status["learnt"][metric] else text)
-            marks |= {(i, len(cells)): mark for i, mark in _rank(ranked).items()}
+            marks |= {(i, len(cells)): mark for i, mark in rank(ranked).items()}
             cells.append(texts)
             header.append(column.title)
     described = "; ".join(f"{one.dataset.name}: {one.dataset.rows}" for one in results)
@@ -307,15 +281,6 @@ def summary_table(results: Sequence[Results], intervals: bool) -> Table:
         caption += ". * was trained on some of these images, and is not ranked"
     rows = [list(row) for row in zip(*cells, strict=True)]
     return Table(caption, header, rows, "summary", marks, spans)
-
-
-def _rank(values: Sequence[float]) -> dict[int, str]:
-    """Mark the positions of the largest value and of the second largest, ties alike, if there are two to compare."""
-    finite = sorted({value for value in values if np.isfinite(value)}, reverse=True)
-    if len(finite) < 2:
-        return {}
-    names = {finite[0]: BEST, finite[1]: SECOND}
-    return {i: names[value] for i, value in enumerate(values) if value in names}
 
 
 # ---- cost and failures

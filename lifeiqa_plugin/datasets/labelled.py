@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns, check_column, read_meta
+from lifeiqa_plugin.correlation import ceiling
+from lifeiqa_plugin.datasets.table import (
+    REFERENCE,
+    USUAL,
+    Columns,
+    check_column,
+    read_meta,
+    standard_errors,
+)
 from lifeiqa_plugin.images.opening import check_image
 from lifeiqa_plugin.images.reading import DECODING, read_image
 from lifeiqa_plugin.images.refusals import ImageError
@@ -32,13 +42,17 @@ GROUP_COLUMNS = (
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image: its name in the csv, file, MOS (higher is better), reference, values of group columns."""
+    """One image: its name in the csv, file, MOS (higher is better), reference, values of group columns.
+
+    ``mos_error`` is the standard error of the MOS; NaN where that is not known.
+    """
 
     name: str
     path: str
     mos: float
     reference: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    mos_error: float = math.nan
 
 
 class Reader(Protocol):
@@ -73,6 +87,12 @@ class LabelledDataset:
     kind: str = "mos"
     origin: Mapping[str, str] = field(default_factory=dict)
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
+
+    @property
+    def ceiling(self) -> dict[str, float]:
+        """As :func:`~lifeiqa_plugin.correlation.ceiling` of its images."""
+        pairs = np.array([(image.mos, image.mos_error) for image in self.images])
+        return ceiling(*pairs.reshape(-1, 2).T)
 
     @property
     def has_references(self) -> bool:
@@ -128,11 +148,14 @@ def read_labelled(
     folder = Path(root).expanduser()
     references = _find_references(folder, list(rows.get(REFERENCE, [""] * len(rows))))
     images = []
-    for values, reference in zip(rows.to_dict("records"), references, strict=True):
+    errors = standard_errors(path, rows)
+    for values, reference, error in zip(rows.to_dict("records"), references, errors, strict=True):
         image, mos = list(values.values())[:2]
         file = str(folder / image)
         groups = {column: str(values[column]) for column in grouping}
-        images.append(LabelledImage(name_below(file, root), file, float(mos), reference, groups))
+        images.append(
+            LabelledImage(name_below(file, root), file, float(mos), reference, groups, error)
+        )
     return LabelledDataset(
         name or Path(path).stem.removeprefix("meta_info_"),
         root,

@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
-from lifeiqa_plugin.datasets.table import REFERENCE, USUAL, Columns
+from lifeiqa_plugin.datasets.table import MOS_STD, REFERENCE, USUAL, Columns
 from lifeiqa_plugin.images import near_duplicates
 from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
 from lifeiqa_plugin.images.pixels import as_bytes
@@ -235,9 +235,19 @@ def _to_table(rows: list[Row], scale: Scale) -> pd.DataFrame:
             table[column] = values
     for column in dict.fromkeys(column for row in rows for column in row.more):
         table[column] = [row.more.get(column, "") for row in rows]
+    if MOS_STD in table:
+        table[MOS_STD] = _rescale(table[MOS_STD], scale)
     if all(row.official for row in rows):
         table["official_split"] = official_split(rows)
     return table
+
+
+def _rescale(deviations: pd.Series, scale: Scale) -> pd.Series:
+    """Bring standard deviations of opinions to the scale of ``mos``; empty ones stay empty."""
+    numbers = pd.to_numeric(deviations, errors="coerce")
+    if (bad := deviations[(deviations != "") & numbers.isna()]).any():
+        raise ValueError(f"column {MOS_STD!r}: expected numbers, got {bad.iloc[0]!r}")
+    return (numbers / (scale.high - scale.low)).round(6)
 
 
 def official_split(rows: list[Row]) -> list[str]:

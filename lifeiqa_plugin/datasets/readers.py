@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from lifeiqa_plugin.datasets.table import (
+    MOS_STD,
     NAMES,
     REFERENCE,
     USUAL,
+    VOTES,
     Columns,
     find_column,
     find_name_and_mos,
@@ -24,6 +26,9 @@ from lifeiqa_plugin.datasets.table import (
 
 RESERVED = ("name", "mos", "mos_raw", "mos_range", "official_split")
 """Columns that prepare writes."""
+
+LIVEC_VOTES = "175"
+"""Opinions of each image of LIVE Challenge; its authors tell only their mean."""
 
 
 class Row(NamedTuple):
@@ -183,6 +188,10 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
     names = _mat(_find(root, "Data/AllImages_release.mat"), "AllImages_release")
     mos = _mat(_find(root, "Data/AllMOS_release.mat"), "AllMOS_release")
     rows = [Row(f"Images/{n}", m) for n, m in zip(names, mos, strict=True)]
+    if (root / "Data/AllStdDev_release.mat").is_file():
+        std = _mat(root / "Data/AllStdDev_release.mat", "AllStdDev_release")
+        opinions = [{MOS_STD: str(value), VOTES: LIVEC_VOTES} for value in std]
+        rows = [row._replace(more=more) for row, more in zip(rows, opinions, strict=True)]
     if any((root / "Images/trainingImages" / Path(row.name).name).is_file() for row in rows[7:]):
         raise ValueError(
             f"{root}: practice images are listed after the first seven rows; this release is not known"
@@ -193,7 +202,8 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
     columns = {"half": half, "half_split": split}
     return [
         row._replace(
-            more={name: of.get(_stem(row.name), "") for name, of in columns.items()}
+            more=dict(row.more)
+            | {name: of.get(_stem(row.name), "") for name, of in columns.items()}
             | {"bundled_split": "train"}
         )
         for row in rows

@@ -19,6 +19,10 @@ REFERENCE = "reference"
 """Column that names the pristine image behind each row; rows that share it belong on one side of a split."""
 
 
+MOS_STD, VOTES = "mos_std", "votes"
+"""Columns of the standard deviation of the opinions behind each ``mos``, on its scale, and of their number."""
+
+
 class Columns(NamedTuple):
     """What the user calls the two columns; None for the usual names."""
 
@@ -124,6 +128,28 @@ def read_meta(path: str | Path, columns: Columns = USUAL) -> pd.DataFrame:
         )
     others = [column for column in table if column not in (name, mos)]
     return table[[name, mos, *others]].assign(**{mos: numbers})
+
+
+def standard_errors(path: str | Path, table: pd.DataFrame) -> list[float]:
+    """Return the standard error of each MOS, ``mos_std / sqrt(votes)``; NaN where they are empty or no columns.
+
+    Raises:
+        ValueError: a deviation that is not a number of 0 or more, or votes not of 1 or more.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if not {MOS_STD, VOTES} <= set(table):
+        return [float("nan")] * len(table)
+    numbers = {}
+    for column, least in ((MOS_STD, 0), (VOTES, 1)):
+        numbers[column] = pd.to_numeric(table[column], errors="coerce")
+        bad = (table[column] != "") & ~((numbers[column] >= least) & np.isfinite(numbers[column]))
+        if bad.any():
+            raise ValueError(
+                f"{path}: {column} must be a number of {least} or more, got {table[column][bad].iloc[0]!r}"
+            )
+    return list(numbers[MOS_STD] / np.sqrt(numbers[VOTES]))
 
 
 def check_column(path: str | Path, table: pd.DataFrame, column: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
     for network in networks.values():
         check_mos_range(mos, network.score_range, str(args.meta))
     check_images(dataset.images)
+    highest = {name: round(value, 4) for name, value in dataset.ceiling.items()}
     for name, network in networks.items():
         network.to(device)
         result = evaluate(
@@ -99,4 +101,6 @@ def run(args: argparse.Namespace) -> None:
             count = count_in_words(result["trained_on"], len(mos))
             print(f"{name}: {count}, see not_trained_on", file=sys.stderr)
         about = {} if len(networks) == 1 else {"model": name}
+        if math.isfinite(highest["srcc"]):
+            result["ceiling"] = highest
         print(json.dumps(about | result), flush=True)

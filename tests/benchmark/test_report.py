@@ -22,8 +22,9 @@ from lifeiqa_plugin.benchmark.figures import write_figures
 from lifeiqa_plugin.benchmark.metrics import MetricSpec
 from lifeiqa_plugin.benchmark.photos import Number
 from lifeiqa_plugin.benchmark.speed import COLUMNS as COSTS
+from lifeiqa_plugin.benchmark.table import Table, rank
 from lifeiqa_plugin.benchmark.tables import all_tables, number, with_interval
-from lifeiqa_plugin.correlation import Interval
+from lifeiqa_plugin.correlation import Interval, ceiling
 from lifeiqa_plugin.datasets.labelled import LabelledDataset, LabelledImage
 
 NAN = float("nan")
@@ -79,7 +80,7 @@ def test_cells():
 
 def test_formats():
     rows = [["a_b", "0.9 (0.8 to 1.0)", ""], ["c|d", "", "50 % & more\nlines"]]
-    table = tables.Table("A_B", ["metric", "SRCC", "note"], rows, "t", {(0, 1): "best"})
+    table = Table("A_B", ["metric", "SRCC", "note"], rows, "t", {(0, 1): "best"})
     markdown = report.markdown(table).splitlines()
     assert "**0.9 (0.8 to 1.0)**" in markdown[2]
     assert markdown[3].split() == [
@@ -102,14 +103,14 @@ def test_formats():
     assert r"\caption{A\_B}" in text
     assert r"\label{tab:t}" in text
     assert text.count(r"\midrule") == 1
-    only = tables.Table("", ["x", "empty"], [["1", ""], ["22", ""]], "t")
+    only = Table("", ["x", "empty"], [["1", ""], ["22", ""]], "t")
     assert report.plain(only) == "x\n1\n22"
     assert report.markdown(only).splitlines() == ["| x   |", "|-----|", "| 1   |", "| 22  |"]
 
 
 def test_latex_says_of_an_error_only_its_kind():
     notes = ("no weights: OSError: no route to host", "ValueError: bad {", "3 of 9 images: 6 left")
-    table = tables.Table("", ["note"], [[note] for note in notes], "t")
+    table = Table("", ["note"], [[note] for note in notes], "t")
     assert report.latex(table).splitlines()[8:11] == [
         r"no weights \\", r"ValueError \\", r"3 of 9 images: 6 left \\",
     ]  # fmt: skip
@@ -159,9 +160,9 @@ def test_the_summary_marks_the_best_and_the_second(results):
 
 
 def test_a_single_metric_is_not_marked():
-    assert tables._rank([0.5]) == {}
-    assert tables._rank([0.5, NAN]) == {}
-    assert tables._rank([0.1, 0.5, 0.3]) == {1: "best", 2: "second"}
+    assert rank([0.5]) == {}
+    assert rank([0.5, NAN]) == {}
+    assert rank([0.1, 0.5, 0.3]) == {1: "best", 2: "second"}
 
 
 def test_the_matrix_says_who_is_better(results):
@@ -245,3 +246,18 @@ def test_figures_are_written_twice_alike(results, tmp_path):
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "all 9 rows" in (tmp_path / "one" / "scatter-x.svg").read_text()
+
+
+def test_the_caption_says_what_no_metric_can_pass():
+    mos = np.linspace(0, 1, 20)
+    frame = pd.DataFrame({"dataset": "x", "metric": "m", "name": range(20), "mos": mos})
+    frame = frame.assign(score=mos, error="")
+    images = [
+        LabelledImage(str(i), f"{i}.png", value, mos_error=0.1) for i, value in enumerate(mos)
+    ]
+    people = replace(dataset("x"), images=images)
+    (found,) = evaluate(frame, [MetricSpec("m", "NR", False)], [people], {}, 0).datasets
+    expected = "; raters' noise lets no metric pass SRCC {srcc:.3f}, PLCC {plcc:.3f}"
+    caption = tables.accuracy_table(found).caption
+    assert caption.endswith(expected.format(**ceiling(mos, np.full(20, 0.1))))
+    assert "noise" not in tables.accuracy_table(replace(found, dataset=dataset("x"))).caption

@@ -609,3 +609,22 @@ def test_scores_of_a_folder_are_found_by_name(tmp_path):
 def test_an_unknown_dataset(tmp_path):
     with pytest.raises(ValueError, match="no dataset is called 'kadid'; known are agiqa3k, avt_ai"):
         prepare("kadid", tmp_path, tmp_path / "meta.csv")
+
+
+def test_deviations_of_opinions_get_the_scale_of_mos(tmp_path):
+    make_livec(tmp_path)
+    savemat(tmp_path / "Data/AllStdDev_release.mat", {"AllStdDev_release": np.arange(17.0) + 10})
+    prepare("livec", tmp_path, tmp_path / "meta.csv")
+    table = pd.read_csv(tmp_path / "meta.csv")
+    assert list(table["mos_std"]) == pytest.approx([0.17 + i / 100 for i in range(10)])
+    assert set(table["votes"]) == {175}
+    write(tmp_path, *(f"{i}.png" for i in range(6)))
+    rows = [f"{i}.png,{i},{'' if i == 5 else 0.5}" for i in range(6)]
+    scores = tmp_path / "scores.csv"
+    scores.write_text("name,mos,mos_std\n" + "\n".join(rows) + "\n")
+    prepare("folder", tmp_path, tmp_path / "own.csv", mos_range=(0, 5))
+    table = pd.read_csv(tmp_path / "own.csv")
+    assert list(table["mos_std"]) == pytest.approx([0.1] * 5 + [np.nan], nan_ok=True)
+    scores.write_text(scores.read_text().replace("0.5", "wide"))
+    with pytest.raises(ValueError, match="column 'mos_std': expected numbers, got 'wide'"):
+        prepare("folder", tmp_path, tmp_path / "own.csv", mos_range=(0, 5))

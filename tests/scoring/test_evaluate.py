@@ -14,7 +14,7 @@ import torch
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
-from lifeiqa_plugin.correlation import correlations
+from lifeiqa_plugin.correlation import ceiling, correlations
 from lifeiqa_plugin.datasets.trained_on import TrainedOn, digests_of
 from lifeiqa_plugin.images.reading import read_image
 from lifeiqa_plugin.scoring.evaluation import intervals
@@ -175,3 +175,30 @@ def test_intervals_hold_the_value():
     assert found.keys() == value.keys()
     for name, (low, high) in found.items():
         assert low < value[name] < high
+
+
+def test_the_ceiling_stands_beside_accuracy_where_opinions_are_known(folder, capsys):
+    meta = pd.read_csv("meta.csv")
+    meta.assign(mos_std=0.5, votes=25).to_csv("meta.csv", index=False)
+    assert evaluate("--model", "0.safetensors") == 0
+    found = json.loads(capsys.readouterr().out)["ceiling"]
+    expected = ceiling(meta["mos"].to_numpy(), np.full(10, 0.1))
+    assert found == {name: round(value, 4) for name, value in expected.items()}
+    assert 0.8 < found["srcc"] < 0.98
+    meta.assign(mos_std=0.5).to_csv("meta.csv", index=False)
+    assert evaluate("--model", "0.safetensors") == 0
+    assert "ceiling" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"mos_std": -1, "votes": 3}, "mos_std must be a number of 0 or more, got '-1'"),
+        ({"mos_std": 1, "votes": 0}, "votes must be a number of 1 or more, got '0'"),
+        ({"mos_std": "much", "votes": 9}, "mos_std must be a number of 0 or more, got 'much'"),
+    ],
+)
+def test_opinions_that_cannot_be_are_refused(folder, capsys, columns, message):
+    pd.read_csv("meta.csv").assign(**columns).to_csv("meta.csv", index=False)
+    assert evaluate("--model", "0.safetensors") == 1
+    assert capsys.readouterr().err == f"lifeiqa evaluate: meta.csv: {message}\n"
