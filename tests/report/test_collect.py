@@ -12,6 +12,9 @@ from PIL import Image, ImageFilter
 
 from lifeiqa_plugin.checkpoints import factory
 from lifeiqa_plugin.cli import main
+from lifeiqa_plugin.explanation import (
+    explain,  # keeps the load of its first import, which must be the real one
+)
 from lifeiqa_plugin.report.collect import copy_side
 from lifeiqa_plugin.report.command import default_out
 from lifeiqa_plugin.runtimes import torch_engine
@@ -42,7 +45,8 @@ def write(path, rows):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch, network):
-    monkeypatch.setattr(factory, "load", lambda model, fused=False: network)
+    for module in (factory, explain):
+        monkeypatch.setattr(module, "load", lambda model, fused=False: network)
     monkeypatch.setattr(torch_engine, "load", lambda model, fused=False: network)
     for seed, name in enumerate(("a.png", "b.png")):
         pixels = np.random.default_rng(seed).integers(0, 256, (72, 96, 3), dtype=np.uint8)
