@@ -22,7 +22,7 @@ from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.images.stream import TOO_SMALL
 from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.page import embed, small_copy
-from lifeiqa_plugin.report.photos import Photo, has_score
+from lifeiqa_plugin.report.photos import Photo
 from lifeiqa_plugin.scoring.rows import ScoredImage, Thresholds
 from lifeiqa_plugin.words import FLAT, Naming, write_sentence
 
@@ -64,7 +64,7 @@ def write_report(
         OSError: the page cannot be written.
         ValueError: no row has a score.
     """
-    scored = [photo for photo in photos if has_score(photo.row)]
+    scored = [photo for photo in photos if photo.row.has_score]
     if not scored:
         raise ValueError(
             f"none of the {len(photos)} images has a score, so there is nothing to show"
@@ -99,7 +99,7 @@ def write_report(
             "no_view": "Maps of this photo: lifeiqa explain, or lifeiqa report --maps N.",
             "images": entries,
             "failures": [
-                [row.name, row.error or "no score"] for row, _ in photos if not has_score(row)
+                [row.name, row.error or "no score"] for row, _ in photos if not row.has_score
             ],
         },
         f"{len(scored):,} photos, by quality",

@@ -18,7 +18,7 @@ from lifeiqa_plugin.arguments import (
 )
 from lifeiqa_plugin.checkpoints.models import DEFAULT
 from lifeiqa_plugin.report.collect import write_report
-from lifeiqa_plugin.report.photos import has_score, read_photos, score_photos
+from lifeiqa_plugin.report.photos import read_photos, score_photos
 from lifeiqa_plugin.scoring.command import add_scoring, thresholds_of
 from lifeiqa_plugin.scoring.output import read_identity
 from lifeiqa_plugin.scoring.rows import FORMATS
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     print(write_report(photos, args.out, thresholds_of(args), network, args.maps))
     if args.open:
         webbrowser.open(args.out.absolute().as_uri())
-    failed = [row for row, _ in photos if not has_score(row)]
+    failed = [row for row, _ in photos if not row.has_score]
     for row in failed if table else ():
         print(f"{row.name}: {row.error or 'no score'}", file=sys.stderr)
     return PARTIAL if failed else 0

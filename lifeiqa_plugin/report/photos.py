@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Collection
@@ -22,11 +21,6 @@ class Photo(NamedTuple):
 
     row: ScoredImage
     path: str
-
-
-def has_score(row: ScoredImage) -> bool:
-    """Whether an image could be scored."""
-    return row.error is None and math.isfinite(row.score)
 
 
 def score_photos(args: argparse.Namespace) -> list[Photo]:

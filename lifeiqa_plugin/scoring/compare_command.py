@@ -113,20 +113,16 @@ def _compare(old: Scores, new: Scores, args: argparse.Namespace) -> tuple[list[C
     ]
     both = [(old[name], new[name]) for name in old if name in new]
     for which, path in enumerate((args.old, args.new)):
-        failed = [pair[which].name for pair in both if not _has_score(pair[which])]
+        failed = [pair[which].name for pair in both if not pair[which].has_score]
         complaints += _complain(failed, f"without a score in {path}")
     changes = [
         Change(after.score - before.score, before.score, after.score, after.name)
         for before, after in both
-        if _has_score(before) and _has_score(after)
+        if before.has_score and after.has_score
     ]
     if not changes:
         raise ValueError(f"no image has a score in both; {'; '.join(complaints) or 'no rows'}")
     return sorted(changes), complaints
-
-
-def _has_score(row: ScoredImage) -> bool:
-    return row.score == row.score
 
 
 def _complain(names: list[str], what: str) -> list[str]:

@@ -88,6 +88,11 @@ class ScoredImage:
     detail: float = float("nan")
 
     @property
+    def has_score(self) -> bool:
+        """Whether it could be scored."""
+        return self.error is None and math.isfinite(self.score)
+
+    @property
     def verdict(self) -> str | None:
         """``keep``, ``check`` or ``drop`` by the usual :class:`Thresholds`; None without a score to judge by."""
         verdict: str | None = self.to_dict()["verdict"]
