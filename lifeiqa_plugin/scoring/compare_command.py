@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError: a file that cannot be read; a name twice; scores that cannot be compared; no pairs.
     """
+    for path in (args.old, args.new):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file; expected what 'lifeiqa score -o' wrote")
     _check_identity(args.old, args.new)
     changes, complaints = _compare(_read(args.old), _read(args.new), args)
     import numpy as np

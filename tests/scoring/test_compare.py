@@ -132,3 +132,9 @@ def test_results_of_the_command(score, compare, photos, capsys):
         "lifeiqa compare: old.parquet and exact.csv were scored with another exact (False, True), "
         "so a change may be due to that; score both in the same way\n"
     )
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    assert cli.main(["compare", str(tmp_path / "old.csv"), str(tmp_path / "new.csv")]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith("old.csv: no such file; expected what 'lifeiqa score -o' wrote\n")
