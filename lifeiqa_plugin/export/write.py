@@ -19,6 +19,7 @@ from lifeiqa_plugin.export.graph import ScoringGraph, export_program
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.tensor_files import read_tensors
 from lifeiqa_plugin.runtimes import Floats, create_engine
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 
@@ -46,6 +47,7 @@ FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime")),
     "openvino": Format(".xml", ("onnx", "onnxscript", "openvino")),
     "torch-export": Format(".pt2"),
+    "pyiqa": Format(".pth"),
 }
 
 
@@ -65,7 +67,7 @@ def export_checkpoint(
         path: of the file to write; OpenVINO's weights go beside it, as ``.bin``.
         format: a key of ``FORMATS``.
         model: a checkpoint, as for :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
-        outputs: some of ``OUTPUTS``; None for all that the network has.
+        outputs: some of ``OUTPUTS``; None for all that the network has, as the format ``pyiqa`` always does.
         size: height and width of the images for ``torch-export``, which cannot leave them open; None for a square of
             the working size.
         link_weights: for ONNX: refer to the weights in the checkpoint, a safetensors file in the same folder.
@@ -80,6 +82,8 @@ def export_checkpoint(
     """
     model = resolve(model)
     _check_format(format, size, link_weights, photos)
+    if outputs is not None and format == "pyiqa":
+        raise UsageError("outputs are for the other formats; pyiqa's has the whole network")
     _check_target(path, format, overwrite)
     if model.kind != "checkpoint":
         raise UsageError(f"{model.path}: a {model.kind} file; expected the checkpoint to export")
@@ -92,7 +96,10 @@ def export_checkpoint(
     metadata = build_metadata(network, model, outputs)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
-        if format == "torch-export":
+        if format == "pyiqa":
+            described = read_tensors(source)[1]  # for our reader; pyiqa's looks at params alone
+            torch.save({"params": network.state_dict(), **described}, part)
+        elif format == "torch-export":
             _write_torch(network, outputs, metadata, part, size)
         else:
             linked = source if link_weights else None

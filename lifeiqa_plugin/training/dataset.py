@@ -147,7 +147,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     @property
     def images(self) -> list[LabelledImage]:
-        """All rows, as :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset` has them; of pairs each image once."""
+        """All rows, as :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset` has them; of pairs each image."""
         root = self.opt["dataroot_target"]
         rows = [(row[0], row[1]) for row in self.paths_mos]
         if self.is_pairs:
@@ -193,7 +193,8 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             return self._distortion_levels(row, generator)
         path, mos, _, *pair = self.paths_mos[row]
         if pair:
-            return self._pair(path, *pair, generator)
+            right, votes = pair
+            return self._pair(path, right, votes, generator)
         crops = self._cut(read_image(path)[None], self.options.crops_per_image, generator)
         return self._training_item(crops, mos, path, has_levels=False)
 
@@ -203,9 +204,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         """Half of the crops of each image."""
         half = self.options.crops_per_image // 2
         crops = [self._cut(read_image(path)[None], half, generator) for path in (left, right)]
-        item = self._training_item(
-            torch.cat(crops), math.nan, f"{left}, {right}", has_levels=False
-        )
+        item = self._training_item(torch.cat(crops), math.nan, f"{left}, {right}", has_levels=False)
         return item | {"votes": torch.tensor(votes)}
 
     def _distortion_levels(self, row: int, generator: Generator) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def pair_loss(scores: Tensor, votes: Tensor, scale: float) -> Tensor:
         votes: (B, 2) for the left and for the right image; zeros for what is no pair.
         scale: difference of two scores at which the better image gets 73 % of the votes.
     """
-    left, right = scores.unflatten(1, (2, -1)).mean(2).unbind(1)
+    left, right = scores.float().unflatten(1, (2, -1)).mean(2).unbind(1)
     odds = (left - right) / scale
     surprise = F.softplus(torch.stack([-odds, odds], 1))  # (B, 2)
     return (votes * surprise).sum() / votes.sum().clamp(min=1e-9)
