@@ -80,9 +80,9 @@ class Labels(NamedTuple):
 
 def has_label(scores: Tensor, labels: Labels) -> Tensor:
     """Return which of the scores (B, K) have a label: all crops, of levels the first if it is clean, none of pairs."""
-    has_levels = labels.has_levels[:, None]
+    is_other = (labels.has_levels | labels.votes.any(1))[:, None]
     is_first = torch.arange(scores.shape[1], device=scores.device) == 0
-    labelled: Tensor = (~has_levels | is_first) & labels.mos.isfinite()
+    labelled: Tensor = ~is_other | (is_first & labels.mos.isfinite())
     return labelled
 
 

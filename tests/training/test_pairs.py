@@ -68,7 +68,8 @@ def test_loss_is_the_likelihood_of_bradley_and_terry():
 def test_pairs_have_no_label():
     nothing = torch.zeros(2, dtype=torch.long)
     mos = torch.tensor([[0.5], [float("nan")]])
-    labels = Labels(mos, torch.zeros(2, dtype=torch.bool), nothing, nothing, torch.ones(2, 2))
+    votes = torch.tensor([[0.0, 0.0], [0.0, 3.0]])
+    labels = Labels(mos, torch.zeros(2, dtype=torch.bool), nothing, nothing, votes)
     assert has_label(torch.rand(2, 4), labels).tolist() == [[True] * 4, [False] * 4]
 
 
