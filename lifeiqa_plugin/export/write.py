@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model, resolve
+from lifeiqa_plugin.datasets.trained_on import trained_on
 from lifeiqa_plugin.export.graph import ScoringGraph, export_program
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
@@ -97,8 +99,7 @@ def export_checkpoint(
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         if format == "pyiqa":
-            described = read_tensors(source)[1]  # for our reader; pyiqa's looks at params alone
-            torch.save({"params": network.state_dict(), **described}, part)
+            _write_pyiqa(network, model, part)
         elif format == "torch-export":
             _write_torch(network, outputs, metadata, part, size)
         else:
@@ -279,6 +280,16 @@ def _write_torch(
     images = torch.rand(2, 3, height, width)
     program = export_program(ScoringGraph(network, outputs), images)
     torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
+
+
+def _write_pyiqa(network: LifeIQA, model: Model, path: Path) -> None:
+    """Write the weights for pyiqa's loader, and beside them for ours what the checkpoint says of itself."""
+    content: dict[str, Any] = {"params": network.state_dict()}
+    described, learnt = read_tensors(model.path)[1].get("lifeiqa"), trained_on(model)
+    if described is not None:
+        digests = {} if learnt is None else {"trained_on": learnt.to_text()}
+        content["lifeiqa"] = json.dumps(json.loads(described) | digests)
+    torch.save(content, path)
 
 
 def _files(path: Path) -> list[Path]:

@@ -14,6 +14,8 @@ import torch
 from lifeiqa_plugin import cli
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.checkpoints.models import resolve
+from lifeiqa_plugin.datasets.trained_on import trained_on
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata, parse_metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
@@ -248,6 +250,14 @@ def test_file_of_pyiqa(tmp_path):
         assert torch.equal(ours(images), wanted)
     assert ours.config == expected.config
     assert read_checkpoint(out).card == read_checkpoint(source).card
+
+
+def test_file_of_pyiqa_knows_what_bundled_weights_were_trained_on(tmp_path):
+    write.export_checkpoint(tmp_path / "own.pth", "pyiqa", "lifeiqa")
+    learnt, expected = (trained_on(resolve(name)) for name in (tmp_path / "own.pth", "lifeiqa"))
+    assert learnt is not None
+    assert expected is not None
+    assert learnt.to_text() == expected.to_text()
 
 
 def test_unknown_format(tmp_path):
