@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from scipy.fft import dctn
 
 from lifeiqa_plugin.checkpoints.models import BUNDLED, Model
@@ -31,6 +30,7 @@ from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.journal import read_json, write_json
+from lifeiqa_plugin.network.tensor_files import read_tensors
 
 Integers = NDArray[np.int64]
 
@@ -227,8 +227,8 @@ def _bundled_name(model: Model) -> str | None:
 def _description(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself; empty for one of another format."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            description: dict[str, Any] = json.loads((file.metadata() or {}).get("lifeiqa", "{}"))
-    except SafetensorError:
+        metadata = read_tensors(path)[1]
+    except ValueError:
         return {}
+    description: dict[str, Any] = json.loads(metadata.get("lifeiqa", "{}"))
     return description

@@ -14,9 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "a checkpoint")
     parser.add_argument(
         "--format",
-        choices=["onnx", "openvino", "torch-export"],
-        default="onnx",
-        help="default onnx; openvino writes .xml and .bin",
+        choices=["onnx", "openvino", "torch-export", "pyiqa"],
+        help="default: what the ending says, .onnx, .xml (openvino, which writes .bin too), .pt2 (torch-export) or "
+        ".pth (pyiqa: weights for its load_weights)",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write")
     parser.add_argument(
@@ -48,11 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, and say what was written."""
-    from lifeiqa_plugin.export.write import export_checkpoint
+    from lifeiqa_plugin.export.write import FORMATS, export_checkpoint
 
+    by_ending = {suffix: name for name, (suffix, _) in FORMATS.items()}
     metadata = export_checkpoint(
         args.out,
-        args.format,
+        args.format or by_ending.get(args.out.suffix, "onnx"),
         find_model(args.model),
         outputs=tuple(args.outputs) if args.outputs else None,
         size=tuple(args.size) if args.size else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,10 +16,12 @@ from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.checkpoints.factory import load
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.checkpoints.models import DEFAULT, Model, resolve
+from lifeiqa_plugin.datasets.trained_on import trained_on
 from lifeiqa_plugin.export.graph import ScoringGraph, export_program
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
+from lifeiqa_plugin.network.tensor_files import read_tensors
 from lifeiqa_plugin.runtimes import Floats, create_engine
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 
@@ -46,6 +49,7 @@ FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime")),
     "openvino": Format(".xml", ("onnx", "onnxscript", "openvino")),
     "torch-export": Format(".pt2"),
+    "pyiqa": Format(".pth"),
 }
 
 
@@ -65,7 +69,7 @@ def export_checkpoint(
         path: of the file to write; OpenVINO's weights go beside it, as ``.bin``.
         format: a key of ``FORMATS``.
         model: a checkpoint, as for :func:`~lifeiqa_plugin.checkpoints.models.resolve`.
-        outputs: some of ``OUTPUTS``; None for all that the network has.
+        outputs: some of ``OUTPUTS``; None for all that the network has, as the format ``pyiqa`` always does.
         size: height and width of the images for ``torch-export``, which cannot leave them open; None for a square of
             the working size.
         link_weights: for ONNX: refer to the weights in the checkpoint, a safetensors file in the same folder.
@@ -80,6 +84,8 @@ def export_checkpoint(
     """
     model = resolve(model)
     _check_format(format, size, link_weights, photos)
+    if outputs is not None and format == "pyiqa":
+        raise UsageError("outputs are for the other formats; pyiqa's has the whole network")
     _check_target(path, format, overwrite)
     if model.kind != "checkpoint":
         raise UsageError(f"{model.path}: a {model.kind} file; expected the checkpoint to export")
@@ -92,7 +98,9 @@ def export_checkpoint(
     metadata = build_metadata(network, model, outputs)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
-        if format == "torch-export":
+        if format == "pyiqa":
+            _write_pyiqa(network, model, part)
+        elif format == "torch-export":
             _write_torch(network, outputs, metadata, part, size)
         else:
             linked = source if link_weights else None
@@ -272,6 +280,16 @@ def _write_torch(
     images = torch.rand(2, 3, height, width)
     program = export_program(ScoringGraph(network, outputs), images)
     torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
+
+
+def _write_pyiqa(network: LifeIQA, model: Model, path: Path) -> None:
+    """Write the weights for pyiqa's loader, and beside them for ours what the checkpoint says of itself."""
+    content: dict[str, Any] = {"params": network.state_dict()}
+    described, learnt = read_tensors(model.path)[1].get("lifeiqa"), trained_on(model)
+    if described is not None:
+        digests = {} if learnt is None else {"trained_on": learnt.to_text()}
+        content["lifeiqa"] = json.dumps(json.loads(described) | digests)
+    torch.save(content, path)
 
 
 def _files(path: Path) -> list[Path]:

@@ -13,10 +13,10 @@ StateDict = dict[str, Tensor]
 
 
 def read_tensors(path: Path) -> tuple[StateDict, dict[str, str]]:
-    """Read a file, whatever its name ends in: its tensors, and the metadata that only safetensors have.
+    """Read a file, whatever its name ends in: its tensors and its metadata.
 
     Numbers of safetensors come as float32. Of a torch file the state dict is found under ``params``, ``state_dict`` or
-    ``model``, if it is wrapped.
+    ``model``, if it is wrapped, and the metadata beside it under ``lifeiqa``.
 
     Raises:
         OSError: it cannot be opened.
@@ -27,7 +27,7 @@ def read_tensors(path: Path) -> tuple[StateDict, dict[str, str]]:
     is_torch = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
     # safetensors: a length of 8 bytes, which may look like those, then JSON
     if is_torch and head[8:] != b"{":
-        return _read_torch(path), {}
+        return _read_torch(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -41,7 +41,7 @@ def read_tensors(path: Path) -> tuple[StateDict, dict[str, str]]:
     return state_dict, metadata
 
 
-def _read_torch(path: Path) -> StateDict:
+def _read_torch(path: Path) -> tuple[StateDict, dict[str, str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # whose text advises to load the file unsafely
@@ -53,6 +53,7 @@ def _read_torch(path: Path) -> StateDict:
         raise ValueError(
             f"{path}: damaged or truncated torch file ({str(error).split('. ')[0]})"
         ) from error
+    described = content.get("lifeiqa") if isinstance(content, dict) else None
     for key in ("params", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -64,4 +65,4 @@ def _read_torch(path: Path) -> StateDict:
         raise ValueError(
             f"{path}: expected a state dict of tensors, but some entries are none: {others}"
         )
-    return content
+    return content, {"lifeiqa": described} if isinstance(described, str) else {}

@@ -17,6 +17,7 @@ from pyiqa.data.general_nr_dataset import GeneralNRDataset
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
+from lifeiqa_plugin.datasets.pairs import holds_pairs, read_pairs
 from lifeiqa_plugin.datasets.table import REFERENCE, check_column, check_mos_range, read_meta
 from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.folders import find_images
@@ -54,7 +55,8 @@ def _happens(chance: float, generator: Generator) -> bool:
 class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not typed
     """A meta csv (name, mos, ...) as crops for training and as whole images for validation and test.
 
-    Without a csv, all images below the folder, which have no scores and are shown at distortion levels.
+    Without a csv, all images below the folder, which have no scores and are shown at distortion levels. For training
+    also a csv of pairs of images with votes; a row is a pair then.
 
     :class:`~lifeiqa_plugin.training.sections.TrainingSetOptions` describes the option keys.
 
@@ -62,7 +64,8 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
     ``img_path`` and, in training, ``has_levels`` (), whether the crops are growing levels of one distortion, of which
     only the first has the label, and ``kinds`` (crops_per_image,), the distortion of each crop as a number in
     ``KINDS``, or ``CLEAN``, or ``UNKNOWN`` where ``has_levels`` is false. The label is NaN for a photo of
-    ``ladder_folder`` and where the first crop is distorted.
+    ``ladder_folder``, for a pair and where the first crop is distorted. The first half of the crops of a pair is of its
+    left image; ``votes`` (2,) are those for the left and for the right one, zeros if it is no pair.
 
     Raises:
         OSError: the csv cannot be read.
@@ -70,6 +73,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
     """
 
     paths_mos: list[Any]
+    is_pairs = False
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.options = view(TrainingSetOptions, opt)
@@ -84,6 +88,11 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             raise ValueError(
                 f"working_range must be [lowest, highest], both at least crop_size={size}, got {drawn}"
             )
+        if self.is_pairs and (self.options.crops_per_image % 2 or self.options.own_scale):
+            raise ValueError(
+                f"{opt['meta_info_file']}: pairs need an even crops_per_image, half for each image, and no own_scale; "
+                f"got {self.options.crops_per_image} and {self.options.own_scale}"
+            )
         folder = self.options.ladder_folder
         self.clean_photos = [] if folder is None else find_images(folder)
 
@@ -94,6 +103,14 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             self.paths_mos = [[path, math.nan] for path in find_images(root)]
             self.meta_info = pd.DataFrame(index=range(len(self.paths_mos)))
             return
+        self.is_pairs = self.phase == "train" and holds_pairs(self.options.meta_info_file)
+        if self.is_pairs:
+            self.meta_info = read_pairs(self.options.meta_info_file)
+            self.paths_mos = [
+                [str(root / left), math.nan, str(root / right), votes]
+                for left, right, *votes in self.meta_info.to_numpy()
+            ]
+            return
         self.meta_info = read_meta(opt["meta_info_file"])
         names, scores = self.meta_info.iloc[:, 0], self.meta_info.iloc[:, 1]
         self.paths_mos = [
@@ -103,7 +120,8 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
     def get_split(self, opt: dict[str, Any]) -> None:
         """Keep the rows of this phase, and their references for :func:`check_no_overlap`."""
         references = self.meta_info.get(REFERENCE, pd.Series([""] * len(self.meta_info)))
-        self.paths_mos = [[*row, ref] for row, ref in zip(self.paths_mos, references, strict=True)]
+        rows = zip(self.paths_mos, references, strict=True)
+        self.paths_mos = [[path, mos, ref, *pair] for (path, mos, *pair), ref in rows]
         if self.options.split_file is not None:
             self.get_split_with_file(opt)
             return
@@ -129,9 +147,13 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
 
     @property
     def images(self) -> list[LabelledImage]:
-        """All rows, as :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset` has them."""
+        """All rows, as :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset` has them; of pairs each image."""
         root = self.opt["dataroot_target"]
-        return [LabelledImage(name_below(row[0], root), row[0], row[1]) for row in self.paths_mos]
+        rows = [(row[0], row[1]) for row in self.paths_mos]
+        if self.is_pairs:
+            both = dict.fromkeys(path for row in self.paths_mos for path in (row[0], row[3]))
+            rows = [(path, math.nan) for path in both]
+        return [LabelledImage(name_below(path, root), path, mos) for path, mos in rows]
 
     @property
     def mos(self) -> list[float]:
@@ -169,9 +191,21 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
         share = self.options.ladder_share
         if share > 0 and _happens(share, generator):
             return self._distortion_levels(row, generator)
-        path, mos = self.paths_mos[row][:2]
+        path, mos, _, *pair = self.paths_mos[row]
+        if pair:
+            right, votes = pair
+            return self._pair(path, right, votes, generator)
         crops = self._cut(read_image(path)[None], self.options.crops_per_image, generator)
         return self._training_item(crops, mos, path, has_levels=False)
+
+    def _pair(
+        self, left: str, right: str, votes: list[float], generator: Generator
+    ) -> dict[str, Any]:
+        """Half of the crops of each image."""
+        half = self.options.crops_per_image // 2
+        crops = [self._cut(read_image(path)[None], half, generator) for path in (left, right)]
+        item = self._training_item(torch.cat(crops), math.nan, f"{left}, {right}", has_levels=False)
+        return item | {"votes": torch.tensor(votes)}
 
     def _distortion_levels(self, row: int, generator: Generator) -> dict[str, Any]:
         """One place of the row's image, or of a photo without score, in growing distortion."""
@@ -198,6 +232,7 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             "img_path": path,
             "has_levels": has_levels,
             "kinds": torch.full((len(crops),), UNKNOWN),
+            "votes": torch.zeros(2),
         }
 
     def _cut(self, images: Tensor, places: int, generator: Generator) -> Tensor:
@@ -221,7 +256,7 @@ def split_column(index: int | str | None, ratio: str) -> str | None:
 def check_no_overlap(datasets: dict[str, LifeIQADataset]) -> None:
     """Make sure that no image and no reference image is in two of the datasets.
 
-    Photos of a ``ladder_folder`` may be training images, but not images of validation or test.
+    Photos of a ``ladder_folder`` and of pairs may be training images, but not images of validation or test.
 
     Args:
         datasets: what an error calls them, which begins with their phase -> the datasets.
@@ -231,6 +266,8 @@ def check_no_overlap(datasets: dict[str, LifeIQADataset]) -> None:
     """
     seen: dict[str, str] = {}
     for called, dataset in datasets.items():
+        if dataset.is_pairs:
+            continue
         root = dataset.opt["dataroot_target"]
         own = {str(Path(row[0]).resolve()) for row in dataset.paths_mos}
         own |= {f"reference {row[2]} in {root}" for row in dataset.paths_mos if row[2]}
@@ -238,8 +275,10 @@ def check_no_overlap(datasets: dict[str, LifeIQADataset]) -> None:
         seen |= dict.fromkeys(own, called)
     held_out = {name: called for name, called in seen.items() if not called.startswith("train")}
     for called, dataset in datasets.items():
-        photos = {str(Path(path).resolve()) for path in dataset.clean_photos}
-        _check_disjoint(f"the ladder_folder of {called}", photos, held_out)
+        of_pairs = [image.path for image in dataset.images if dataset.is_pairs]
+        for kind, paths in {"ladder_folder": dataset.clean_photos, "pairs": of_pairs}.items():
+            photos = {str(Path(path).resolve()) for path in paths}
+            _check_disjoint(f"the {kind} of {called}", photos, held_out)
 
 
 def _check_disjoint(called: str, own: set[str], seen: dict[str, str]) -> None:

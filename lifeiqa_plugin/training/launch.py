@@ -139,8 +139,9 @@ def hand_over(model: Any, datasets: dict[str, Any]) -> Any:
 
 def learn_digests(sources: list[LifeIQADataset], start: Model | None) -> TrainedOn:
     """Return which images weights will have been trained on, those that they start from included."""
-    labelled = [row[0] for source in sources for row in source.paths_mos if math.isfinite(row[1])]
-    own = TrainedOn.build(digests_of(labelled))
+    images = [(one, source.is_pairs) for source in sources for one in source.images]
+    judged = [one.path for one, is_pair in images if is_pair or math.isfinite(one.mos)]
+    own = TrainedOn.build(digests_of(judged))
     before = None if start is None else trained_on(start)
     return own if before is None else own | before
 

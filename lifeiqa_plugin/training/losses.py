@@ -1,4 +1,4 @@
-"""What pulls at the scores: SmoothL1 to people's scores, and ranking of distortion levels."""
+"""What pulls at the scores: SmoothL1 to people's scores, votes for pairs, and ranking of distortion levels."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ class SmoothL1Loss(nn.SmoothL1Loss):
 def rank_loss(scores: Tensor, margin: float = 0.03) -> Tensor:
     """Hinge on (L, K) scores at K distortion levels: zero where each is at least ``margin`` below the one before."""
     return F.relu(margin + scores.diff(dim=1)).sum() / max(1, scores[:, 1:].numel())
+
+
+def pair_loss(scores: Tensor, votes: Tensor, scale: float) -> Tensor:
+    """Mean negative log-likelihood of a vote, by Bradley and Terry: left wins with odds ``exp(difference / scale)``.
+
+    Args:
+        scores: (B, K) of crops, of which the first half shows the left image.
+        votes: (B, 2) for the left and for the right image; zeros for what is no pair.
+        scale: difference of two scores at which the better image gets 73 % of the votes.
+    """
+    left, right = scores.float().unflatten(1, (2, -1)).mean(2).unbind(1)
+    odds = (left - right) / scale
+    surprise = F.softplus(torch.stack([-odds, odds], 1))  # (B, 2)
+    return (votes * surprise).sum() / votes.sum().clamp(min=1e-9)
 
 
 class FidelityLoss(nn.Module):
@@ -57,17 +71,18 @@ class FidelityLoss(nn.Module):
 class Labels(NamedTuple):
     """What is known of a batch of B images."""
 
-    mos: Tensor  # (B, 1), NaN where the first distortion level is not the clean image
+    mos: Tensor  # (B, 1), NaN for pairs and where the first distortion level is not the clean image
     has_levels: Tensor  # (B,) whether the crops are distortion levels
     source: Tensor  # (B,) number of the training set
     kinds: Tensor  # (B, K) distortion of each crop, as LifeIQADataset has it
+    votes: Tensor  # (B, 2) for the left and for the right image, zeros for what is no pair
 
 
 def has_label(scores: Tensor, labels: Labels) -> Tensor:
-    """Return which of the scores (B, K) have a label: all crops, of levels the first if it is clean."""
-    has_levels = labels.has_levels[:, None]
+    """Return which of the scores (B, K) have a label: all crops, of levels the first if it is clean, none of pairs."""
+    is_other = (labels.has_levels | labels.votes.any(1))[:, None]
     is_first = torch.arange(scores.shape[1], device=scores.device) == 0
-    labelled: Tensor = ~has_levels | (is_first & labels.mos.isfinite())
+    labelled: Tensor = ~is_other | (is_first & labels.mos.isfinite())
     return labelled
 
 

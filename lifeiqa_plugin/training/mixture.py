@@ -31,7 +31,7 @@ class Mixture(Dataset[dict[str, Any]]):
         opt: keys of the batch, which all of them share.
 
     Raises:
-        ValueError: fewer images in an epoch than in a batch.
+        ValueError: fewer images in an epoch than in a batch, or own scales alone.
     """
 
     def __init__(self, sources: list[LifeIQADataset], opt: dict[str, Any]) -> None:
@@ -75,6 +75,10 @@ class Mixture(Dataset[dict[str, Any]]):
 def label_maps(sources: list[LifeIQADataset]) -> list[tuple[float, float] | None]:
     """Return slope and offset that bring each set's labels to the shared scale; None for those that are on it."""
     shared = [mos for source in sources if not source.options.own_scale for mos in source.labels]
+    if not shared and any(source.options.own_scale for source in sources):
+        raise ValueError(
+            "datasets:train: one dataset with scores must be without own_scale, for the shared scale is its"
+        )
     maps: list[tuple[float, float] | None] = []
     for source in sources:
         if not source.options.own_scale:

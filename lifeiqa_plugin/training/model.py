@@ -28,6 +28,7 @@ from lifeiqa_plugin.checkpoints.factory import build_network
 from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
 from lifeiqa_plugin.correlation import METRICS, correlations
 from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
+from lifeiqa_plugin.datasets.pairs import holds_pairs
 from lifeiqa_plugin.datasets.trained_on import TrainedOn
 from lifeiqa_plugin.distortions.kinds import KINDS
 from lifeiqa_plugin.journal import write_whole
@@ -41,6 +42,7 @@ from lifeiqa_plugin.training.losses import (
     Labels,
     distortion_loss,
     has_label,
+    pair_loss,
     rank_loss,
     within_sets,
 )
@@ -126,6 +128,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         train_opt = self.opt["datasets"]["train"]
         self.sources = [view(TrainingSetOptions, one) for one in train_opt["sources"]]
         self.has_levels = any(source.ladder_share > 0 for source in self.sources)
+        files = [source.meta_info_file for source in self.sources]
+        self.has_pairs = any(holds_pairs(file) for file in files if file is not None)
         own_scales = [source.own_scale for source in self.sources]
         self.calibration = AffineCalibration(own_scales).to(self.device)
         set_train_mode(self.net, self.options.freeze, self.options.freeze_batch_stats)
@@ -192,9 +196,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             raise ValueError(
                 f"train.steps_per_batch must divide crops_per_image, got {steps} for {crops} crops"
             )
-        if steps > 1 and self.has_levels:
+        if steps > 1 and (self.has_levels or self.has_pairs):
             raise ValueError(
-                "train.steps_per_batch must be 1 with ladder_share, whose distortion levels belong in one step"
+                "train.steps_per_batch must be 1 with ladder_share or pairs of images, whose crops belong in one step"
             )
 
     @property
@@ -220,7 +224,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         return self.network if self.ema is None else cast(LifeIQA, self.ema.module)
 
     def feed_data(self, data: dict[str, Any]) -> None:
-        """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``has_levels`` (B,)."""
+        """Take a batch: ``img`` (B, K, 3, S, S), ``mos_label`` (B, 1), ``has_levels`` (B,), ``votes`` (B, 2)."""
         crops: Tensor = data["img"] if data["img"].dim() == 5 else data["img"][:, None]
         size = self.sources[0].crop_size
         if size is not None and crops.shape[-2:] != (size, size):
@@ -231,7 +235,8 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         has_levels = data.get("has_levels", torch.zeros(images, dtype=torch.bool))
         source = data.get("source", torch.zeros(images, dtype=torch.long))
         kinds = data.get("kinds", torch.full(crops.shape[:2], UNKNOWN))
-        known = (data["mos_label"], has_levels, source, kinds)
+        votes = data.get("votes", torch.zeros(images, 2))
+        known = (data["mos_label"], has_levels, source, kinds, votes)
         self.labels = Labels(*(value.to(self.device) for value in known))
         self.img_paths: list[str] = list(data["img_path"])
 
@@ -307,6 +312,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
             losses["l_metric"] = within_sets(self.cri_metric, score, label, source)
         if self.has_levels:
             losses["l_rank"] = self.options.rank_weight * rank_loss(scores[labels.has_levels])
+        if self.has_pairs:
+            loss = pair_loss(scores, labels.votes, self.options.pair_scale)
+            losses["l_pairs"] = self.options.pair_weight * loss
         if self.columns:
             task = distortion_loss(output.distortions, labels.kinds.flatten(), self.columns)
             losses["l_distortion"] = self.options.distortion_weight * task

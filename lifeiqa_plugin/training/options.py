@@ -215,12 +215,7 @@ def _resolve_list(given: list[Any]) -> list[dict[str, Any]]:
                     f"datasets:train:{key} is of the whole batch, but the list has {shared[key]!r} and {value!r}"
                 )
             shared[key] = value
-    sources = [_resolve_source(f"datasets:train:{i}", shared | one) for i, one in enumerate(given)]
-    if all(source["own_scale"] or "meta_info_file" not in source for source in sources):
-        raise ValueError(
-            "datasets:train: one dataset with scores must be without own_scale, for the shared scale is its"
-        )
-    return sources
+    return [_resolve_source(f"datasets:train:{i}", shared | one) for i, one in enumerate(given)]
 
 
 def _resolve_source(where: str, given: Any) -> dict[str, Any]:

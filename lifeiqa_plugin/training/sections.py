@@ -173,6 +173,10 @@ class TrainOptions(Section):
     """weight of the router's z-loss"""
     rank_weight: float = 5.0
     """weight of the hinge between neighbouring distortion levels, each to score 0.03 below the one before"""
+    pair_weight: float = 1.0
+    """weight of the votes' likelihood by Bradley and Terry, where a training set is pairs of images"""
+    pair_scale: Annotated[float, Field(gt=0)] = 0.1
+    """difference of two scores at which the better image gets 73 % of the votes"""
     distortion_weight: float = 0.0
     """weight of the second task, which distortion the levels are of; of those in `network: distortions`"""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None

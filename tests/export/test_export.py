@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from lifeiqa_plugin import cli
-from lifeiqa_plugin.checkpoints.files import ModelCard, save_checkpoint
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
+from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
+from lifeiqa_plugin.checkpoints.models import resolve
+from lifeiqa_plugin.datasets.trained_on import trained_on
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata, parse_metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
@@ -77,8 +80,6 @@ def traced(exported, monkeypatch):
 
 @pytest.fixture
 def reference(exported):
-    from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-
     return TorchEngine(build_lifeiqa(pretrained_model_path=exported / "small.safetensors"))
 
 
@@ -194,6 +195,9 @@ def test_bad_arguments(refuse, tmp_path, monkeypatch):
         ("-o", tmp_path.parent / "x.onnx", "--link-weights"): "beside",
         ("-o", tmp_path / "x.csv"): "a file of the format onnx ends in .onnx",
         ("-o", out, "--outputs", "score", "score"): "output 'score' is named twice",
+        ("-o", tmp_path / "x.pth", "--outputs", "score"): (
+            "outputs are for the other formats; pyiqa's has the whole network"
+        ),
         ("-o", tmp_path / "x.pt2", "--format", "torch-export", "--link-weights"): (
             "link-weights is for the format onnx, not for torch-export"
         ),
@@ -228,9 +232,37 @@ def test_what_cannot_be_is_found_before_the_checkpoint_is_read(refuse, tmp_path,
     assert line == "lifeiqa export: int8 is for the format onnx, not for openvino"
 
 
+def test_file_of_pyiqa(tmp_path):
+    """Its own loader reads it, and ours, which finds the options too; the scores are those of the checkpoint."""
+    from pyiqa.archs.arch_util import load_pretrained_network
+
+    source, out = tmp_path / "small.safetensors", tmp_path / "small.pth"
+    save_checkpoint(make_network(), source, ModelCard("random numbers", "none"), half=True)
+    assert cli.main(["export", "--model", str(source), "-o", str(out)]) == 0
+    expected, ours = (build_lifeiqa(pretrained_model_path=path) for path in (source, out))
+    theirs = LifeIQA(**expected.config).eval()
+    images = torch.rand(2, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = expected(images)
+        assert not torch.equal(theirs(images), wanted)
+        load_pretrained_network(theirs, str(out), weight_keys="params")
+        assert torch.equal(theirs(images), wanted)
+        assert torch.equal(ours(images), wanted)
+    assert ours.config == expected.config
+    assert read_checkpoint(out).card == read_checkpoint(source).card
+
+
+def test_file_of_pyiqa_knows_what_bundled_weights_were_trained_on(tmp_path):
+    write.export_checkpoint(tmp_path / "own.pth", "pyiqa", "lifeiqa")
+    learnt, expected = (trained_on(resolve(name)) for name in (tmp_path / "own.pth", "lifeiqa"))
+    assert learnt is not None
+    assert expected is not None
+    assert learnt.to_text() == expected.to_text()
+
+
 def test_unknown_format(tmp_path):
     with pytest.raises(
-        ValueError, match=r"format must be one of onnx, openvino, torch-export, got"
+        ValueError, match=r"format must be one of onnx, openvino, torch-export, pyiqa, got"
     ):
         write.export_checkpoint(tmp_path / "x.tflite", "tflite")
 
