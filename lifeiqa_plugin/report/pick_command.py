@@ -27,16 +27,15 @@ LEVELS = 20
 """Parts of the images, by the rank that a metric gives them; within a part it calls all equal."""
 
 SHOWN = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-"""Files that browsers show; of others the page has copies."""
+"""Files that browsers show; of others the page has copies, whose longer side is ``SIDE`` pixels."""
 
 SIDE = 1600
-"""Longer side of such a copy, in pixels."""
 
 
 class Pair(NamedTuple):
     """Two images, by number, that metric ``equal`` calls equal and metric ``different`` calls different.
 
-    ``gap`` is the difference of their ranks by the one less that by the other; ranks go from 0 (worst) to 1 (best).
+    ``gap`` is how much further apart their ranks are by the second metric; ranks go from 0 (worst) to 1 (best).
     """
 
     gap: float
@@ -78,40 +77,44 @@ def run(args: argparse.Namespace) -> None:
         FileExistsError: one of the three is there.
         OSError, ValueError: scores that cannot be read, of other images, or in the same order; no such image.
     """
-    lists = {
-        what: args.out.with_name(f"{args.out.stem}_{what}.csv") for what in ("pairs", "images")
-    }
-    _check(args, [args.out, *lists.values()])
+    pairs_csv, images_csv = (
+        args.out.with_name(f"{args.out.stem}_{what}.csv") for what in ("pairs", "images")
+    )
+    _check(args, [args.out, pairs_csv, images_csv])
     names, scores = read_scores(args.scores)
-    labels, ranks = list(scores), _ranks(np.array(list(scores.values())).T)
+    ranks = _ranks(scores)
     pairs = find_pairs(ranks, args.count)
     if not pairs:
-        raise ValueError(f"{' and '.join(labels)} put the {len(names)} images in the same order")
-    sides = _sides(pairs, names)
-    _check_images(args.images, {name for side in sides for name in side})
-    spread = np.ptp(ranks, axis=1)
-    chosen = np.argsort(-spread, kind="stable")[: args.count]
+        raise ValueError(f"all scores put the {len(names)} images in the same order")
+    turned = np.random.default_rng(0).random(len(pairs)) < 0.5  # no side tells what a metric says
+    sides = [
+        (names[pair.better], names[pair.worse]) if turn else (names[pair.worse], names[pair.better])
+        for pair, turn in zip(pairs, turned, strict=True)
+    ]
+    _write_page(args.out, sides, args.images)
     _write_csv(
-        lists["pairs"],
+        pairs_csv,
         ["left", "right", "winner", "equal_by", "different_by", "gap"],
         (
-            [*side, "", labels[pair.equal], labels[pair.different], f"{pair.gap:.4f}"]
+            [*side, "", args.scores[pair.equal], args.scores[pair.different], f"{pair.gap:.4f}"]
             for side, pair in zip(sides, pairs, strict=True)
         ),
     )
+    spread = np.ptp(ranks, axis=1)
+    chosen = np.argsort(-spread, kind="stable")[: args.count]
     _write_csv(
-        lists["images"],
-        ["name", "mos", "spread", *(f"rank.{label}" for label in labels)],
+        images_csv,
+        ["name", "mos", "spread", *(f"rank.{path}" for path in args.scores)],
         ([names[i], "", *(f"{value:.4f}" for value in (spread[i], *ranks[i]))] for i in chosen),
     )
-    _write_page(args.out, sides, args.images)
-    print(f"{args.out}: {len(pairs)} pairs, also in {lists['pairs']}")
-    print(f"{lists['images']}: {len(chosen)} images")
+    print(
+        f"{args.out}: {len(pairs)} pairs, also in {pairs_csv}\n{images_csv}: {len(chosen)} images"
+    )
 
 
 def _check(args: argparse.Namespace, targets: Sequence[Path]) -> None:
     """Refuse what cannot be, before anything is read; a csv that was filled in is not written over."""
-    if len({path.resolve() for path in args.scores}) < 2:
+    if len({path.resolve() for path in args.scores}) < max(2, len(args.scores)):
         raise UsageError("scores of two metrics or more are needed, a file of each")
     if args.count < 1:
         raise UsageError(f"--count must be at least 1, got {args.count}")
@@ -123,44 +126,30 @@ def _check(args: argparse.Namespace, targets: Sequence[Path]) -> None:
         check_target(path)
 
 
-def read_scores(paths: Sequence[Path]) -> tuple[list[str], dict[str, list[float]]]:
-    """Return the images that have a score in every file, and metric -> their scores, higher better.
-
-    A metric is called as its file, or in the folder that ``lifeiqa benchmark`` keeps, as its folder.
+def read_scores(paths: Sequence[Path]) -> tuple[list[str], Floats]:
+    """Return the N images that have a score in all of M files, and these (N, M), higher better.
 
     Raises:
         OSError, ValueError: a file that cannot be read, two scores of one image, fewer than two images.
     """
-    labels = [path.parent.name if _about(path).is_file() else path.stem for path in paths]
-    if len(set(labels)) < len(labels):
-        labels = [str(path) for path in paths]
     tables = [_read(path) for path in paths]
     names = [name for name in tables[0] if all(name in table for table in tables)]
     known = set().union(*tables)
     if len(names) < 2:
+        firsts = ", ".join(repr(next(iter(table), None)) for table in tables)
         raise ValueError(
             f"{len(names)} of {len(known)} images have a score in each file, expected two or more; "
-            f"{paths[0]} has {_first(tables[0])}, {paths[1]} has {_first(tables[1])}"
+            f"the first names are {firsts}"
         )
     if missing := len(known) - len(names):
         print(f"{missing} images are left out: not scored in each file", file=sys.stderr)
-    columns = zip(labels, tables, strict=True)
-    return names, {label: [table[name] for name in names] for label, table in columns}
-
-
-def _about(path: Path) -> Path:
-    """Return the file in which ``lifeiqa benchmark`` says what metric the scores are of."""
-    return path.with_name("metric.json")
-
-
-def _first(table: dict[str, float]) -> str:
-    return repr(next(iter(table), "none"))
+    return names, np.array([[table[name] for table in tables] for name in names])
 
 
 def _read(path: Path) -> dict[str, float]:
     """Return name -> score, turned round where lower is better; images without a score are left out."""
     check_file(path, "scores of 'lifeiqa score -o' or of 'lifeiqa benchmark'")
-    about = _about(path)
+    about = path.with_name("metric.json")  # which lifeiqa benchmark keeps beside the scores
     sign = -1 if about.is_file() and read_json(about)["metric"]["lower_better"] else 1
     scores: dict[str, float] = {}
     for number, row in enumerate(read_rows(path), start=1):
@@ -168,7 +157,7 @@ def _read(path: Path) -> dict[str, float]:
             image = parse_row({"path": row["name"], **row} if "name" in row else row)
         except ValueError as error:
             raise ValueError(f"{path}: row {number}: {error}") from error
-        if image.name in scores:
+        if image.has_score and image.name in scores:
             raise ValueError(f"{path}: {image.name!r} has two scores")
         if image.has_score:
             scores[image.name] = sign * image.score
@@ -176,7 +165,7 @@ def _read(path: Path) -> dict[str, float]:
 
 
 def _ranks(scores: Floats) -> Floats:
-    """Bring (N, M) scores of M metrics to ranks from 0 (worst) to 1 (best), so that their scales do not matter."""
+    """Bring each column to ranks from 0 (worst) to 1 (best), so that the metrics' scales do not matter."""
     from scipy.stats import rankdata
 
     ranks: Floats = (rankdata(scores, axis=0) - 1) / (len(scores) - 1)
@@ -195,7 +184,7 @@ def find_pairs(ranks: Floats, count: int) -> list[Pair]:
     Returns:
         Those with a gap above 0.
     """
-    found = []
+    found: list[tuple[int, Pair]] = []
     for equal, different in itertools.permutations(range(ranks.shape[1]), 2):
         own = []
         parts = max(1, min(LEVELS, len(ranks) // 4))
@@ -205,46 +194,39 @@ def find_pairs(ranks: Floats, count: int) -> list[Pair]:
                 wide, narrow = np.abs(ranks[better] - ranks[worse])[[different, equal]]
                 own.append(Pair(wide - narrow, int(worse), int(better), equal, different))
         own.sort(key=lambda pair: -pair.gap)
-        found += [(turn, pair) for turn, pair in enumerate(own) if pair.gap > 0]
-    found.sort(key=lambda one: one[0])
+        found += enumerate(pair for pair in own if pair.gap > 0)
     chosen: dict[frozenset[int], Pair] = {}
-    for _, pair in found:
+    for _, pair in sorted(found, key=lambda one: one[0]):
         chosen.setdefault(frozenset((pair.worse, pair.better)), pair)
     return list(chosen.values())[:count]
 
 
-def _sides(pairs: Sequence[Pair], names: Sequence[str]) -> list[list[str]]:
-    """Return left and right of each pair, so that neither side tells what a metric says."""
-    turned = np.random.default_rng(0).random(len(pairs)) < 0.5
-    both = [[names[pair.worse], names[pair.better]] for pair in pairs]
-    return [side[::-1] if turn else side for side, turn in zip(both, turned, strict=True)]
-
-
-def _check_images(folder: Path, names: set[str]) -> None:
-    missing = sorted(name for name in names if not (folder / name).is_file())
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of the {len(names)} images to rate are not below {folder.absolute()}, the first is "
-            f"{missing[0]!r}; --images FOLDER says where they are"
-        )
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as file:
         file.write(text.getvalue().encode())
 
 
 def _write_page(out: Path, sides: Sequence[Sequence[str]], folder: Path) -> None:
-    """Write the page; it keeps votes under a key that is of these pairs only."""
+    """Write the page; it keeps votes under a key that is of these pairs only.
+
+    Raises:
+        FileNotFoundError: an image is not there.
+    """
+    names = {name for side in sides for name in side}
+    if missing := sorted(name for name in names if not (folder / name).is_file()):
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(names)} images to rate are not below {folder.absolute()}, the first is "
+            f"{missing[0]!r}; --images FOLDER says where they are"
+        )
     pairs = [
         [{"name": name, "src": _source(folder / name, out)} for name in side] for side in sides
     ]
     key = hashlib.sha256(repr(sides).encode()).hexdigest()[:16]
     template = Path(__file__).with_name("pick.html").read_text(encoding="utf-8")
     page = embed(template, {"pairs": pairs, "key": key}, "Which photo is better?")
+    out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         file.write(page.encode())
 

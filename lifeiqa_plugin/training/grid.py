@@ -62,26 +62,26 @@ def train_grid(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for options in runs:
         run(options, auto_resume=True, with_test=False)
     key = runs[0]["val"].get("key_metric", "srcc")
-    found = pd.DataFrame([best_validation(options, key) for options in runs])
-    found = found.sort_values(key, ascending=key == "rmse", kind="stable")
+    found = best_first(pd.DataFrame([best_validation(options, key) for options in runs]), key)
     if found[key].isna().all():
         raise ValueError(f"--grid: validation gave no {key} for any of the {len(runs)} runs")
-    numbers = found[list(METRICS)].map("{:.4f}".format).to_numpy().tolist()
-    names = [runs[i]["name"] for i in found.index]
-    rows = [
-        [name, str(iteration), *row]
-        for name, iteration, row in zip(names, found["iteration"], numbers, strict=True)
-    ]
+    numbers = found[list(METRICS)].map("{:.4f}".format)
+    rows = found[["run", "iteration"]].astype(str).join(numbers).to_numpy().tolist()
     caption = f"Best validation of each run; the first has the best {key}"
     table = Table(caption, ["run", "iteration", *map(str.upper, METRICS)], rows, "grid")
-    print(f"{caption}\n\n{plain(table)}\n\nchosen: {names[0]}", flush=True)
+    print(f"{caption}\n\n{plain(table)}\n\nchosen: {rows[0][0]}", flush=True)
     return run(runs[found.index[0]], auto_resume=True)
 
 
+def best_first(table: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Sort rows by a metric; of equal ones the first stays first, as for ``net_best``."""
+    return table.sort_values(key, ascending=key == "rmse", kind="stable")
+
+
 def best_validation(options: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return the iteration and results of the weights that a run kept as ``net_best``."""
+    """Return run, iteration and METRICS of the weights that a run kept as ``net_best``."""
     name = next(one["name"] for phase, one in options["datasets"].items() if phase[:3] == "val")
     table = pd.read_csv(Path("experiments", options["name"], "curves_validation.csv"))
-    own = table[table["dataset"] == name].sort_values(key, ascending=key == "rmse", kind="stable")
-    best: dict[str, Any] = own.iloc[0].to_dict()
+    own = table[table["dataset"] == name].assign(run=options["name"])
+    best: dict[str, Any] = best_first(own, key).iloc[0].to_dict()
     return best
