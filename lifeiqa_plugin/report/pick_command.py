@@ -16,7 +16,7 @@ import numpy as np
 
 from lifeiqa_plugin.arguments import UsageError, check_file, check_target
 from lifeiqa_plugin.journal import read_json, write_whole
-from lifeiqa_plugin.page import embed, small_copy
+from lifeiqa_plugin.page import embed
 from lifeiqa_plugin.report.collect import link_to
 from lifeiqa_plugin.scoring.rows import parse_row, read_rows
 
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 LEVELS = 20
 """Parts of the images, by the rank that a metric gives them; within a part it calls all equal."""
-
-SHOWN = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-"""Files that browsers show; of others the page has copies, whose longer side is ``SIDE`` pixels."""
-
-SIDE = 1600
 
 
 class Pair(NamedTuple):
@@ -81,8 +76,10 @@ def run(args: argparse.Namespace) -> None:
         args.out.with_name(f"{args.out.stem}_{what}.csv") for what in ("pairs", "images")
     )
     _check(args, [args.out, pairs_csv, images_csv])
+    from scipy.stats import rankdata
+
     names, scores = read_scores(args.scores)
-    ranks = _ranks(scores)
+    ranks = (rankdata(scores, axis=0) - 1) / (len(names) - 1)  # metrics have scales of their own
     pairs = find_pairs(ranks, args.count)
     if not pairs:
         raise ValueError(f"all scores put the {len(names)} images in the same order")
@@ -164,14 +161,6 @@ def _read(path: Path) -> dict[str, float]:
     return scores
 
 
-def _ranks(scores: Floats) -> Floats:
-    """Bring each column to ranks from 0 (worst) to 1 (best), so that the metrics' scales do not matter."""
-    from scipy.stats import rankdata
-
-    ranks: Floats = (rankdata(scores, axis=0) - 1) / (len(scores) - 1)
-    return ranks
-
-
 def find_pairs(ranks: Floats, count: int) -> list[Pair]:
     """Find pairs that one metric calls equal and another very different (Ma et al., gMAD, 2016).
 
@@ -220,19 +209,11 @@ def _write_page(out: Path, sides: Sequence[Sequence[str]], folder: Path) -> None
             f"{len(missing)} of the {len(names)} images to rate are not below {folder.absolute()}, the first is "
             f"{missing[0]!r}; --images FOLDER says where they are"
         )
-    pairs = [
-        [{"name": name, "src": _source(folder / name, out)} for name in side] for side in sides
-    ]
+    links = {name: link_to(str(folder / name), out.parent) for name in names}
+    pairs = [[{"name": name, "src": links[name]} for name in side] for side in sides]
     key = hashlib.sha256(repr(sides).encode()).hexdigest()[:16]
     template = Path(__file__).with_name("pick.html").read_text(encoding="utf-8")
     page = embed(template, {"pairs": pairs, "key": key}, "Which photo is better?")
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:
         file.write(page.encode())
-
-
-def _source(path: Path, out: Path) -> str:
-    """Return where the page finds an image: the file, or a copy where browsers do not show it."""
-    if path.suffix.lower() in SHOWN:
-        return link_to(str(path), out.parent)
-    return small_copy(path, SIDE, quality=95)
