@@ -85,6 +85,11 @@ COMMANDS = {
         "one page for a folder of photos: sort, cull, compare",
         ("lifeiqa report folder/ -o report.html",),
     ),
+    "pick": Command(
+        "report.pick_command",
+        "which images and pairs to rate next: those on which metrics disagree",
+        ("lifeiqa pick scores_a.csv scores_b.csv -o rate.html",),
+    ),
     "export": Command(
         "export.command",
         "one file for ONNX Runtime, OpenVINO or torch.export",

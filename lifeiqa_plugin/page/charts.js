@@ -183,6 +183,17 @@ function nearest(at, px, py) {
   return best;
 }
 
+// ---- files to save
+function save(name, text) {
+  const link = add(document.body, "a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain" })), download: name, hidden: "" });
+  link.click();
+  setTimeout(() => { URL.revokeObjectURL(link.href); link.remove(); }, 1000);
+}
+function toCsv(rows) {
+  const cell = value => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value;
+  return rows.map(row => `${row.map(cell).join(",")}\n`).join("");
+}
+
 // ---- layout: once the page's own script has run, and whenever the width changes
 let lastWidth = 0;
 function layOut() {

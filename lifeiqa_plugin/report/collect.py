@@ -153,7 +153,7 @@ def _entry(photo: Photo, base: str, out: Path, side: int) -> tuple[dict[str, Any
         "is_too_small": TOO_SMALL in row.notes,
         "sentence": row.sentence,
         "flaws": find_flaws(row.sentence or ""),
-        "link": _link(photo.path, out.parent),
+        "link": link_to(photo.path, out.parent),
         "small": "",
     }
     size = (row.width, row.height)
@@ -191,7 +191,7 @@ def find_flaws(sentence: str) -> list[str]:
     return [re.sub(f"^({'|'.join(QUALIFIERS)})", "", flaw) for flaw in said.split(", ")]
 
 
-def _link(path: str, start: Path) -> str:
+def link_to(path: str, start: Path) -> str:
     """Return a link from the page to a file, relative so that both can move together."""
     try:
         relative = os.path.relpath(path, start)

@@ -3,17 +3,14 @@ const WINDOWS = data.base.includes("\\") || /^[A-Z]:/i.test(data.base);
 const SEPARATOR = WINDOWS ? "\\" : "/";
 const join = (...parts) => parts.filter(Boolean).join(SEPARATOR);
 
-function save(name, text, says) {
-  const link = add(document.body, "a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain" })), download: name, hidden: "" });
-  link.click();
-  setTimeout(() => { URL.revokeObjectURL(link.href); link.remove(); }, 1000);
+function saveAndSay(name, text, says) {
+  save(name, text);
   byId("said").textContent = says;
 }
 const paths = verdict => images.filter(image => decide(image) === verdict).map(image => `${join(data.base, image.path)}\n`).join("");
-function toCsv() {
-  const cell = value => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value;
+function photosCsv() {
   const rows = images.map(image => [join(data.base, image.path), image.score, decide(image), picks[image.path]?.flag ?? "", picks[image.path]?.stars ?? "", image.sentence]);
-  return [["path", "score", "verdict", "flag", "stars", "sentence"], ...rows].map(row => `${row.map(cell).join(",")}\n`).join("");
+  return toCsv([["path", "score", "verdict", "flag", "stars", "sentence"], ...rows]);
 }
 
 // A text as one word of bash; bytes of a name that are no UTF-8 come from Python as \udc80 to \udcff.
@@ -50,11 +47,11 @@ function saveScript(isBack) {
   const shell = byId("shell").value, list = isBack ? images : images.filter(image => decide(image) === "drop");
   const mark = shell === "bash" ? "" : "\ufeff"; // without it, Windows PowerShell reads no UTF-8
   const name = `move-${isBack ? "back" : "dropped"}.${shell === "bash" ? "sh" : "ps1"}`;
-  save(name, mark + toScript(shell, list, isBack), `${name}: run it with ${shell === "bash" ? "bash" : "PowerShell"}. ${isBack ? "It moves back whatever was moved." : `It moves ${number(list.length)} photos.`}`);
+  saveAndSay(name, mark + toScript(shell, list, isBack), `${name}: run it with ${shell === "bash" ? "bash" : "PowerShell"}. ${isBack ? "It moves back whatever was moved." : `It moves ${number(list.length)} photos.`}`);
 }
-byId("save-csv").addEventListener("click", () => save("photos.csv", toCsv(), `photos.csv: ${number(images.length)} photos`));
+byId("save-csv").addEventListener("click", () => saveAndSay("photos.csv", photosCsv(), `photos.csv: ${number(images.length)} photos`));
 for (const [id, verdict] of [["save-kept", "keep"], ["save-dropped", "drop"]]) {
-  byId(id).addEventListener("click", () => save(`${verdict}.txt`, paths(verdict), `${verdict}.txt: a path on each line`));
+  byId(id).addEventListener("click", () => saveAndSay(`${verdict}.txt`, paths(verdict), `${verdict}.txt: a path on each line`));
 }
 byId("save-move").addEventListener("click", () => saveScript(false));
 byId("save-back").addEventListener("click", () => saveScript(true));

@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="changes, train:optim:lr=1e-4",
     )
     parser.add_argument(
+        "--grid",
+        nargs="+",
+        metavar="KEY=VALUE,VALUE",
+        help="a run for each combination of values, train:optim:lr=1e-4,3e-4; validation chooses which is tested",
+    )
+    parser.add_argument(
         "--auto-resume", action="store_true", help="go on from the last saved state of this name"
     )
     parser.add_argument("--splits", type=int, help="train splits 1 .. N and report them together")
@@ -52,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             "-opt is missing: a recipe such as quick, or an option file; --new FILE writes one"
         )
+    if args.grid and (args.splits is not None or args.launcher != "none"):
+        raise UsageError("--grid trains one run after the other; leave out --splits and --launcher")
     _train(find_options(args.opt), args)
 
 
@@ -62,6 +70,7 @@ def _check_alone(args: argparse.Namespace) -> None:
         "--import": args.modules,
         "--auto-resume": args.auto_resume,
         "--splits": args.splits,
+        "--grid": args.grid,
         "--launcher": args.launcher != "none",
     }
     if useless := [name for name, value in given.items() if value]:
@@ -69,10 +78,15 @@ def _check_alone(args: argparse.Namespace) -> None:
 
 
 def _train(option_file: Path, args: argparse.Namespace) -> None:
+    from lifeiqa_plugin.training.grid import read_grid, train_grid
     from lifeiqa_plugin.training.options import read_options
 
-    options = read_options(option_file, args.force_yml)
-    options["import"] += args.modules
+    if args.grid:
+        runs = read_grid(option_file, args.force_yml, args.grid)
+    else:
+        runs = [read_options(option_file, args.force_yml)]
+    for options in runs:
+        options["import"] += args.modules
     from lifeiqa_plugin.allocator import keep_freed_memory
 
     keep_freed_memory()  # before anything large is allocated
@@ -84,8 +98,8 @@ def _train(option_file: Path, args: argparse.Namespace) -> None:
     # Ctrl-C ends the process, which Python would not before a step is over; a killed run is resumed like any
     with signal_handler(signal.SIGINT, signal.SIG_DFL), launch.processes(args.launcher):
         if args.splits is not None:
-            train_splits(options, args.splits)
+            train_splits(runs[0], args.splits)
             return
-        result = launch.run(options, args.auto_resume)
+        result = train_grid(runs) if args.grid else launch.run(runs[0], args.auto_resume)
         if result and get_dist_info()[0] == 0:
             print(json.dumps(result))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from itertools import compress
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,15 @@ from torch import Generator, Tensor
 
 from lifeiqa_plugin.datasets.labelled import LabelledImage, name_below
 from lifeiqa_plugin.datasets.pairs import holds_pairs, read_pairs
-from lifeiqa_plugin.datasets.table import REFERENCE, check_column, check_mos_range, read_meta
+from lifeiqa_plugin.datasets.table import (
+    MOS_STD,
+    REFERENCE,
+    VOTES,
+    check_column,
+    check_mos_range,
+    read_meta,
+    standard_errors,
+)
 from lifeiqa_plugin.distortions.kinds import KINDS, random_ladder
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.reading import read_image
@@ -95,6 +104,8 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             )
         folder = self.options.ladder_folder
         self.clean_photos = [] if folder is None else find_images(folder)
+        floor = self.options.weigh_opinions
+        self.weights = [1.0] * len(self) if floor is None else self._weights(floor)
 
     def init_path_mos(self, opt: dict[str, Any]) -> None:
         """Read the csv; pyiqa calls this, then ``mos_normalize``, then ``get_split``."""
@@ -141,6 +152,21 @@ class LifeIQADataset(GeneralNRDataset):  # type: ignore[misc]  # pyiqa is not ty
             raise ValueError(
                 f"{opt['meta_info_file']}: no row is {self.phase!r} in {column!r}, found {found}"
             )
+
+    def _weights(self, floor: float) -> list[float]:
+        """Return the inverse variance of each label beside an error of ``floor``, 1 on average."""
+        path, root = self.opt["meta_info_file"], Path(self.opt["dataroot_target"]).expanduser()
+        low, high = self.opt["mos_range"] if self.options.mos_normalize else (0, 1)
+        names, errors = self.meta_info.iloc[:, 0], standard_errors(path, self.meta_info)
+        known = {str(root / name): error for name, error in zip(names, errors, strict=True)}
+        own = [known[row[0]] / (high - low) for row in self.paths_mos]
+        if not all(map(math.isfinite, own)):
+            raise ValueError(
+                f"{path}: weigh_opinions needs a number in each row of {MOS_STD} and {VOTES}"
+            )
+        weights = [1 / (floor**2 + error**2) for error in own]
+        mean = fmean(weights)
+        return [weight / mean for weight in weights]
 
     def get_transforms(self, opt: dict[str, Any]) -> None:
         """Replace pyiqa's transforms, which draw from NumPy and ``random``."""

@@ -64,8 +64,8 @@ def train(
     return run(read_options(option_file, force_yml), auto_resume)
 
 
-def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
-    """Train with options that have been read; everything else as :func:`train`."""
+def run(options: Options, auto_resume: bool = False, with_test: bool = True) -> dict[str, Any]:
+    """Train with options that have been read, and test unless told not to; everything else as :func:`train`."""
     opt = prepare_options(options)
     network = take_sizes_from_network(opt)
     datasets = check_data(opt, network.score_range)
@@ -76,9 +76,10 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     tested = folder / TEST_RESULTS
     done = 0 if state is None else state["iter"]
     is_tested = bool(done and test_sets and auto_resume and tested.is_file())
-    if is_tested and done >= opt["train"]["total_iter"]:
+    is_over = auto_resume and 0 < done >= opt["train"]["total_iter"]
+    if is_over and (is_tested or not with_test):
         kept.check_same(options, folder)
-        return cast(dict[str, Any], read_json(tested))
+        return cast(dict[str, Any], read_json(tested)) if is_tested else {}
     with known_names():
         model = build_model(opt)  # before an older run of the name is moved aside
     if opt["rank"] == 0:
@@ -91,7 +92,7 @@ def run(options: Options, auto_resume: bool = False) -> dict[str, Any]:
     with forgetful_logger(), training_loop(replaced):
         pyiqa.train.train_pipeline(os.getcwd(), opt, argparse.Namespace(opt=None))
         tell_of_std(folder / "models" / "net_best.safetensors")
-    return run_test(opt, test_sets) if test_sets else {}
+    return run_test(opt, test_sets) if test_sets and with_test else {}
 
 
 def _functions_of_loop(

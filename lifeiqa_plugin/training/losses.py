@@ -18,9 +18,12 @@ class SmoothL1Loss(nn.SmoothL1Loss):
         super().__init__(reduction=reduction, beta=beta)
         self.loss_weight = loss_weight
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(B, 1), (B, 1) -> ()."""
-        return self.loss_weight * super().forward(input, target)
+    def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(B, 1), (B, 1) -> (); also with a weight (B, 1) for each, and then the mean, whatever ``reduction`` says."""
+        if weight is None:
+            return self.loss_weight * super().forward(input, target)
+        each = F.smooth_l1_loss(input, target, reduction="none", beta=self.beta)
+        return self.loss_weight * (weight * each).mean()
 
 
 def rank_loss(scores: Tensor, margin: float = 0.03) -> Tensor:
@@ -76,6 +79,7 @@ class Labels(NamedTuple):
     source: Tensor  # (B,) number of the training set
     kinds: Tensor  # (B, K) distortion of each crop, as LifeIQADataset has it
     votes: Tensor  # (B, 2) for the left and for the right image, zeros for what is no pair
+    weight: Tensor  # (B,) of the label in the main loss
 
 
 def has_label(scores: Tensor, labels: Labels) -> Tensor:

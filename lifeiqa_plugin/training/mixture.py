@@ -62,14 +62,15 @@ class Mixture(Dataset[dict[str, Any]]):
         return rows
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """Return the item of a (row, seed), and as ``source`` the number of its set."""
+        """Return the item of a (row, seed), as ``source`` the number of its set, and the ``weight`` of its label."""
         row, seed = key
         number = bisect_right(self.starts, row) - 1
         item = self.sources[number][row - self.starts[number], seed]
         if (line := self.label_maps[number]) is not None:
             slope, offset = line
             item["mos_label"] = item["mos_label"] * slope + offset
-        return item | {"source": number}
+        weight = self.sources[number].weights[row - self.starts[number]]
+        return item | {"source": number, "weight": weight}
 
 
 def label_maps(sources: list[LifeIQADataset]) -> list[tuple[float, float] | None]:

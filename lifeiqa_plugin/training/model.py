@@ -40,6 +40,7 @@ from lifeiqa_plugin.training.kept import add_rows, cut_after, differences
 from lifeiqa_plugin.training.losses import (
     AffineCalibration,
     Labels,
+    SmoothL1Loss,
     distortion_loss,
     has_label,
     pair_loss,
@@ -137,6 +138,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self.network.std_calibration = BARE_SPREAD
         self._check_steps_per_batch()
         self.cri_mos = build_loss(self.options.mos_loss_opt)
+        self.weighs = any(source.weigh_opinions is not None for source in self.sources)
+        if self.weighs and not isinstance(self.cri_mos, SmoothL1Loss):
+            raise ValueError(
+                f"weigh_opinions needs train:mos_loss_opt of type SmoothL1Loss, got {type(self.cri_mos).__name__}"
+            )
         metric_loss = self.options.metric_loss_opt
         self.cri_metric = build_loss(metric_loss) if metric_loss else None
         self.columns = self._columns_of_distortions()
@@ -236,7 +242,12 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         source = data.get("source", torch.zeros(images, dtype=torch.long))
         kinds = data.get("kinds", torch.full(crops.shape[:2], UNKNOWN))
         votes = data.get("votes", torch.zeros(images, 2))
-        known = (data["mos_label"], has_levels, source, kinds, votes)
+        if self.weighs and "weight" not in data:
+            raise ValueError(
+                "weigh_opinions needs lifeiqa train; pyiqa's own loop knows no weights"
+            )
+        weight = data.get("weight", torch.ones(images)).float()
+        known = (data["mos_label"], has_levels, source, kinds, votes, weight)
         self.labels = Labels(*(value.to(self.device) for value in known))
         self.img_paths: list[str] = list(data["img_path"])
 
@@ -307,7 +318,9 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         label = labels.mos.expand_as(scores)[labelled][:, None]
         source = labels.source[:, None].expand_as(scores)[labelled]
         calibrated = self.calibration(score, source)
-        losses = {"l_mos": self.cri_mos(calibrated, label) if len(label) else score.sum()}
+        weight = labels.weight[:, None].expand_as(scores)[labelled][:, None]
+        known = (calibrated, label, weight) if self.weighs else (calibrated, label)
+        losses = {"l_mos": self.cri_mos(*known) if len(label) else score.sum()}
         if self.cri_metric is not None:
             losses["l_metric"] = within_sets(self.cri_metric, score, label, source)
         if self.has_levels:

@@ -93,6 +93,9 @@ class TrainingSetOptions(DatasetOptions):
     """times that each image is seen in an epoch; of a broken number, another random part in each epoch"""
     own_scale: bool = False
     """in a list: the scores are on a scale of their own, and an increasing line to it is learned with the weights"""
+    weigh_opinions: Annotated[float, Field(gt=0)] | None = None
+    """the network's own error, such as 0.1: in the loss a label counts as 1 / (this^2 + `mos_std`^2 / `votes`), of
+    these columns of the csv, and 1 on average; all count the same by default"""
     use_shuffle: bool = True
     """false for the order of the csv"""
     pin_memory: bool = False

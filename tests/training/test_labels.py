@@ -70,3 +70,45 @@ def test_scores_within_the_range(mos):
 def test_scores_on_either_side_of_the_range(mos, found):
     with pytest.raises(ValueError, match=f"^x.csv: mos goes {found} but"):
         check_mos_range(mos, (0, 1), "x.csv")
+
+
+@pytest.fixture
+def opinions(images, write_options):
+    """The set with deviations and numbers of votes, here of the scale 0 to 100 and of that 0 to 1."""
+    table = pd.read_csv(images / "meta.csv")
+    table["votes"] = [1, 4, 16, 100] * 10
+    table["mos_std"] = 0.2
+    table.to_csv("opinions.csv", index=False)
+    table.assign(mos=100 * table["mos"], mos_std=20).to_csv("raw_opinions.csv", index=False)
+    table.assign(votes=["", *table["votes"][1:]]).to_csv("gap.csv", index=False)
+    return table
+
+
+def weighed(meta: str, *more: str) -> list[str]:
+    changes = [f"meta_info_file={meta}", "weigh_opinions=0.1", "split_index=null", *more]
+    return [f"datasets:train:{change}" for change in changes]
+
+
+@pytest.mark.parametrize("meta", ["opinions.csv", "raw_opinions.csv"])
+def test_a_label_of_many_votes_weighs_more(write_options, opinions, meta):
+    normalized = NORMALIZED if meta.startswith("raw") else ()
+    drop = ("datasets:val", "val", "datasets:test")
+    mixture = datasets_of(write_options(*weighed(meta, *normalized), drop=drop))[0]["train"]
+    expected = 1 / (0.1**2 + 0.2**2 / opinions["votes"])
+    weights = [mixture[row, 0]["weight"] for row in range(len(mixture))]
+    assert weights == pytest.approx(list(expected / expected.mean()))
+    assert max(weights) > 4 * min(weights)
+
+
+def test_labels_weigh_the_same_by_default(write_options, opinions):
+    options = write_options("datasets:train:meta_info_file=opinions.csv")
+    assert set(datasets_of(options)[0]["train"].sources[0].weights) == {1.0}
+
+
+@pytest.mark.parametrize("meta", ["gap.csv", "meta.csv"])
+def test_weights_need_all_numbers(write_options, images, opinions, meta):
+    path = images / meta if meta == "meta.csv" else meta
+    with pytest.raises(
+        ValueError, match=rf"{meta}: weigh_opinions needs a number in each row of mos_std and votes"
+    ):
+        launch.train(write_options(*weighed(path, "split_index=1")))

@@ -23,6 +23,8 @@ from .conftest import FOLDER, NO_SIDE_LOSS, assert_same
 
 pytestmark = pytest.mark.slow
 
+WEIGH = "datasets:train:weigh_opinions=0.1"
+
 
 def one_batch(count: int = 4, crops: int = 2) -> dict:
     generator = torch.Generator().manual_seed(7)
@@ -74,6 +76,31 @@ def test_losses_are_weighted_and_logged(write_options, build_model):
     assert {k: model.log_dict[k] for k in expected} == pytest.approx(expected, rel=1e-5)
     assert model.log_dict["l_total"] == pytest.approx(sum(expected.values()), rel=1e-5)
     assert model.log_dict["lr"] == 1e-3
+
+
+def test_opinions_weigh_in_the_main_loss(write_options, build_model):
+    """Also in parts; without ``weigh_opinions`` the same weights change nothing."""
+    weight = torch.tensor([0.5, 0.1, 0.9, 2.5])
+    plain = ("train:mos_loss_opt:loss_weight=3", "network:dropout=0", *NO_SIDE_LOSS)
+    for more in ((), (WEIGH,), (WEIGH, "train:accumulate=3")):
+        model, batch = build_model(write_options(*plain, *more)), one_batch(4)
+        with torch.no_grad():
+            score = model.network(batch["img"].flatten(0, 1)).view(4, 2)
+        each = nn.functional.smooth_l1_loss(
+            score, batch["mos_label"].expand(4, 2), reduction="none"
+        )
+        model.feed_data(batch | {"weight": weight})
+        model.optimize_parameters(1)
+        expected = 3 * (each * (weight[:, None] if more else 1)).mean().item()
+        assert model.log_dict["l_mos"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_opinions_weigh_in_one_loss_and_one_loop_only(write_options, build_model):
+    with pytest.raises(ValueError, match="weigh_opinions needs lifeiqa train"):
+        build_model(write_options(WEIGH)).feed_data(one_batch())
+    message = "weigh_opinions needs train:mos_loss_opt of type SmoothL1Loss, got L1Loss"
+    with pytest.raises(ValueError, match=message):
+        build_model(write_options(WEIGH, "train:mos_loss_opt:type=L1Loss"))
 
 
 def test_ladders_are_ranked_and_only_their_first_crop_is_labelled(write_options, build_model):

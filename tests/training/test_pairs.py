@@ -69,7 +69,7 @@ def test_pairs_have_no_label():
     nothing = torch.zeros(2, dtype=torch.long)
     mos = torch.tensor([[0.5], [float("nan")]])
     votes = torch.tensor([[0.0, 0.0], [0.0, 3.0]])
-    labels = Labels(mos, torch.zeros(2, dtype=torch.bool), nothing, nothing, votes)
+    labels = Labels(mos, torch.zeros(2, dtype=torch.bool), nothing, nothing, votes, torch.ones(2))
     assert has_label(torch.rand(2, 4), labels).tolist() == [[True] * 4, [False] * 4]
 
 
