@@ -1,10 +1,11 @@
-"""Reference tables of docs/ from the code: commands, keys of option files, rooms; cog fills them in, see tables.py."""
+"""Tables of docs/ from the code: commands, keys of option files, options of the metric, rooms; cog fills them in."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -14,14 +15,19 @@ PACKAGE = Path(__file__).parents[1] / "lifeiqa_plugin"
 sys.path.insert(0, str(PACKAGE.parent))
 
 from lifeiqa_plugin import cli  # noqa: E402 -- of this checkout
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa  # noqa: E402
+from lifeiqa_plugin.network.config import SWIN_B, LifeIQAConfig  # noqa: E402
+from lifeiqa_plugin.network.decoder import DecoderConfig  # noqa: E402
 from lifeiqa_plugin.training import sections  # noqa: E402
 
 
 def show(what: str) -> None:
-    """Put ``commands``, ``keys`` or ``rooms`` into the page that cog reads."""
+    """Put ``commands``, ``keys``, ``options`` or ``rooms`` into the page that cog reads."""
     import cog  # there while cog runs
 
-    cog.outl("\n".join({"commands": commands, "keys": keys, "rooms": rooms}[what]()))
+    cog.outl(
+        "\n".join({"commands": commands, "keys": keys, "options": options, "rooms": rooms}[what]())
+    )
 
 
 def commands() -> Iterator[str]:
@@ -50,13 +56,34 @@ def _spell(action: argparse.Action) -> str:
 def keys() -> Iterator[str]:
     """Yield the keys of option files, a table for each section, with defaults and meanings."""
     for node in ast.parse(inspect.getsource(sections)).body:
-        if not (isinstance(node, ast.ClassDef) and node.name.endswith("Options")):
-            continue
-        yield f"\n{_in_a_cell(ast.get_docstring(node) or '')}\n\n| key | default | meaning |\n|---|---|---|"
-        for item, about in zip(node.body, node.body[1:], strict=False):
-            if isinstance(item, ast.AnnAssign) and isinstance(about, ast.Expr):
-                key = ast.unparse(item.target).rstrip("_")  # import_ is import
-                yield f"| `{key}` | {_default(item)} | {_in_a_cell(ast.literal_eval(about.value))} |"
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Options"):
+            yield f"\n{_in_a_cell(ast.get_docstring(node) or '')}\n\n| key | default | meaning |\n|---|---|---|"
+            yield from _fields(node)
+
+
+def options() -> Iterator[str]:
+    """Yield the options of the metric: how weights are loaded, then what a network is built from."""
+    yield from ("| option | default | meaning |", "|---|---|---|")
+    parameters = inspect.signature(build_lifeiqa).parameters
+    arguments = inspect.cleandoc(build_lifeiqa.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
+    for name, about in re.findall(
+        r"^    (\w+): ((?:.+\n?(?:     +.+\n?)*))", arguments, re.MULTILINE
+    ):
+        value = parameters[name].default
+        yield f"| `{name}` | {'-' if value is None else f'`{value}`'} | {_in_a_cell(about)} |"
+    for config in (LifeIQAConfig, DecoderConfig):
+        node = ast.parse(inspect.getsource(config)).body[0]
+        assert isinstance(node, ast.ClassDef)
+        rows = (row.replace("SWIN_B", SWIN_B) for row in _fields(node))
+        yield from (row for row in rows if "`decoder`" not in row)
+
+
+def _fields(node: ast.ClassDef) -> Iterator[str]:
+    """Yield a row for each field of a dataclass that has a text below it."""
+    for item, about in zip(node.body, node.body[1:], strict=False):
+        if isinstance(item, ast.AnnAssign) and isinstance(about, ast.Expr):
+            key = ast.unparse(item.target).rstrip("_")  # import_ is import
+            yield f"| `{key}` | {_default(item)} | {_in_a_cell(ast.literal_eval(about.value))} |"
 
 
 def _default(item: ast.AnnAssign) -> str:
@@ -88,4 +115,5 @@ def rooms() -> Iterator[str]:
 
 
 def _in_a_cell(text: str) -> str:
+    text = re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"`\1`", text)  # Sphinx's roles
     return " ".join(text.replace("``", "`").replace("|", "\\|").split())

@@ -74,8 +74,8 @@ class LifeIQAConfig:
     """(a, b): ``return_std`` gives ``a + b * spread``, where spread is the standard deviation of the scores of all
     queries in all crops. Checkpoints bring numbers that were fitted to errors on held-out images."""
     detail: Mapping[str, float] | bool | None = None
-    """What a nearer look takes off the scores of large photos, see :class:`~lifeiqa_plugin.network.detail.DetailRule`;
-    checkpoints may bring it. False or None: the whole view alone."""
+    """What a nearer look takes off the scores of large photos, which checkpoints may bring; False for the whole view
+    alone. See :class:`~lifeiqa_plugin.network.detail.DetailRule`."""
     naming: Mapping[str, Mapping[str, Any]] | None = None
     """From which strengths on each distortion is named: fields of :class:`~lifeiqa_plugin.words.Cut` by its name."""
     test_sample: int | None = None
