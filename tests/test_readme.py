@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import sys
@@ -11,12 +12,12 @@ import pytest
 from pyiqa import pyiqa_cmd
 
 from lifeiqa_plugin import cli
+from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.network.config import option_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BUILD_OPTIONS = {"pretrained", "pretrained_model_path", "preset"}
 
 
 def blocks(language: str) -> list[str]:
@@ -120,6 +121,6 @@ def test_readers_questions_are_answered():
 
 def test_options_are_those_of_the_network():
     text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-    table = re.findall(r"^\| (`.+?) \|", text.split("## When")[0], re.MULTILINE)
-    named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
-    assert sorted(named) == sorted({*option_names(), *BUILD_OPTIONS})
+    named = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    of_build = set(inspect.signature(build_lifeiqa).parameters) - {"options"}
+    assert sorted(named) == sorted({*option_names(), *of_build})
