@@ -220,7 +220,7 @@ def _explain_unknown(name: str) -> str:
     near = nearest(name, COMMANDS)
     if near:
         return f"no command {name!r}; did you mean 'lifeiqa {near[0]}'?"
-    return f"no command {name!r}; to score files or folders: lifeiqa score {name!r}"
+    return f"{name!r} is neither a command nor a file or folder; lifeiqa --help lists the commands"
 
 
 def _in_one_line(error: BaseException) -> str:
