@@ -7,7 +7,15 @@ import os
 import sys
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import PARTIAL, UsageError, add_device, add_model, find_model
+from lifeiqa_plugin.arguments import (
+    PARTIAL,
+    UsageError,
+    add_device,
+    add_model,
+    add_workers,
+    check_workers,
+    find_model,
+)
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
 from lifeiqa_plugin.runtimes import ENGINES, Choice, choose_engine
 from lifeiqa_plugin.scoring.containers import stem_of
@@ -118,7 +126,7 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
 
 def _add_reading(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--workers", type=int, help="processes that decode (default: one for each core)")
+    add_workers(group)
     add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
     add(
@@ -193,8 +201,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} must be more than 0, got {value}")
-    if args.workers is not None and args.workers < 0:
-        raise UsageError(f"--workers must be 0 or more, got {args.workers}")
+    check_workers(args.workers)
     if args.workers == 0 and args.time_limit is not None:
         raise UsageError("--time-limit needs processes that decode, and --workers 0 has none")
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from lifeiqa_plugin.arguments import (
     UsageError,
     add_device,
+    add_workers,
     check_file,
     check_target,
+    check_workers,
     choose_device,
+    count_workers,
     find_model,
 )
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, help="csv name,mos,score,std to write, of one model"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
+    add_workers(parser)
     add_device(parser)
 
 
@@ -53,8 +56,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.root}: no such folder; expected that of the images")
     if args.phase is not None and args.split is None:
         raise UsageError("--phase chooses rows of a split column; name it with --split")
-    if args.workers < 0:
-        raise UsageError(f"--workers takes a number that is not below zero, got {args.workers}")
+    check_workers(args.workers)
     models = {name: find_model(name) for name in args.model}
     for model in models.values():
         if model.kind != "checkpoint":
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
             network,
             dataset,
             args.out,
-            args.workers,
+            count_workers(args.workers, len(mos)),
             progress=True,
             with_intervals=True,
             learnt=trained_on(models[name]),

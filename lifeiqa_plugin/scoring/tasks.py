@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lifeiqa_plugin.arguments import UsageError
+from lifeiqa_plugin.arguments import UsageError, count_workers
 from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.runtimes import count_cores
 from lifeiqa_plugin.scoring.done import Done
 from lifeiqa_plugin.scoring.inputs import Inputs
 from lifeiqa_plugin.scoring.output import Output
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 60.0
 """Seconds between the lines of progress where nobody watches."""
-
-FEW = 8
-"""Images below which no processes are started to decode them."""
 
 
 class Task(NamedTuple):
@@ -159,9 +155,7 @@ def score_images(
     args: argparse.Namespace, scorer: Scorer, images: Iterator[Named], total: int | None
 ) -> Iterator[ScoredImage]:
     """Score images, of which there are ``total`` if that is known, as the command says."""
-    workers = args.workers
-    if workers is None:
-        workers = 0 if total is not None and total < FEW else count_cores()
+    workers = count_workers(args.workers, total)
     return scorer.many(images, batch_size=args.batch_size, workers=workers)
 
 

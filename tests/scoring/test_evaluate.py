@@ -138,7 +138,7 @@ BAD = [
     (["--out", "photos"], None, "--out photos: expected the name of a csv to write"),
     (["--out", "meta.csv"], None, "--out meta.csv: this is the csv that is read; giv"),
     (["--phase", "val"], None, "--phase chooses rows of a split column; name it with"),
-    (["--workers", "-1"], None, "--workers takes a number that is not below zero, go"),
+    (["--workers", "-1"], None, "--workers must be 0 or more, got -1"),
     (["--model", "lifeiqa-biq"], None, "--model 'lifeiqa-biq' is neither a file nor "),
     (["--model", "x.onnx"], None, "--model x.onnx: onnx; evaluate takes checkpoints"),
     (["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"], None, "--out take"),
