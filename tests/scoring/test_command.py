@@ -139,6 +139,8 @@ BAD_USAGE = [
     ("photos -o s.csv --keep nan", "--keep must be 0 to 1, as scores are, got nan"),
     ("photos --copy-to d", "--copy-to has no effect without -o; give -o FILE"),
     ("photos --link-to d", "--link-to has no effect without -o; give -o FILE"),
+    ("photos --xmp", "--xmp has no effect without -o; give -o FILE"),
+    ("photos --xmp-undo", "--xmp-undo has no effect without -o; give -o FILE"),
     ("photos --time-limit 9", "--time-limit needs processes that decode, and --workers 0 has none"),
     ("photos --batch-size 0", "--batch-size must be more than 0, got 0"),
     ("photos --memory 1T", "--memory 1T: expected a size such as 1G or 500M"),
@@ -157,6 +159,7 @@ BAD_USAGE = [
     ("there.csv.parquet", "cannot be read as Parquet"),
     ("photos --column x", "--column x names a column of a .parquet file, and there is none"),
     ("table.parquet --column n -o s.csv --copy-to d", "--copy-to, --link-to and --xmp take files"),
+    ("table.parquet --column n -o s.csv --xmp", "--copy-to, --link-to and --xmp take files"),
 ]  # fmt: skip
 
 
