@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError, add_import, import_modules, signal_handler
+from lifeiqa_plugin.images.refusals import in_one_line
 from lifeiqa_plugin.nearest import nearest
 
 
@@ -162,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
     except FAILURES as error:
-        print(f"lifeiqa {name}: {_in_one_line(error)}", file=sys.stderr)
+        print(f"lifeiqa {name}: {in_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
@@ -221,10 +222,6 @@ def _explain_unknown(name: str) -> str:
     if near:
         return f"no command {name!r}; did you mean 'lifeiqa {near[0]}'?"
     return f"{name!r} is neither a command nor a file or folder; lifeiqa --help lists the commands"
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ How each part is to be read, and how often it is right: ``docs/explaining.md``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -73,6 +74,9 @@ PHRASES = {
     "patchy": "patches",
 }
 """Name of a distortion -> what is said of it; other names are said as they are."""
+
+QUALIFIER = re.compile("^(likely|slight|clear|strong) ")
+"""What a sentence says of a flaw beside its name."""
 
 RANKED = ("noise", "impulse noise", "blocking", "ringing", "upscaled", "low contrast", "warped")
 """Whose strength follows severity with a rank correlation of .75 or more in both bundled networks."""

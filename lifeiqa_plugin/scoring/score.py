@@ -240,40 +240,24 @@ def _has_one_color(image: NDArray[np.float32]) -> bool:
 
 
 def score(
-    images: Images,
-    *,
-    model: str | Path | Model = DEFAULT,
-    engine: str | Engine = "auto",
-    device: str = "auto",
-    batch_size: int | None = None,
-    workers: int = 0,
-    exact: bool = False,
-    fast: bool = False,
-    detail: bool = True,
-    max_pixels: int = MAX_PIXELS,
-    max_memory: int | None = None,
-    time_limit: float = TIME_LIMIT,
+    images: Images, *, batch_size: int | None = None, **options: Any
 ) -> Iterator[ScoredImage]:
-    """Score images with a :class:`Scorer` that is made for them; see there, and :meth:`Scorer.many`.
+    """Score images with a :class:`Scorer` that is made for them; see :meth:`Scorer.many`.
 
     >>> for row in score(["examples/photos/chelsea_2_blur.jpg", "none.jpg"], device="cpu"):
     ...     print(row.name, round(row.score, 1), row.error)
     examples/photos/chelsea_2_blur.jpg 0.3 None
     none.jpg nan no such file
+
+    Args:
+        images: as for :meth:`Scorer.many`.
+        batch_size: the same.
+        **options: of :class:`Scorer`, such as ``model``, ``device`` and ``workers``.
+
+    Raises:
+        TypeError, ValueError, OSError, ImportError: as :class:`Scorer` and :meth:`Scorer.many`.
     """
-    scorer = Scorer(
-        model,
-        engine,
-        device,
-        exact=exact,
-        fast=fast,
-        detail=detail,
-        max_pixels=max_pixels,
-        max_memory=max_memory,
-        workers=workers,
-        time_limit=time_limit,
-    )
-    return scorer.many(images, batch_size=batch_size)
+    return Scorer(**options).many(images, batch_size=batch_size)
 
 
 def _check(workers: int, **positive: float) -> None:
