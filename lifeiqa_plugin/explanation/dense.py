@@ -16,13 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lifeiqa_plugin.network.backbone import preprocessing_of
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-
-Floats = NDArray[np.float32]
+from lifeiqa_plugin.words import Floats
 
 
 class WindowSize(NamedTuple):

@@ -91,14 +91,6 @@ def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, network,
     assert len(view["attention"]) == 3
 
 
-def test_shards_are_read_as_one_table(tmp_path):
-    folder = tmp_path / "scores.parquet"
-    folder.mkdir()
-    write(folder / "part-00000.parquet", ROWS[:1])
-    write(folder / "part-00001.parquet", ROWS[1:])
-    assert [row["path"] for row in read_rows(folder)] == ["a.png", "b.png", "c.png"]
-
-
 def test_columns_of_ones_own_are_no_distortions(photos):
     rows = [row | {"photo_id": 123, "note": "mine"} for row in ROWS[:2]]
     assert report_table(photos, rows, "--maps", "0") == 0
