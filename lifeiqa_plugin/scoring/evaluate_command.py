@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         network.to(device)
         result = evaluate(
             network,
-            dataset,
+            dataset.images,
             args.out,
             count_workers(args.workers, len(mos)),
             progress=True,
