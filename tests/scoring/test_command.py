@@ -250,13 +250,16 @@ def test_other_options_and_weights_are_refused(score, stop_after, monkeypatch, b
     """What a model is called says nothing: its bytes do."""
     stop_after(3 if begun else -1, KeyboardInterrupt())
     assert score("photos", "-o", "s.csv")[0] == (130 if begun else 0)
-    code, _, error = score("photos", "-o", "s.csv", "--exact")
-    assert code == 2
-    what = "begun" if begun else "made"
-    assert f"s.csv was {what} with other options (exact False); give --overwrite" in error
-    code, _, error = score("photos", "-o", "s.csv", "--detail", "off")
-    assert code == 2
-    assert f"s.csv was {what} with other options (detail True); give --overwrite" in error
+    others = {
+        "--exact": "exact False",
+        "--detail=off": "detail True",
+        "--shard=0/2": "shard [0, 1]",
+    }
+    for option, differs in others.items():
+        code, _, error = score("photos", "-o", "s.csv", option)
+        assert code == 2
+        what = "begun" if begun else "made"
+        assert f"s.csv was {what} with other options ({differs}); give --overwrite" in error
     monkeypatch.setattr("lifeiqa_plugin.checkpoints.models.Model.sha256", "f00d")
     code, _, error = score("photos", "-o", "s.csv")
     assert code == 2
