@@ -21,10 +21,6 @@ PARTIAL = 3
 """Exit status where all is done and some images have an error; 1 is that of work that stopped."""
 
 
-FEW = 8
-"""Images below which no processes are started to decode them."""
-
-
 class UsageError(ValueError):
     """Arguments that cannot be, found before any work is done."""
 
@@ -74,34 +70,6 @@ def choose_device(device: str) -> str:
     if device.startswith("cuda") and not has_cuda:
         raise UsageError(f"device {device}: torch finds no GPU here; use --device cpu")
     return device
-
-
-def add_workers(parser: argparse._ActionsContainer) -> None:
-    """Declare ``--workers``, which :func:`count_workers` reads."""
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help=f"processes that decode (default: one for each core, none below {FEW} images)",
-    )
-
-
-def check_workers(workers: int | None) -> None:
-    """See that ``--workers`` can be.
-
-    Raises:
-        UsageError: it is below 0.
-    """
-    if workers is not None and workers < 0:
-        raise UsageError(f"--workers must be 0 or more, got {workers}")
-
-
-def count_workers(workers: int | None, total: int | None) -> int:
-    """Return ``--workers``, or how many decode ``total`` images; None for a number that is not known."""
-    if workers is not None:
-        return workers
-    from lifeiqa_plugin.runtimes import count_cores  # with NumPy, for which --help does not wait
-
-    return 0 if total is not None and total < FEW else count_cores()
 
 
 def add_import(parser: argparse._ActionsContainer) -> None:

@@ -7,15 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import (
-    PARTIAL,
-    UsageError,
-    add_device,
-    add_model,
-    add_workers,
-    check_workers,
-    find_model,
-)
+from lifeiqa_plugin.arguments import PARTIAL, UsageError, add_device, add_model, find_model
 from lifeiqa_plugin.images.reading import DECODING, MAX_PIXELS
 from lifeiqa_plugin.runtimes import ENGINES, Choice, choose_engine
 from lifeiqa_plugin.scoring.containers import stem_of
@@ -30,6 +22,7 @@ from lifeiqa_plugin.scoring.tasks import (
     run_task,
     score_images,
 )
+from lifeiqa_plugin.scoring.workers import add_workers, check_workers
 
 COLORS = {KEEP: 32, CHECK: 33, DROP: 31}
 """Of the terminal."""

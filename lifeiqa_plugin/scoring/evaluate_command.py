@@ -11,16 +11,14 @@ from pathlib import Path
 from lifeiqa_plugin.arguments import (
     UsageError,
     add_device,
-    add_workers,
     check_file,
     check_target,
-    check_workers,
     choose_device,
-    count_workers,
     find_model,
 )
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
 from lifeiqa_plugin.datasets.table import Columns, add_columns
+from lifeiqa_plugin.scoring.workers import add_workers, check_workers, count_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

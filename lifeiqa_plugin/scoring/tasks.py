@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lifeiqa_plugin.arguments import UsageError, count_workers
+from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.done import Done
 from lifeiqa_plugin.scoring.inputs import Inputs
@@ -20,6 +20,7 @@ from lifeiqa_plugin.scoring.placing import place
 from lifeiqa_plugin.scoring.rows import Row, ScoredImage, distortion_names, read_rows
 from lifeiqa_plugin.scoring.score import Scorer
 from lifeiqa_plugin.scoring.summary import Summary
+from lifeiqa_plugin.scoring.workers import count_workers
 
 if TYPE_CHECKING:
     from tqdm import tqdm
