@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from lifeiqa_plugin import __version__
 from lifeiqa_plugin.arguments import UsageError, add_import, import_modules, signal_handler
+from lifeiqa_plugin.images.refusals import in_one_line
 from lifeiqa_plugin.nearest import nearest
 
 
@@ -167,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
     except FAILURES as error:
-        print(f"lifeiqa {name}: {_in_one_line(error)}", file=sys.stderr)
+        print(f"lifeiqa {name}: {in_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
@@ -225,11 +226,7 @@ def _explain_unknown(name: str) -> str:
     near = nearest(name, COMMANDS)
     if near:
         return f"no command {name!r}; did you mean 'lifeiqa {near[0]}'?"
-    return f"no command {name!r}; to score files or folders: lifeiqa score {name!r}"
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines())
+    return f"{name!r} is neither a command nor a file or folder; lifeiqa --help lists the commands"
 
 
 if __name__ == "__main__":

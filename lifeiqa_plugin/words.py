@@ -5,6 +5,7 @@ How each part is to be read, and how often it is right: ``docs/explaining.md``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -73,6 +74,9 @@ PHRASES = {
     "patchy": "patches",
 }
 """Name of a distortion -> what is said of it; other names are said as they are."""
+
+QUALIFIER = re.compile("^(likely|slight|clear|strong) ")
+"""What a sentence says of a flaw beside its name."""
 
 RANKED = ("noise", "impulse noise", "blocking", "ringing", "upscaled", "low contrast", "warped")
 """Whose strength follows severity with a rank correlation of .75 or more in both bundled networks."""
@@ -233,7 +237,7 @@ def find_flaws(
             continue
         is_sure = strength >= cut.sure
         may_be_slight = score >= BANDS["fair"] and not is_uneven
-        phrase = _phrase(name, strength, may_be_slight) if is_sure else _likely(name)
+        phrase = _phrase(name, strength, is_sure, may_be_slight)
         found.append((not is_sure, -strength, Flaw(name, phrase, cut.share(strength), is_sure)))
     return [flaw for *_, flaw in sorted(found)]
 
@@ -278,12 +282,10 @@ def _kind_of_blur(distortions: Mapping[str, float], sure: float) -> str:
     return most if distortions.get(most, 0.0) >= sure else ANY_BLUR
 
 
-def _likely(name: str) -> str:
-    return f"likely {PHRASES.get(name, name)}"
-
-
-def _phrase(name: str, strength: float, may_be_slight: bool) -> str:
+def _phrase(name: str, strength: float, is_sure: bool, may_be_slight: bool) -> str:
     phrase = PHRASES.get(name, name)
+    if not is_sure:
+        return f"likely {phrase}"
     if name not in RANKED:
         return phrase
     if strength >= CLEAR:

@@ -42,7 +42,7 @@ def main() -> None:
     opt = {"phase": args.phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
     dataset = LifeIQADataset(opt | {"split_index": args.split})
     network = build_lifeiqa(pretrained_model_path=args.checkpoint).eval()
-    scores, stds = score_dataset(network, dataset)
+    scores, stds = score_dataset(network, dataset.images)
     mos = np.array(dataset.mos)
     errors = scores - mos
     slope, offset = np.polyfit(scores, mos, 1)

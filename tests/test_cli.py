@@ -68,7 +68,7 @@ def test_version(run_python, tmp_path, start):
     [
         (
             "photo.jpg",
-            "no command 'photo.jpg'; to score files or folders: lifeiqa score 'photo.jpg'",
+            "'photo.jpg' is neither a command nor a file or folder; lifeiqa --help lists the commands",
         ),
         ("trian", "no command 'trian'; did you mean 'lifeiqa train'?"),
     ],

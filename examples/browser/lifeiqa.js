@@ -23,7 +23,10 @@ async function score(session, about, pixels) {
   if (!about.detail || Math.min(pixels.height, pixels.width) < 3 * size) return whole;
   const part = cut(pixels, ...findPart(planes, shape, pixels, 2 * size), 2 * size);
   const near = await run(session, about, resize(part, size, size), [size, size]);
-  return { ...whole, detail: near.score, score: Math.max(whole.score - fall(near, about.detail), 0) };
+  const lost = fall(near, about.detail);
+  if (lost > 0) for (const name in about.detail) if (name in whole.distortions)
+    whole.distortions[name] = Math.max(whole.distortions[name], near.distortions[name]);
+  return { ...whole, detail: near.score, score: Math.max(whole.score - lost, 0) };
 }
 
 /** What the network says of planes of a shape. */

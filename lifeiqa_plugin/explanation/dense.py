@@ -10,19 +10,17 @@ Letters in shapes: R and S rows and columns of windows, D distortions, E experts
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lifeiqa_plugin.network.backbone import preprocessing_of
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-
-Floats = NDArray[np.float32]
+from lifeiqa_plugin.words import Floats
 
 
 class WindowSize(NamedTuple):
@@ -79,20 +77,21 @@ def score_windows(network: LifeIQA, x: Tensor, size: WindowSize) -> WindowOutput
     height, width = min(size.cells, rows), min(size.cells, columns)
     tops = list(range(rows - height + 1))
     lefts = list(range(columns - width + 1))
-    scores, distortions, gates = _decode(
-        network, [_cut_windows(stage, tops, lefts, height, width) for stage in stages]
-    )
+    said = _decode(network, [_cut_windows(stage, tops, lefts, height, width) for stage in stages])
     cell_height, cell_width = shape[0] / rows, shape[1] / columns
-    grid = (len(tops), len(lefts))
     return WindowOutputs(
-        scores.reshape(grid),
-        distortions.reshape(*grid, distortions.shape[-1]),
-        gates.reshape(*grid, gates.shape[-1]),
+        *_lay_out(said, len(tops), len(lefts)),
         [round(top * cell_height) for top in tops],
         [round(left * cell_width) for left in lefts],
         (round(height * cell_height), round(width * cell_width)),
         size.weight,
     )
+
+
+def _lay_out(values: Iterable[Floats], rows: int, columns: int) -> tuple[Floats, Floats, Floats]:
+    """Lay out what :func:`_decode` returns of R * S windows as these lie in the image, (R, S, ...)."""
+    scores, distortions, gates = (each.reshape(rows, columns, *each.shape[1:]) for each in values)
+    return scores, distortions, gates
 
 
 def _cut_windows(
@@ -120,16 +119,8 @@ def _score_crops(network: LifeIQA, x: Tensor) -> WindowOutputs:
         row = torch.cat([x[..., top : top + side, left : left + side] for left in lefts])
         for chunk in row.split(network.chunk_size):
             outputs.append(_decode(network, network.stages_of(network.normalize(chunk))))
-    scores, distortions, gates = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    grid = (len(tops), len(lefts))
-    return WindowOutputs(
-        scores.reshape(grid),
-        distortions.reshape(*grid, distortions.shape[-1]),
-        gates.reshape(*grid, gates.shape[-1]),
-        tops,
-        lefts,
-        (side, side),
-    )
+    said = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    return WindowOutputs(*_lay_out(said, len(tops), len(lefts)), tops, lefts, (side, side))
 
 
 def _even_steps(room: int, step: int) -> list[int]:

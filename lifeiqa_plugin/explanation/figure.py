@@ -33,9 +33,7 @@ class Bar(NamedTuple):
     """How much of one distortion there is."""
 
     name: str
-    length: (
-        float  # share of photos with as much of it in the worst third; without a table its strength
-    )
+    length: float  # share of photos with as much of it in the worst third, or its strength
     is_named: bool
 
 

@@ -34,7 +34,7 @@ Source: TypeAlias = (
 DECODING = 3
 """Version of the rules that turn a file into pixels; raised when a file gets other pixels, and so another score."""
 
-MAX_PIXELS = 150_000_000
+MAX_PIXELS = 250_000_000
 """Images that have more are refused: 22 kB of PNG can hold 177 million, and each takes 3 to 16 bytes of memory."""
 
 SEVERAL = ("AVIF", "GIF", "HEIF", "MPO", "PNG", "TIFF", "WEBP")

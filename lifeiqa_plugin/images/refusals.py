@@ -45,6 +45,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return all that an error says."""
+    return " ".join(line.strip() for line in str(error).splitlines())
+
+
 def check_file(path: str | os.PathLike[str], name: str) -> None:
     """Refuse what cannot be opened, or would block or never end if it were.
 

@@ -123,3 +123,18 @@ class DetailRule:
             fall = fall + weight * log(share / (1 - share))
         scores: Values = (whole - fall.clip(0)).clip(0)
         return scores
+
+    def join(self, fell: Values, whole: Values, near: Values, names: tuple[str, ...]) -> Values:
+        """Return how much there is of each distortion, so that what took something off a score is among them.
+
+        Args:
+            fell: (B,) whether the nearer look lowered the score. Then what the rule reads is the more of both looks.
+            whole: (B, D) distortions of the whole views.
+            near: (B, D) those of the nearer looks.
+            names: the D distortions.
+        """
+        joined: Any = whole + 0  # type: ignore[operator]  # numbers of either kind
+        for i, name in enumerate(names):
+            if name in self.weights:
+                joined[:, i] += fell * (near - whole)[:, i].clip(0)  # type: ignore[operator]
+        return joined  # type: ignore[no-any-return]

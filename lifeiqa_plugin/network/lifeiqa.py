@@ -44,7 +44,7 @@ class LifeIQAOutput(NamedTuple):
     attention: Tensor  # (B, N, L, Q, M) of every layer, mean over heads, sums to 1 over M
     gates: Tensor  # (B, N, Q, E)
     expert_index: Tensor  # (B, N, Q, K)
-    distortions: Tensor  # (B, D) how much of each there is, in [0, 1], mean over crops
+    distortions: Tensor  # (B, D) how much of each there is, in [0, 1], mean over crops; of large images see ``detail``
     load_balancing_loss: Tensor  # ()
     router_z_loss: Tensor  # ()
 
@@ -123,7 +123,8 @@ class LifeIQA(nn.Module):
         output = self._run(crops, len(offsets), need_weights=return_details)
         query_scores = output.query_scores.float()  # (B, N, Q)
         crop_scores = self.to_range(query_scores.mean(2))  # (B, N)
-        score = self._look_nearer(x, whole, crop_scores.mean(1, keepdim=True))  # (B, 1)
+        distortions = output.distortion_logits.float().sigmoid().mean(1)  # (B, D)
+        score, distortions = self._look_nearer(x, whole, crop_scores.mean(1), distortions)
         if not self.training:
             check_score(score)
         if not (return_details or return_std):
@@ -142,19 +143,21 @@ class LifeIQA(nn.Module):
             attention=output.attention,  # type: ignore[arg-type]  # was asked for
             gates=output.routing.gates,
             expert_index=output.routing.expert_index,
-            distortions=output.distortion_logits.float().sigmoid().mean(1),
+            distortions=distortions,
             load_balancing_loss=load_balancing_loss(output.routing, self.balancing),
             router_z_loss=router_z_loss(output.routing),
         )
 
-    def _look_nearer(self, x: Tensor, whole: Tensor, score: Tensor) -> Tensor:
-        """Take off the scores (B, 1) of large images what their part with most detail says; not in training.
+    def _look_nearer(
+        self, x: Tensor, whole: Tensor, score: Tensor, distortions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores (B, 1) and distortions (B, D) with what the part with most detail says of large images.
 
-        The gradient flows through both looks; where the second one goes is constant.
+        Not in training. The gradient flows through both looks; where the second one goes is constant.
         """
         height, width = x.shape[-2:]
         if self.detail is None or self.training or not is_large(height, width, self.working_size):
-            return score
+            return score[:, None], distortions
         side = SHRUNK * self.working_size
         parts = []
         for image, planes in zip(x, whole.numpy(force=True), strict=True):
@@ -163,10 +166,11 @@ class LifeIQA(nn.Module):
         shown = to_working_size(torch.stack(parts), self.crop_size, self.working_size)
         offsets, crops = self._cut(shown)
         output = self._run(crops, len(offsets), need_weights=False)
-        near = self.to_range(output.query_scores.float().mean(2)).mean(1)  # (B,)
-        distortions = output.distortion_logits.float().sigmoid().mean(1)  # (B, D)
+        near_score = self.to_range(output.query_scores.float().mean(2)).mean(1)  # (B,)
+        near = output.distortion_logits.float().sigmoid().mean(1)  # (B, D)
         names = self.distortion_names
-        return self.detail.apply(score[:, 0], near, distortions, names, torch.log)[:, None]
+        found = self.detail.apply(score, near_score, near, names, torch.log)
+        return found[:, None], self.detail.join(found < score, distortions, near, names)
 
     def _cut(self, x: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
         """(B, C, H, W) at working size -> the corners of its N crops, and the crops (B * N, C, height, width)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from lifeiqa_plugin.journal import write_whole
 from lifeiqa_plugin.page import embed, small_copy
 from lifeiqa_plugin.report.photos import Photo
 from lifeiqa_plugin.scoring.rows import ScoredImage, Thresholds
-from lifeiqa_plugin.words import FLAT, Naming, write_sentence
+from lifeiqa_plugin.words import FLAT, QUALIFIER, Naming, write_sentence
 
 if TYPE_CHECKING:
     from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -37,8 +36,6 @@ LARGEST, SMALLEST = 400, 64
 
 SIDE_OF_5000 = 150
 """The same for 5,000 photos, whose page then has about 30 MB; in between, all copies together stay as large."""
-
-QUALIFIERS = ("likely ", "slight ", "clear ", "strong ")
 
 NO_FLAWS = ("no flaw named", "cause not named", "this model names no distortions")
 """What a sentence says in place of flaws."""
@@ -188,7 +185,7 @@ def find_flaws(sentence: str) -> list[str]:
     said = sentence.partition("; ")[0].rpartition(": ")[2]
     if said in NO_FLAWS or sentence in (FLAT, TOO_SMALL):
         return []
-    return [re.sub(f"^({'|'.join(QUALIFIERS)})", "", flaw) for flaw in said.split(", ")]
+    return [QUALIFIER.sub("", flaw) for flaw in said.split(", ")]
 
 
 def link_to(path: str, start: Path) -> str:

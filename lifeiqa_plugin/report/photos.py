@@ -38,8 +38,11 @@ def score_photos(args: argparse.Namespace) -> list[Photo]:
             "scores are given by themselves"
         )
     table = args.out.with_suffix(".scores.csv")
+    scoring = argparse.ArgumentParser()
+    command.add_arguments(scoring)  # for the defaults of options that a page does not take
     given = vars(args) | {"out": table, "append": not args.overwrite}
-    command.run(argparse.Namespace(**FIXED | given | {"model": args.model or DEFAULT}))
+    given["model"] = args.model or DEFAULT
+    command.run(argparse.Namespace(**vars(scoring.parse_args(["."])) | given))
     paths = {image.name: image.source for image in Inputs(args.inputs).images()}
     photos = []
     for row in read_rows(table):
@@ -47,13 +50,6 @@ def score_photos(args: argparse.Namespace) -> list[Photo]:
             path = paths.pop(row["path"])
             photos.append(Photo(parse_row(row), path if isinstance(path, str) else row["path"]))
     return photos
-
-
-FIXED = {
-    "shard": "0/1", "shard_rows": None, "retry_failed": False, "copy_to": None, "link_to": None, "xmp": False,
-    "xmp_undo": False,
-}  # fmt: skip
-"""Options of ``lifeiqa score`` that a page does not take."""
 
 
 def read_photos(table: Path, root: Path, known: Collection[str] = ()) -> list[Photo]:

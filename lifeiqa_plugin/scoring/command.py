@@ -22,6 +22,7 @@ from lifeiqa_plugin.scoring.tasks import (
     run_task,
     score_images,
 )
+from lifeiqa_plugin.scoring.workers import add_workers, check_workers
 
 COLORS = {KEEP: 32, CHECK: 33, DROP: 31}
 """Of the terminal."""
@@ -118,7 +119,7 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
 
 def _add_reading(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--workers", type=int, help="processes that decode (default: one for each core)")
+    add_workers(group)
     add("--time-limit", type=float, metavar="S", help=f"for one image (default {TIME_LIMIT:g} s)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"of an image (default {MAX_PIXELS})")
     add(
@@ -193,8 +194,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} must be more than 0, got {value}")
-    if args.workers is not None and args.workers < 0:
-        raise UsageError(f"--workers must be 0 or more, got {args.workers}")
+    check_workers(args.workers)
     if args.workers == 0 and args.time_limit is not None:
         raise UsageError("--time-limit needs processes that decode, and --workers 0 has none")
 

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.folders import SUFFIXES
-from lifeiqa_plugin.images.refusals import ImageError, name_of
+from lifeiqa_plugin.images.refusals import ImageError, in_one_line, name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.in_time import in_time, open_in_time
 
@@ -177,7 +177,7 @@ class Table:
         try:
             columns = self.columns
         except UsageError as error:
-            yield bad(name_of(self.path), _in_one_line(error), stamp)
+            yield bad(name_of(self.path), in_one_line(error), stamp)
             return
         import pyarrow as pa
 
@@ -189,7 +189,7 @@ class Table:
                 for row in batch.to_pylist():
                     yield self._read(row, next(numbers), stamp[1])
         except (OSError, pa.ArrowException, UsageError) as error:
-            reason = f"table cannot be read further ({_in_one_line(error)})"
+            reason = f"table cannot be read further ({in_one_line(error)})"
             yield bad(name_of(self.path), reason, stamp)
 
     def _read(self, row: dict[str, Any], number: int, mtime: float | None) -> Named:
@@ -240,7 +240,3 @@ def _open_table(path: str) -> Any:
         return in_time(parquet.ParquetFile, path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -18,6 +18,7 @@ from lifeiqa_plugin.arguments import (
 )
 from lifeiqa_plugin.checkpoints.models import BUNDLED, DEFAULT
 from lifeiqa_plugin.datasets.table import Columns, add_columns
+from lifeiqa_plugin.scoring.workers import add_workers, check_workers, count_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, help="csv name,mos,score,std to write, of one model"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode (default 0)")
+    add_workers(parser)
     add_device(parser)
 
 
@@ -53,8 +54,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"{args.root}: no such folder; expected that of the images")
     if args.phase is not None and args.split is None:
         raise UsageError("--phase chooses rows of a split column; name it with --split")
-    if args.workers < 0:
-        raise UsageError(f"--workers takes a number that is not below zero, got {args.workers}")
+    check_workers(args.workers)
     models = {name: find_model(name) for name in args.model}
     for model in models.values():
         if model.kind != "checkpoint":
@@ -90,9 +90,9 @@ def run(args: argparse.Namespace) -> None:
         network.to(device)
         result = evaluate(
             network,
-            dataset,
+            dataset.images,
             args.out,
-            args.workers,
+            count_workers(args.workers, len(mos)),
             progress=True,
             with_intervals=True,
             learnt=trained_on(models[name]),

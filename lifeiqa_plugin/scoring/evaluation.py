@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,16 +28,8 @@ SAMPLES = 1000
 """Of the bootstrap."""
 
 
-class Labelled(Protocol):
-    """What has images with MOS: a :class:`~lifeiqa_plugin.datasets.labelled.LabelledDataset`, or a set to train on."""
-
-    @property
-    def images(self) -> list[LabelledImage]:
-        """Its rows."""
-
-
 def score_dataset(
-    network: LifeIQA, dataset: Labelled, workers: int = 0, progress: bool = False
+    network: LifeIQA, images: list[LabelledImage], workers: int = 0, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score every image of a dataset, whole, one at a time, in float32.
 
@@ -46,19 +38,19 @@ def score_dataset(
 
     Args:
         network: on the device that shall do the work.
-        dataset: of which only the paths are used.
+        images: of which only the paths are used.
         workers: processes that decode.
         progress: show a bar.
 
     Returns:
-        Scores and their standard deviations, (N,) float32 each, in the order of the dataset.
+        Scores and their standard deviations, (N,) float32 each, in the order of the images.
 
     Raises:
         FloatingPointError: a score that is not finite, with the name of the image.
         OSError: an image that cannot be read.
     """
     rank, world_size = _rank_and_world_size()
-    paths = [image.path for image in dataset.images]
+    paths = [image.path for image in images]
     with evaluating(network):
         engine = TorchEngine(network, with_distortions=False)
         rows = score(paths[rank::world_size], engine=engine, workers=workers, exact=True)
@@ -118,7 +110,7 @@ def rank_of_spread(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, bool
 
 def evaluate(
     network: LifeIQA,
-    dataset: Labelled,
+    images: list[LabelledImage],
     out: Path | None = None,
     workers: int = 0,
     progress: bool = False,
@@ -129,7 +121,7 @@ def evaluate(
 
     Args:
         network: on the device that shall do the work.
-        dataset: the images and their MOS.
+        images: with their MOS.
         out: csv ``name,mos,score,std`` to write.
         workers: processes that decode.
         progress: show a bar.
@@ -141,14 +133,14 @@ def evaluate(
         images the network was trained on, None if that is not known. If there are any, the same of the images left is
         below ``not_trained_on``.
     """
-    scores, stds = score_dataset(network, dataset, workers, progress)
+    scores, stds = score_dataset(network, images, workers, progress)
     if out is not None and _rank_and_world_size()[0] == 0:
-        write_scores(out, dataset, scores, stds)
-    mos = np.array([image.mos for image in dataset.images], dtype=np.float32)
+        write_scores(out, images, scores, stds)
+    mos = np.array([image.mos for image in images], dtype=np.float32)
     result = _agreement(scores, mos, with_intervals)
     if learnt is None:
         return result | {"trained_on": None}
-    hits = learnt.hits(digests_of(image.path for image in dataset.images))
+    hits = learnt.hits(digests_of(image.path for image in images))
     result["trained_on"] = int(hits.sum())
     if hits.any():
         result["not_trained_on"] = _agreement(scores[~hits], mos[~hits], with_intervals)
@@ -165,12 +157,14 @@ def _agreement(scores: np.ndarray, mos: np.ndarray, with_intervals: bool) -> dic
     return result
 
 
-def write_scores(out: Path, dataset: Labelled, scores: np.ndarray, stds: np.ndarray) -> None:
+def write_scores(
+    out: Path, images: list[LabelledImage], scores: np.ndarray, stds: np.ndarray
+) -> None:
     """Write ``name,mos,score,std``, whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "mos", "score", "std"])
-    for image, value, std in zip(dataset.images, scores, stds, strict=True):
+    for image, value, std in zip(images, scores, stds, strict=True):
         writer.writerow([image.name, image.mos, f"{value:.6f}", f"{std:.6f}"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out) as file:

@@ -8,19 +8,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lifeiqa_plugin.checkpoints.models import DEFAULT
-from lifeiqa_plugin.images.reading import MAX_PIXELS
 from lifeiqa_plugin.images.refusals import ImageError, name_of
 from lifeiqa_plugin.images.stream import Named
 from lifeiqa_plugin.scoring.containers import BYTES_COLUMNS, NAME_COLUMNS, PATH_COLUMNS
 from lifeiqa_plugin.scoring.rows import Thresholds, column_names, schema_of
-from lifeiqa_plugin.scoring.score import TIME_LIMIT
 from lifeiqa_plugin.scoring.score import Scorer as ImageScorer
 
 if TYPE_CHECKING:
@@ -36,10 +32,11 @@ class Scorer:
         column: holds bytes of files, paths that the workers can read, or arrays (H, W, 3); None for the first of the
             usual names. Bytes are best: a reader of Ray that decodes knows neither orientation nor colour profile.
         name: column of what becomes ``path``; None for the first of the usual names.
-        model, engine, device, exact, detail, max_pixels, time_limit: as for :class:`lifeiqa_plugin.Scorer`.
-        keep, drop: thresholds of the verdict.
+        keep: threshold of the verdict.
+        drop: the same.
         workers: processes that decode for one worker of Ray. One is enough to make a row with an error of an image
             that hangs or crashes its decoder; with 0 it would take the worker with it, again and again.
+        **options: of :class:`lifeiqa_plugin.Scorer`, such as ``model`` and ``device``.
 
     Raises:
         ValueError, OSError, ImportError: as :class:`lifeiqa_plugin.Scorer` and :class:`Thresholds`.
@@ -50,28 +47,13 @@ class Scorer:
         column: str | None = None,
         name: str | None = None,
         *,
-        model: str | Path = DEFAULT,
-        engine: str = "auto",
-        device: str = "auto",
-        exact: bool = False,
-        detail: bool = True,
-        max_pixels: int = MAX_PIXELS,
-        time_limit: float = TIME_LIMIT,
         keep: float = 0.6,
         drop: float = 0.3,
         workers: int = 1,
+        **options: Any,
     ) -> None:
         self.column, self.name, self.thresholds = column, name, Thresholds(keep, drop).check()
-        self.scorer = ImageScorer(
-            model,
-            engine,
-            device,
-            exact=exact,
-            detail=detail,
-            max_pixels=max_pixels,
-            workers=workers,
-            time_limit=time_limit,
-        )
+        self.scorer = ImageScorer(workers=workers, **options)
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Score a batch; an image that cannot be scored is a row with an ``error``.

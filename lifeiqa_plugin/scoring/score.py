@@ -17,7 +17,7 @@ from lifeiqa_plugin.images.processes import Decoders, prepare_images
 from lifeiqa_plugin.images.reading import MAX_PIXELS, Source
 from lifeiqa_plugin.images.refusals import name_of
 from lifeiqa_plugin.images.stream import TOO_SMALL, Named, Prepared, Recipe
-from lifeiqa_plugin.runtimes import Engine, Floats, choose_engine, create_engine
+from lifeiqa_plugin.runtimes import Engine, EngineOutput, Floats, choose_engine, create_engine
 from lifeiqa_plugin.scoring.inputs import Inputs, parse_file
 from lifeiqa_plugin.scoring.rows import ScoredImage
 from lifeiqa_plugin.words import FLAT, write_sentence
@@ -179,10 +179,10 @@ class Scorer:
         batch = np.stack([item.image for item in items if item.image is not None])
         with self._lock:  # one batch has all cores
             output = self.engine.score(batch)
-            scores, details = self._look_nearer(items, output.score)
+            output, details = self._look_nearer(items, output)
         rows = []
         for i, item in enumerate(items):
-            score, std = float(scores[i]), float(output.std[i])
+            score, std = float(output.score[i]), float(output.std[i])
             if not np.isfinite(score):
                 reason = f"the network's score is {score}"
                 rows.append(ScoredImage(item.name, item.width, item.height, error=reason))
@@ -204,18 +204,23 @@ class Scorer:
             )
         return rows
 
-    def _look_nearer(self, items: list[Prepared], whole: Floats) -> tuple[Floats, Floats]:
-        """Return the scores (B,) with what parts of large images say, and the scores of these parts, NaN for none."""
-        scores, details = whole.copy(), np.full_like(whole, np.nan)
+    def _look_nearer(
+        self, items: list[Prepared], whole: EngineOutput
+    ) -> tuple[EngineOutput, Floats]:
+        """Return what both looks say of B images, and the scores of the parts of large ones, NaN for others."""
+        details = np.full_like(whole.score, np.nan)
         large = [i for i, item in enumerate(items) if item.part is not None]
-        if large and self.engine.detail is not None:
-            parts = np.stack([item.part for item in items if item.part is not None])
-            near, names = self.engine.score(parts), self.engine.names
-            details[large] = near.score
-            scores[large] = self.engine.detail.apply(
-                whole[large], near.score, near.distortions, names
-            )
-        return scores, details
+        if not large or (rule := self.engine.detail) is None:
+            return whole, details
+        parts = [item.part for item in items if item.part is not None]
+        near = self.engine.score(np.stack(parts))
+        score, distortions, names = whole.score.copy(), whole.distortions.copy(), self.engine.names
+        details[large] = near.score
+        score[large] = rule.apply(whole.score[large], near.score, near.distortions, names)
+        distortions[large] = rule.join(
+            score[large] < whole.score[large], distortions[large], near.distortions, names
+        )
+        return whole._replace(score=score, distortions=distortions), details
 
     def _say(self, item: Prepared, score: float, std: float, distortions: dict[str, float]) -> str:
         """Return the sentence on an image."""
@@ -235,40 +240,24 @@ def _has_one_color(image: NDArray[np.float32]) -> bool:
 
 
 def score(
-    images: Images,
-    *,
-    model: str | Path | Model = DEFAULT,
-    engine: str | Engine = "auto",
-    device: str = "auto",
-    batch_size: int | None = None,
-    workers: int = 0,
-    exact: bool = False,
-    fast: bool = False,
-    detail: bool = True,
-    max_pixels: int = MAX_PIXELS,
-    max_memory: int | None = None,
-    time_limit: float = TIME_LIMIT,
+    images: Images, *, batch_size: int | None = None, **options: Any
 ) -> Iterator[ScoredImage]:
-    """Score images with a :class:`Scorer` that is made for them; see there, and :meth:`Scorer.many`.
+    """Score images with a :class:`Scorer` that is made for them; see :meth:`Scorer.many`.
 
     >>> for row in score(["examples/photos/chelsea_2_blur.jpg", "none.jpg"], device="cpu"):
     ...     print(row.name, round(row.score, 1), row.error)
     examples/photos/chelsea_2_blur.jpg 0.3 None
     none.jpg nan no such file
+
+    Args:
+        images: as for :meth:`Scorer.many`.
+        batch_size: the same.
+        **options: of :class:`Scorer`, such as ``model``, ``device`` and ``workers``.
+
+    Raises:
+        TypeError, ValueError, OSError, ImportError: as :class:`Scorer` and :meth:`Scorer.many`.
     """
-    scorer = Scorer(
-        model,
-        engine,
-        device,
-        exact=exact,
-        fast=fast,
-        detail=detail,
-        max_pixels=max_pixels,
-        max_memory=max_memory,
-        workers=workers,
-        time_limit=time_limit,
-    )
-    return scorer.many(images, batch_size=batch_size)
+    return Scorer(**options).many(images, batch_size=batch_size)
 
 
 def _check(workers: int, **positive: float) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import heapq
-import re
 from collections import Counter
 
 from lifeiqa_plugin.images.folders import describe_skipped
 from lifeiqa_plugin.images.stream import TOO_SMALL
 from lifeiqa_plugin.scoring.rows import CHECK, DROP, KEEP, Row
-
-HOW = re.compile("^(likely|slight|clear|strong) ")
-"""What a sentence says of a flaw beside its name."""
+from lifeiqa_plugin.words import QUALIFIER
 
 BINS = 10
 EXTREMES = 5
@@ -46,7 +43,7 @@ class Summary:
         self.verdicts[row["verdict"] or TOO_SMALL] += 1
         self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
         said = (row.get("sentence") or "").partition(": ")[2]
-        self.flaws.update(HOW.sub("", flaw) for flaw in said.split(", ") if flaw)
+        self.flaws.update(QUALIFIER.sub("", flaw) for flaw in said.split(", ") if flaw)
         self.best = heapq.nlargest(EXTREMES, [*self.best, (score, path)])
         self.worst = heapq.nlargest(EXTREMES, [*self.worst, (-score, path)])
 

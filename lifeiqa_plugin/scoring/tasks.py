@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifeiqa_plugin.arguments import UsageError
 from lifeiqa_plugin.images.stream import Named
-from lifeiqa_plugin.runtimes import count_cores
 from lifeiqa_plugin.scoring.done import Done
 from lifeiqa_plugin.scoring.inputs import Inputs
 from lifeiqa_plugin.scoring.output import Output
@@ -21,15 +20,13 @@ from lifeiqa_plugin.scoring.placing import place
 from lifeiqa_plugin.scoring.rows import Row, ScoredImage, distortion_names, read_rows
 from lifeiqa_plugin.scoring.score import Scorer
 from lifeiqa_plugin.scoring.summary import Summary
+from lifeiqa_plugin.scoring.workers import count_workers
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 LOG_EVERY = 60.0
 """Seconds between the lines of progress where nobody watches."""
-
-FEW = 8
-"""Images below which no processes are started to decode them."""
 
 
 class Task(NamedTuple):
@@ -159,9 +156,7 @@ def score_images(
     args: argparse.Namespace, scorer: Scorer, images: Iterator[Named], total: int | None
 ) -> Iterator[ScoredImage]:
     """Score images, of which there are ``total`` if that is known, as the command says."""
-    workers = args.workers
-    if workers is None:
-        workers = 0 if total is not None and total < FEW else count_cores()
+    workers = count_workers(args.workers, total)
     return scorer.many(images, batch_size=args.batch_size, workers=workers)
 
 

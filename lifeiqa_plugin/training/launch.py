@@ -222,7 +222,7 @@ def run_test(opt: Options, datasets: dict[str, LifeIQADataset]) -> dict[str, Any
     for phase, dataset in datasets.items():
         out = folder / f"{phase.replace('test', 'test_scores', 1)}.csv"
         workers = dataset.opt["num_worker_per_gpu"]
-        found[dataset.opt["name"]] = evaluate(network, dataset, out, workers, learnt=learnt)
+        found[dataset.opt["name"]] = evaluate(network, dataset.images, out, workers, learnt=learnt)
     result: dict[str, Any] = found.pop(next(iter(found))) | found
     if opt["rank"] == 0:
         write_json(folder / TEST_RESULTS, result)

@@ -11,7 +11,7 @@ import copy
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -71,17 +71,12 @@ BARE_SPREAD = (0.0, 1.0)
 """``std_calibration`` of weights in training; the validation that chooses them fits the one they leave with."""
 
 
-class Rows(NamedTuple):
-    """The images of a dataset of pyiqa, which are scored whole."""
-
-    images: list[LabelledImage]
-
-    @classmethod
-    def of(cls, dataset: Any) -> Rows:
-        """Take path and label of each row."""
-        root = dataset.opt["dataroot_target"]
-        rows = [(path, name_below(path, root), mos) for path, mos, *_ in dataset.paths_mos]
-        return cls([LabelledImage(name, path, mos) for path, name, mos in rows])
+def images_of(dataset: Any) -> list[LabelledImage]:
+    """Return the images of a dataset, which are scored whole; one of pyiqa's has paths and labels."""
+    if isinstance(dataset, LifeIQADataset):
+        return dataset.images
+    root = dataset.opt["dataroot_target"]
+    return [LabelledImage(name_below(path, root), path, mos) for path, mos, *_ in dataset.paths_mos]
 
 
 class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
@@ -398,11 +393,11 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         self._broadcast_buffers()
         self.network.chunk_size = self.scored_network.chunk_size = self.chunk_size
         workers = dataset.opt.get("num_worker_per_gpu", 0)
-        labelled = dataset if isinstance(dataset, LifeIQADataset) else Rows.of(dataset)
-        scores, spreads = score_dataset(self.scored_network, labelled, workers)
-        mos = np.array([image.mos for image in labelled.images], dtype=np.float32)
+        images = images_of(dataset)
+        scores, spreads = score_dataset(self.scored_network, images, workers)
+        mos = np.array([image.mos for image in images], dtype=np.float32)
         self.metric_results = correlations(scores, mos)
-        self._write_validation(name, labelled.images, scores, spreads)
+        self._write_validation(name, images, scores, spreads)
         if self._update_best(name) and name == self.val_names[0]:
             self._save_best(scores - mos, spreads)
 

@@ -17,7 +17,6 @@ from lifeiqa_plugin.explanation.dense import (
     score_windows,
     to_map,
 )
-from lifeiqa_plugin.words import by_ninth
 
 
 def test_a_window_is_what_the_decoder_says_of_its_cells(whole):
@@ -111,14 +110,6 @@ def test_a_distortion_lowers_the_map_where_it_is_and_leaves_the_mean():
     assert local.mean() == pytest.approx(0.6, abs=1e-6)
     everywhere = quality_map(passes, np.full((3, 64, 64), 0.9, np.float32), 64, 64)
     np.testing.assert_allclose(everywhere, 0.6, rtol=1e-6)
-
-
-def test_ninths_are_counted_row_by_row():
-    maps = np.zeros((2, 7, 10), np.float32)
-    maps[0, :3, 7:] = 4  # 7 rows fall into 3, 2 and 2, 10 columns into 4, 3 and 3
-    maps[1, 5:, :4] = 1
-    expected = [[0, 0, 4, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0, 0]]
-    np.testing.assert_allclose(by_ninth(maps), expected)
 
 
 def test_spread_of_one_value_is_that_value_everywhere():

@@ -15,7 +15,6 @@ from PIL import Image
 import lifeiqa_plugin
 from lifeiqa_plugin.explanation import details, figure
 from lifeiqa_plugin.explanation.explain import explain
-from lifeiqa_plugin.explanation.explanation import Explanation
 
 pytestmark = pytest.mark.slow
 
@@ -157,13 +156,6 @@ def test_the_same_explanation_is_the_same_file(explanation, draw):
         assert draw(explanation, kind) == draw(explanation, kind)
 
 
-def test_saved_with_details_there_is_a_second_figure(explanation, tmp_path):
-    explanation.save(tmp_path / "out", with_details=True)
-    with Image.open(tmp_path / "out" / "details.png") as picture:
-        assert picture.width == 1600
-    assert (tmp_path / "out" / "details.svg").is_file()
-
-
 @pytest.mark.parametrize(("height", "width", "ratio"), [(64, 384, 1.5), (300, 100, 0.6)])
 def test_the_figure_takes_the_shape_of_the_photo(explanation, height, width, ratio):
     """A panorama has all of the width, and its bars below it."""
@@ -273,12 +265,6 @@ def test_the_figure_needs_matplotlib_and_says_so(explanation, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'lifeiqa_plugin\[explain\]'"):
         figure.draw(explanation, "png")
-
-
-def test_explanation_is_frozen(explanation):
-    assert isinstance(explanation, Explanation)
-    with pytest.raises(AttributeError):
-        explanation.score = 1.0
 
 
 def test_a_tiny_image_is_too_small_to_judge(network):

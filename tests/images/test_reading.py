@@ -264,7 +264,7 @@ def bad_contents() -> dict[str, bytes]:
         "header.jpg": jpeg[:20],
         "damaged.png": whole[:200] + bytes(100) + whole[300:],
         "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-        "bomb.png": encode(Image.new("1", (20_000, 8_850))),
+        "bomb.png": encode(Image.new("1", (20_000, 12_600))),
         "hot.tif": encode(Image.fromarray(np.full((4, 4), 1.5, np.float32)), "TIFF"),
         "nan.tif": encode(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"),
         "int.tif": encode(Image.fromarray(np.full((4, 4), 7, np.int32)), "TIFF"),
@@ -311,7 +311,7 @@ BAD = {
     "cut.png": r"damaged image \(image file is truncated.*\)",
     "cut.jpg": r"damaged image \(the last 5\d % of it are missing\)",
     "damaged.png": r"damaged image \(.+\)",
-    "bomb.png": r"too large \(20000 x 8850, 177 megapixels; at most 150 are decoded\); shrink it, or raise max_pixels",
+    "bomb.png": r"too large \(20000 x 12600, 252 megapixels; at most 250 are decoded\); shrink it, or raise max_pixels",
     "hot.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got 1.5 to 1.5\)"
     + TO_CONVERT,
     "nan.tif": r"cannot be read as an image \(float pixels must lie in \[0, 1\], got nan to nan\)"

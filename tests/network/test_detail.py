@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import lifeiqa_plugin
 from lifeiqa_plugin.network.detail import DetailRule, find_part, is_large
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
 RULE = {"offset": 0.02, "score": -0.001, "blur": 0.001}
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "astronaut_0_clean.jpg"
 SIZE = 64  # working size of these tests: large from 192 on, parts of 128
 
 
@@ -174,3 +177,33 @@ def test_a_decoder_may_halve_the_part_but_no_more(looking):
     assert halved.detail == pytest.approx(full.detail, abs=0.01)
     once = next(lifeiqa_plugin.score(file.getvalue(), engine=engine, exact=False, detail=False))
     assert once.notes == ("decoded at 1/4 of its size",)
+
+
+def test_what_takes_something_off_is_among_the_distortions():
+    """Of what the rule reads, the more of both looks, and only where the score fell; arrays or tensors."""
+    rule, names = DetailRule.parse(RULE), ("noise", "blur")
+    fell = np.array([True, True, False])
+    whole = np.array([[0.1, 0.2], [0.1, 0.6], [0.1, 0.2]])
+    near = np.array([[0.9, 0.5], [0.9, 0.5], [0.9, 0.5]])
+    expected = [[0.1, 0.5], [0.1, 0.6], [0.1, 0.2]]
+    np.testing.assert_allclose(rule.join(fell, whole, near, names), expected)
+    tensors = map(torch.from_numpy, (fell, whole, near))
+    np.testing.assert_allclose(rule.join(*tensors, names), expected)
+    np.testing.assert_array_equal(whole[0], [0.1, 0.2])
+
+
+@pytest.mark.slow
+def test_a_blur_that_only_the_nearer_look_sees_is_named_by_all():
+    """A sharp photo laid side by side, and the same with a Gaussian of two pixels; in every engine, and by explain."""
+    with Image.open(PHOTO) as image:
+        sharp = Image.fromarray(np.tile(np.asarray(image), (3, 3, 1))[:1152])
+    blurred = sharp.filter(ImageFilter.GaussianBlur(2))
+    scorers = [lifeiqa_plugin.Scorer(engine="torch", device="cpu")]
+    scorers += [lifeiqa_plugin.Scorer(engine="onnxruntime", fast=fast) for fast in (False, True)]
+    for scorer in scorers:
+        assert scorer(sharp).sentence.endswith("no flaw named")
+        assert re.search("blur|out of focus", scorer(blurred).sentence)
+    explanation = lifeiqa_plugin.explain(blurred, attribution_steps=0)
+    assert re.search("blur|out of focus", explanation.sentence)
+    expected = scorers[0](blurred).distortions
+    assert explanation.distortions == pytest.approx(expected, abs=1e-3)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
@@ -25,22 +26,16 @@ ROWS = [
     {"path": "b.png", "width": 96, "height": 72, "score": 0.7, "std": 0.06, "distortion.blur": 0.1, "verdict": "keep"},
     {"path": "c.png", "error": "damaged image"},
 ]  # fmt: skip
-COLUMNS = ["path", "width", "height", "score", "std", "distortion.blur", "verdict", "error"]
 
 
 def write(path, rows):
+    table = pd.DataFrame(rows).convert_dtypes()  # whole numbers stay whole where some are missing
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif path.suffix == ".csv":
-        lines = [",".join(str(row.get(name, "")) for name in COLUMNS) for row in rows]
-        path.write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
+        table.to_csv(path, index=False)
     else:
-        pa = pytest.importorskip("pyarrow")
-        from pyarrow import parquet
-
-        parquet.write_table(
-            pa.Table.from_pylist([dict.fromkeys(COLUMNS) | row for row in rows]), path
-        )
+        table.to_parquet(path)
 
 
 @pytest.fixture
@@ -54,6 +49,13 @@ def photos(tmp_path, monkeypatch, network):
     return tmp_path
 
 
+def report_table(photos, rows, *arguments, kind=".csv"):
+    """Run the command on a table of these rows beside the photos; the page is ``r.html``."""
+    write(photos / f"scores{kind}", rows)
+    command = ["report", photos / f"scores{kind}", "-o", photos / "r.html", "--images", photos]
+    return main([*map(str, command), *map(str, arguments)])
+
+
 def data_of(page):
     text = page.read_text(encoding="utf-8")
     return json.loads(re.search(r'type="application/json">(.*?)</script>', text, re.DOTALL)[1])
@@ -61,11 +63,8 @@ def data_of(page):
 
 @pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
 def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, network, capsys):
-    source = photos / f"scores{kind}"
-    write(source, ROWS)
     out = photos / "deep" / "report.html"
-    command = ["report", source, "-o", out, "--images", photos, "--maps", "1"]
-    assert main(list(map(str, command))) == 3
+    assert report_table(photos, ROWS, "-o", out, "--maps", "1", kind=kind) == 3
     printed = capsys.readouterr()
     assert f"{out}: 2 photos" in printed.out
     assert "c.png: damaged image" in printed.err
@@ -92,26 +91,10 @@ def test_scores_of_each_kind_of_file_become_the_same_page(kind, photos, network,
     assert len(view["attention"]) == 3
 
 
-def test_shards_are_read_as_one_table(tmp_path):
-    folder = tmp_path / "scores.parquet"
-    folder.mkdir()
-    write(folder / "part-00000.parquet", ROWS[:1])
-    write(folder / "part-00001.parquet", ROWS[1:])
-    assert [row["path"] for row in read_rows(folder)] == ["a.png", "b.png", "c.png"]
-
-
 def test_columns_of_ones_own_are_no_distortions(photos):
     rows = [row | {"photo_id": 123, "note": "mine"} for row in ROWS[:2]]
-    lines = [
-        ",".join(str(row.get(name, "")) for name in (*COLUMNS, "photo_id", "note")) for row in rows
-    ]
-    (photos / "scores.csv").write_text(
-        "\n".join([",".join((*COLUMNS, "photo_id", "note")), *lines])
-    )
-    out = photos / "report.html"
-    command = ["report", photos / "scores.csv", "-o", out, "--images", photos, "--maps", "0"]
-    assert main(list(map(str, command))) == 0
-    assert data_of(out)["images"][0]["flaws"] == ["out of focus"]
+    assert report_table(photos, rows, "--maps", "0") == 0
+    assert data_of(photos / "r.html")["images"][0]["flaws"] == ["out of focus"]
 
 
 @pytest.mark.parametrize(
@@ -141,15 +124,13 @@ def test_tables_of_another_kind_are_refused(photos, capsys, content, message):
 
 
 def test_maps_of_other_weights_than_the_scores_are_refused(photos, capsys):
-    write(photos / "scores.csv", ROWS[:2])
     manifest = {"options": {"weights_sha256": "f00d"}, "model": "mine.pth"}
     (photos / "scores.csv.json").write_text(json.dumps(manifest))
-    command = ["report", photos / "scores.csv", "-o", photos / "r.html", "--images", photos]
-    assert main([*map(str, command), "--model", "lifeiqa"]) == 1
+    assert report_table(photos, ROWS[:2], "--model", "lifeiqa") == 1
     error = capsys.readouterr().err
     assert "scored by other weights than 'lifeiqa' has here" in error
     assert "with --model mine.pth. Give that model, score again, or pass --maps 0" in error
-    assert main([*map(str, command), "--maps", "0"]) == 0
+    assert report_table(photos, ROWS[:2], "--maps", "0") == 0
 
 
 @pytest.mark.parametrize(
@@ -196,12 +177,10 @@ def test_the_command_refuses_before_it_writes(photos, monkeypatch, capsys, argum
 
 
 def test_a_file_that_is_gone_is_a_card_without_an_image(photos, capsys):
-    write(photos / "scores.csv", [ROWS[0], ROWS[0] | {"path": "gone.png", "score": 0.1}])
-    out = photos / "report.html"
-    arguments = ["report", photos / "scores.csv", "-o", out, "--images", photos]
-    assert main(list(map(str, arguments))) == 0
+    rows = [ROWS[0], ROWS[0] | {"path": "gone.png", "score": 0.1}]
+    assert report_table(photos, rows) == 0
     assert "1 of 2 images are not there, the first is 'gone.png'" in capsys.readouterr().err
-    gone = data_of(out)["images"][1]
+    gone = data_of(photos / "r.html")["images"][1]
     assert (gone["small"], gone["group"]) == ("", None)
     assert "view" not in gone
 
@@ -257,34 +236,27 @@ def test_hostile_names_reach_the_page_as_they_are(photos):
 
 
 def test_maps_that_cannot_be_are_a_line_and_no_end(photos, monkeypatch, capsys):
-    write(photos / "scores.csv", ROWS[:2])
-    command = ["report", photos / "scores.csv", "-o", photos / "r.html", "--images", photos]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(list(map(str, command))) == 0
+    assert report_table(photos, ROWS[:2]) == 0
     assert "no quality maps: they need torch, which is not installed" in capsys.readouterr().err
     (photos / "net.onnx").write_bytes(b"")
-    again = [*command, "--append", "--model", photos / "net.onnx"]
-    assert main(list(map(str, again))) == 0
+    assert report_table(photos, ROWS[:2], "--append", "--model", photos / "net.onnx") == 0
     assert "they need a checkpoint, and" in capsys.readouterr().err
 
 
 def test_the_model_of_a_table_is_that_of_its_manifest(photos, capsys):
-    write(photos / "scores.csv", ROWS[:2])
     manifest = {"options": {"weights_sha256": "f00d"}, "model": "gone.pth"}
     (photos / "scores.csv.json").write_text(json.dumps(manifest))
-    command = ["report", photos / "scores.csv", "-o", photos / "r.html", "--images", photos]
-    assert main(list(map(str, command))) == 2
+    assert report_table(photos, ROWS[:2]) == 2
     error = capsys.readouterr().err
     assert "'gone.pth' is neither a file nor a bundled model" in error
     assert "was scored with it. Say where it is, or pass --maps 0" in error
 
 
 def test_scores_beyond_0_to_1_have_no_words_and_no_thresholds(photos):
-    write(photos / "scores.csv", [ROWS[0] | {"score": 45.0}, ROWS[1] | {"score": 70.0}])
-    out = photos / "r.html"
-    command = ["report", photos / "scores.csv", "-o", out, "--images", photos, "--maps", "0"]
-    assert main(list(map(str, command))) == 0
-    data = data_of(out)
+    rows = [ROWS[0] | {"score": 45.0}, ROWS[1] | {"score": 70.0}]
+    assert report_table(photos, rows, "--maps", "0") == 0
+    data = data_of(photos / "r.html")
     assert (data["range"], data["keep"], data["drop"]) == ([45, 70], 45, 45)
     assert [image["sentence"] for image in data["images"]] == ["out of focus", "no flaw named"]
 

@@ -139,6 +139,8 @@ BAD_USAGE = [
     ("photos -o s.csv --keep nan", "--keep must be 0 to 1, as scores are, got nan"),
     ("photos --copy-to d", "--copy-to has no effect without -o; give -o FILE"),
     ("photos --link-to d", "--link-to has no effect without -o; give -o FILE"),
+    ("photos --xmp", "--xmp has no effect without -o; give -o FILE"),
+    ("photos --xmp-undo", "--xmp-undo has no effect without -o; give -o FILE"),
     ("photos --time-limit 9", "--time-limit needs processes that decode, and --workers 0 has none"),
     ("photos --batch-size 0", "--batch-size must be more than 0, got 0"),
     ("photos --memory 1T", "--memory 1T: expected a size such as 1G or 500M"),
@@ -157,6 +159,7 @@ BAD_USAGE = [
     ("there.csv.parquet", "cannot be read as Parquet"),
     ("photos --column x", "--column x names a column of a .parquet file, and there is none"),
     ("table.parquet --column n -o s.csv --copy-to d", "--copy-to, --link-to and --xmp take files"),
+    ("table.parquet --column n -o s.csv --xmp", "--copy-to, --link-to and --xmp take files"),
 ]  # fmt: skip
 
 
@@ -247,13 +250,16 @@ def test_other_options_and_weights_are_refused(score, stop_after, monkeypatch, b
     """What a model is called says nothing: its bytes do."""
     stop_after(3 if begun else -1, KeyboardInterrupt())
     assert score("photos", "-o", "s.csv")[0] == (130 if begun else 0)
-    code, _, error = score("photos", "-o", "s.csv", "--exact")
-    assert code == 2
-    what = "begun" if begun else "made"
-    assert f"s.csv was {what} with other options (exact False); give --overwrite" in error
-    code, _, error = score("photos", "-o", "s.csv", "--detail", "off")
-    assert code == 2
-    assert f"s.csv was {what} with other options (detail True); give --overwrite" in error
+    others = {
+        "--exact": "exact False",
+        "--detail=off": "detail True",
+        "--shard=0/2": "shard [0, 1]",
+    }
+    for option, differs in others.items():
+        code, _, error = score("photos", "-o", "s.csv", option)
+        assert code == 2
+        what = "begun" if begun else "made"
+        assert f"s.csv was {what} with other options ({differs}); give --overwrite" in error
     monkeypatch.setattr("lifeiqa_plugin.checkpoints.models.Model.sha256", "f00d")
     code, _, error = score("photos", "-o", "s.csv")
     assert code == 2

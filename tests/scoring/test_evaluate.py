@@ -90,14 +90,17 @@ def test_a_line_for_each_checkpoint(folder, capsys):
     assert lines[0]["rmse"] != lines[1]["rmse"]
 
 
+def save_trained_on(names, path):
+    """A checkpoint that says that its network was trained on these photos."""
+    learnt = TrainedOn.build(digests_of(f"photos/{name}" for name in names))
+    network = build_lifeiqa(pretrained_model_path="0.safetensors")
+    save_checkpoint(network, path, ModelCard("none", "none"), trained_on=learnt.to_text())
+
+
 def test_images_that_were_trained_on_are_counted(folder, capsys):
     """Four of the ten were: both numbers are printed, and a line that says so."""
     names, mos = pd.read_csv("meta.csv")["name"], np.arange(10) / 10
-    learnt = TrainedOn.build(digests_of(f"photos/{name}" for name in names[:4]))
-    network = build_lifeiqa(pretrained_model_path="0.safetensors")
-    save_checkpoint(
-        network, "known.safetensors", ModelCard("none", "none"), trained_on=learnt.to_text()
-    )
+    save_trained_on(names[:4], "known.safetensors")
     assert evaluate("--model", "known.safetensors", "0.safetensors") == 0
     printed = capsys.readouterr()
     assert "known.safetensors: 4 of 10 images were trained on: 6 left" in printed.err
@@ -115,12 +118,8 @@ def test_images_that_were_trained_on_are_counted(folder, capsys):
 
 def test_nothing_left_and_nothing_learnt(folder, capsys):
     names = list(pd.read_csv("meta.csv")["name"])
-    network = build_lifeiqa(pretrained_model_path="0.safetensors")
     for name, part in (("all", names), ("none", [])):
-        learnt = TrainedOn.build(digests_of(f"photos/{one}" for one in part))
-        save_checkpoint(
-            network, f"{name}.safetensors", ModelCard("none", "none"), trained_on=learnt.to_text()
-        )
+        save_trained_on(part, f"{name}.safetensors")
     assert evaluate("--model", "all.safetensors", "none.safetensors") == 0
     of_all, of_none = map(json.loads, capsys.readouterr().out.splitlines())
     assert of_all["not_trained_on"] == {"images": 0.0}
@@ -138,7 +137,7 @@ BAD = [
     (["--out", "photos"], None, "--out photos: expected the name of a csv to write"),
     (["--out", "meta.csv"], None, "--out meta.csv: this is the csv that is read; giv"),
     (["--phase", "val"], None, "--phase chooses rows of a split column; name it with"),
-    (["--workers", "-1"], None, "--workers takes a number that is not below zero, go"),
+    (["--workers", "-1"], None, "--workers must be 0 or more, got -1"),
     (["--model", "lifeiqa-biq"], None, "--model 'lifeiqa-biq' is neither a file nor "),
     (["--model", "x.onnx"], None, "--model x.onnx: onnx; evaluate takes checkpoints"),
     (["--model", "0.safetensors", "1.safetensors", "--out", "x.csv"], None, "--out take"),

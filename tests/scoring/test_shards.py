@@ -65,13 +65,6 @@ def test_a_shard_takes_archives_whole(score, archives):
     assert found[1] == [*members[1], *members[2]]
 
 
-def test_a_shard_of_another_number_is_another_result(score):
-    assert score("photos", "-o", "s.csv", "--shard", "0/2")[0] == 0
-    code, _, error = score("photos", "-o", "s.csv", "--shard", "1/2")
-    assert code == 2
-    assert "s.csv was made with other options (shard [0, 2]); give --overwrite" in error
-
-
 @pytest.mark.parametrize("text", ["2/2", "1", "-1/2", "a/b", "0/0", "1/2/3"])
 def test_what_is_no_shard(score, text):
     code, _, error = score("photos", f"--shard={text}")

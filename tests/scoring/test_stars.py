@@ -80,22 +80,6 @@ def test_names_of_all_kinds(score):
     assert {f"{name}.xmp" for name in names} <= set(ratings())
 
 
-def test_archives_have_no_sidecars(score):
-    Path("a.tar").write_bytes(b"")
-    code, _, error = score("a.tar", "-o", "s.csv", "--xmp")
-    assert code == 2
-    assert error.endswith(
-        "a.tar: --copy-to, --link-to and --xmp take files, not archives or tables"
-    )
-
-
-@pytest.mark.parametrize("option", ["--xmp", "--xmp-undo"])
-def test_stars_need_a_result(score, option):
-    code, _, error = score("photos", option)
-    assert code == 2
-    assert error.endswith(f"{option} has no effect without -o; give -o FILE")
-
-
 def test_exiftool_reads_them(score):
     if shutil.which("exiftool") is None:
         pytest.skip("no exiftool on this machine")

@@ -346,5 +346,5 @@ def test_batch_statistics_of_two_processes_are_those_of_the_first(
         metric: result["val"]
         for metric, result in state["best_metric_results"]["noise-val"].items()
     }
-    expected = evaluate(chosen, val)
+    expected = evaluate(chosen, val.images)
     assert best == pytest.approx({metric: expected[metric] for metric in best}, abs=1e-6)

@@ -50,9 +50,8 @@ def test_overfits(write_options, images):
         | {"split_index": "ratio712_seed123_split_01"}
     )
     learnt.phase = "test"  # whole images
-    agreed = evaluate(
-        build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors"), learnt
-    )
+    network = build_lifeiqa(pretrained_model_path=FOLDER / "models/net_latest.safetensors")
+    agreed = evaluate(network, learnt.images)
     assert agreed["images"] == 32
     assert agreed["srcc"] > 0.95
     assert result == json.loads((FOLDER / "test_results.json").read_text())
@@ -130,7 +129,7 @@ def test_the_best_epoch_is_kept_and_scored_in_float32(write_options, images):
         "dataroot_target": str(images),
     }
     dataset = LifeIQADataset(opt | {"split_ratio": "712", "split_index": 1})
-    result = evaluate(network, dataset)
+    result = evaluate(network, dataset.images)
     assert {m: best[m]["val"] for m in best} == pytest.approx(
         {m: result[m] for m in best}, abs=1e-6
     )
@@ -239,11 +238,13 @@ def test_a_subclass_is_trained_validated_tested_and_read_as_itself(write_options
     test = LifeIQADataset(
         dict(read_options(FOLDER / "options.yml")["datasets"]["test"], phase="test")
     )
-    agreed = evaluate(network, test, learnt=trained_on(resolve(path)))
+    agreed = evaluate(network, test.images, learnt=trained_on(resolve(path)))
     assert agreed == pytest.approx(result, rel=1e-5)  # float32 sums
     val = LifeIQADataset(dict(read_options(FOLDER / "options.yml")["datasets"]["val"], phase="val"))
     validated = read_state()["best_metric_results"]["noise-val"]
-    assert evaluate(network, val)["rmse"] == pytest.approx(validated["rmse"]["val"], abs=1e-6)
+    assert evaluate(network, val.images)["rmse"] == pytest.approx(
+        validated["rmse"]["val"], abs=1e-6
+    )
     plain = LifeIQA(**{k: v for k, v in network.config.items() if k != "shift"}).eval()
     plain.load_state_dict(network.state_dict())
     image = test[0]["img"][None]
