@@ -5,14 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import (
-    UsageError,
-    add_device,
-    check_file,
-    check_target,
-    choose_device,
-)
-from lifeiqa_plugin.datasets.table import Columns, add_columns
+from lifeiqa_plugin.arguments import UsageError, add_device, check_file, check_target
+from lifeiqa_plugin.datasets.table import add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,10 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Compare; raises KeyboardInterrupt again once what was done is written."""
     check(args)
-    import torch
-
     from lifeiqa_plugin.benchmark.protocol import Protocol, parse_size
-    from lifeiqa_plugin.benchmark.run import BenchmarkOptions, benchmark
+    from lifeiqa_plugin.benchmark.run import benchmark
 
     given = {
         name: getattr(args, name)
@@ -104,27 +96,8 @@ def run(args: argparse.Namespace) -> None:
     }
     if args.sizes:
         given["sizes"] = tuple(parse_size(text) for text in args.sizes)
-    protocol = Protocol(**given, memory=not args.no_memory)
-    has_cuda = torch.cuda.is_available()
-    options = BenchmarkOptions(
-        metrics=args.m,
-        datasets=args.d,
-        metric_opt=args.metric_opt,
-        data_opt=args.data_opt,
-        modules=tuple(args.modules),
-        out=args.out,
-        by=tuple(args.by),
-        columns=Columns(args.mos_column, args.name_column),
-        device=choose_device(args.device),
-        speed_devices=("cpu", "cuda") if has_cuda and not args.cpu_only else ("cpu",),
-        protocol=None if args.no_speed else protocol,
-        workers=args.workers,
-        samples=args.samples,
-        thumbnails=args.thumbnails,
-        redraw=args.redraw,
-        figures=args.figures,
-    )
-    if not benchmark(options):
+    protocol = None if args.no_speed else Protocol(**given, memory=not args.no_memory)
+    if not benchmark(args, protocol):
         raise KeyboardInterrupt
 
 

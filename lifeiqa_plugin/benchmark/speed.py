@@ -255,7 +255,6 @@ def time_in_turn(
     functions: Mapping[str, Callable[[], Any]],
     rounds: int,
     *,
-    repeats: int = 1,
     once: Collection[str] = (),
     warm_up: bool = True,
     what: str | None = None,
@@ -265,13 +264,12 @@ def time_in_turn(
     Args:
         functions: name -> function without arguments.
         rounds: how often each is timed.
-        repeats: calls per timing, for functions too short for the clock.
         once: names that are timed in the first round only.
         warm_up: call each once beforehand, untimed.
         what: of the progress bar; none without.
 
     Returns:
-        Name -> seconds per call, one for each round.
+        Name -> seconds, one for each round.
     """
     if warm_up:
         for function in functions.values():
@@ -281,11 +279,9 @@ def time_in_turn(
         turns += [name for name in functions if i == 0 or name not in once]
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for name in tqdm(turns, desc=what, unit="run", disable=what is None):
-        function = functions[name]
         start = time.perf_counter()
-        for _ in range(repeats):
-            function()
-        seconds[name].append((time.perf_counter() - start) / repeats)
+        functions[name]()
+        seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

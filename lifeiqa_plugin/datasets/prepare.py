@@ -16,13 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
 from lifeiqa_plugin.datasets.table import MOS_STD, REFERENCE, USUAL, Columns
-from lifeiqa_plugin.images import near_duplicates
-from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
+from lifeiqa_plugin.images import bursts
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
@@ -107,7 +104,7 @@ def prepare(
         table["official_split"] = mark_near_duplicates(root, rows, list(table["official_split"]))
     twins: list[int | None] = [None] * len(rows)
     if splits and (name == "folder" or group_near_duplicates):
-        twins = near_duplicates.group_near_duplicates(_fingerprints(root, rows))
+        twins = bursts.group_near_duplicates(_fingerprints(root, rows))
     shared = split_groups(rows, twins if group_near_duplicates else [])
     for i in range(1, splits + 1):
         table[SPLIT_COLUMN.format(i)] = random_split(shared, i)
@@ -263,13 +260,14 @@ def official_split(rows: list[Row]) -> list[str]:
 def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list[str]:
     """Return the phases, with ``near_duplicate`` for each image outside test that is one of an image in it."""
     prints, is_test = _fingerprints(root, rows), np.array(phases) == "test"
-    is_near_duplicate = (prints @ prints[is_test].T).max(axis=1, initial=0) >= NEAR_DUPLICATE
+    is_near_duplicate = (prints @ prints[is_test].T).max(axis=1, initial=0) >= bursts.NEAR_DUPLICATE
     return list(np.where(is_near_duplicate & ~is_test, "near_duplicate", phases))
 
 
 def _fingerprints(root: Path, rows: list[Row]) -> NDArray[np.float32]:
     images = (as_bytes(decode(root / row.name, at_least=64).pixels) for row in rows)
-    return np.stack([fingerprint(Image.fromarray(image)) for image in images])
+    grays = (bursts.to_gray(Image.fromarray(image)) for image in images)
+    return np.stack([bursts.fingerprint(gray) for gray in grays])
 
 
 def split_groups(rows: list[Row], twins: Sequence[int | None] = ()) -> list[str]:
@@ -286,13 +284,13 @@ def split_groups(rows: list[Row], twins: Sequence[int | None] = ()) -> list[str]
         for key in (("reference", row.reference), ("group", row.group), ("twin", twin)):
             if key[1] not in ("", None):
                 edges.append((first.setdefault(key, i), i))
-    ends = np.array(edges, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(edges)), (ends[0], ends[1])), shape=(len(rows), len(rows)))
-    _, parts = connected_components(graph, directed=False)
-    names: dict[int, str] = {}
-    for part, row in zip(parts, rows, strict=True):
-        names.setdefault(part, row.reference or row.group or row.name)
-    return [names[part] for part in parts]
+    own = [row.reference or row.group or row.name for row in rows]
+    names: dict[int | None, str] = {}
+    groups = bursts.number_groups(edges, len(rows))
+    return [
+        name if group is None else names.setdefault(group, name)
+        for group, name in zip(groups, own, strict=True)
+    ]
 
 
 def random_split(shared: list[str], index: int) -> list[str]:

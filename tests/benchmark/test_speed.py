@@ -27,14 +27,9 @@ def test_rounds_are_interleaved_and_slow_ones_come_once():
     seconds = time_in_turn(functions, 3, once={"b"}, warm_up=False)
     assert "".join(calls) == "abcacac"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 1, "c": 3}
-
-
-def test_one_untimed_call_and_repeats_for_short_functions():
-    calls: list[str] = []
-    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    seconds = time_in_turn(functions, rounds=2, repeats=2)
-    assert "".join(calls) == "ab" + 2 * "aabb"
-    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+    calls.clear()
+    time_in_turn(functions, 1)
+    assert "".join(calls) == "abcabc"  # one untimed call of each
 
 
 def test_inputs():
@@ -179,7 +174,7 @@ def test_a_damaged_table_is_named(text, metric_file, tmp_path):
         read_speed(path, find_metrics([], read_option_file(metric_file).entries))
 
 
-@pytest.mark.parametrize("text", ["1080", "1080x", "0x5", "-1x5", "axb", "1080x800x3"])
+@pytest.mark.parametrize("text", ["1080x", "0x5", "-1x5", "1080x800x3"])
 def test_bad_sizes(text):
     with pytest.raises(
         ValueError, match=rf"--sizes takes WIDTHxHEIGHT, for example 1080x800, got '{text}'"

@@ -113,7 +113,7 @@ def test_examples_get_worse_file_by_file(load):
 
 
 def test_every_script_names_its_command():
-    assert len(SCRIPTS) >= 6
+    assert len(SCRIPTS) >= 5
     for script in SCRIPTS:
         source = (ROOT / "measurements" / f"{script}.py").read_text(encoding="utf-8")
         assert f"    python measurements/{script}.py" in source, script
