@@ -55,12 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=1000, help="bootstrap samples (default 1000)"
     )
     parser.add_argument(
-        "--thumbnails",
-        type=int,
-        default=2000,
-        help="small images of a dataset to embed (default 2000)",
-    )
-    parser.add_argument(
         "--redraw", action="store_true", help="tables of kept scores only; computes none"
     )
     parser.add_argument(
@@ -74,11 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help="timings of each metric and size (default 5)")
     parser.add_argument("--batch", type=int, help="images in a batch, 1 for no batches (default 4)")
     parser.add_argument(
-        "--slow",
-        type=float,
-        help="seconds from which a metric is timed once (default 30)",
-    )
-    parser.add_argument(
         "--no-memory", action="store_true", help="do not measure peak memory on the CPU"
     )
 
@@ -90,9 +79,7 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.benchmark.run import benchmark
 
     given = {
-        name: getattr(args, name)
-        for name in ("rounds", "batch", "slow")
-        if getattr(args, name) is not None
+        name: getattr(args, name) for name in ("rounds", "batch") if getattr(args, name) is not None
     }
     if args.sizes:
         given["sizes"] = tuple(parse_size(text) for text in args.sizes)
@@ -131,5 +118,5 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} changes nothing: {reason}")
 
 
-LOWEST = {"samples": 0, "thumbnails": 0, "workers": 0, "rounds": 1, "batch": 1, "slow": 0}
-COST = ("sizes", "rounds", "batch", "slow", "no_memory", "cpu_only")
+LOWEST = {"samples": 0, "workers": 0, "rounds": 1, "batch": 1}
+COST = ("sizes", "rounds", "batch", "no_memory", "cpu_only")

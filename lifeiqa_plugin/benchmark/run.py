@@ -38,6 +38,7 @@ def benchmark(args: argparse.Namespace, protocol: Protocol | None) -> bool:
     """
     if args.figures and importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--figures needs matplotlib: pip install 'lifeiqa_plugin[figures]'")
+    device = choose_device(args.device)
     metric_file, data_file = map(read_option_file, (args.metric_opt, args.data_opt))
     modules = [*args.modules, *metric_file.modules, *data_file.modules]
     import_modules(modules)
@@ -57,7 +58,6 @@ def benchmark(args: argparse.Namespace, protocol: Protocol | None) -> bool:
     is_finished = True
     try:
         if datasets and not args.redraw:
-            device = choose_device(args.device)
             score_all(store, builder, specs, datasets, device, args.workers, notes)
         if protocol and not args.redraw:
             has_cuda = torch.cuda.is_available() and not args.cpu_only
@@ -91,7 +91,7 @@ def write(
         scores.to_csv(out / "scores.csv", index=False)
     write_tables(out, results, tables)
     page = out / "benchmark.html"
-    write_page(page, scores, results, tables, efficiency, specs, args.thumbnails)
+    write_page(page, scores, results, tables, efficiency, specs)
     if args.figures:
         from lifeiqa_plugin.benchmark.figures import write_figures
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.benchmark.memory import Peaks, peaks_of_all
 from lifeiqa_plugin.benchmark.metrics import Builder, LoadedMetric, MetricSpec, first_line
 from lifeiqa_plugin.benchmark.protocol import (
+    SLOW,
     Conditions,
     Protocol,
     Size,
@@ -100,7 +101,17 @@ def measure_speed(
         measures_memory = device == "cpu" and protocol.memory
         memory = peaks_of_all(built, todo, modules or []) if measures_memory else {}
         for size in todo:
-            lines = {spec.name: _empty(spec, size, protocol, about) for spec in specs}
+            lines = {
+                spec.name: Cost(
+                    metric=spec.name,
+                    weights="",
+                    size=size_text(size),
+                    batch=protocol.batch,
+                    rounds=protocol.rounds,
+                    **about,
+                )
+                for spec in specs
+            }
             costs = _measure_size(built, lines, size, protocol, device, memory)
             costs |= {name: replace(lines[name], note=note) for name, note in failed.items()}
             found = [replace(one, metric_sha256=digests[one.metric]) for one in costs.values()]
@@ -212,7 +223,7 @@ def _measure_size(
         if device == "cuda":
             peak = first.gib_on_device
         cost = replace(cost, macs=first.macs, peak_memory_gib=peak)
-        if first.seconds > protocol.slow:
+        if first.seconds > SLOW:
             slow.add(name)
             note = _joined("timed once, as slow", one.untrained)
             cost = replace(cost, rounds=1, note=note)
@@ -339,15 +350,3 @@ def _quartiles(values: list[float]) -> tuple[float, float, float]:
 
 def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
-
-
-def _empty(spec: MetricSpec, size: Size, protocol: Protocol, about: Conditions) -> Cost:
-    """Return a line with nothing measured yet."""
-    return Cost(
-        metric=spec.name,
-        weights="",
-        size=size_text(size),
-        batch=protocol.batch,
-        rounds=protocol.rounds,
-        **about,
-    )

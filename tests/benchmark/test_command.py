@@ -34,15 +34,7 @@ def test_all_files_and_their_numbers(command, capsys, images):
     right = scores[scores["metric"] == "right"]
     expected = spearmanr(right["score"], right["mos"]).statistic
     table = pd.read_csv(out / "accuracy.csv").set_index("metric")
-    assert list(table.index) == [
-        "right",
-        "wrong",
-        "lower",
-        "dark",
-        "weightless",
-        "broken",
-        "paired",
-    ]
+    assert " ".join(table.index) == "right wrong lower dark weightless broken paired"
     assert table.loc["right", "srcc"] == pytest.approx(expected)
     assert table.loc["wrong", "srcc"] == pytest.approx(-expected)
     assert table.loc["lower", "srcc"] == pytest.approx(expected)

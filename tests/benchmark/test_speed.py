@@ -117,15 +117,11 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
     assert len(kept) == 2 + 3
 
 
-def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
+def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "SLOW", 0.0)
     specs = find_metrics([], read_option_file(metric_file).entries)[:1]
-    measure_speed(
-        Builder(),
-        specs,
-        Protocol(((32, 24),), 3, 2, slow=0.0, memory=False),
-        ["cpu"],
-        tmp_path / "e.csv",
-    )
+    protocol = Protocol(((32, 24),), 3, 2, memory=False)
+    measure_speed(Builder(), specs, protocol, ["cpu"], tmp_path / "e.csv")
     (line,) = read_speed(tmp_path / "e.csv", specs).to_dict("records")
     assert (line["rounds"], line["note"]) == (1, "timed once, as slow")
     assert line["seconds"] == line["seconds_q1"] == line["seconds_q3"] > 0

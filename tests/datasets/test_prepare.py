@@ -452,32 +452,14 @@ def test_live_has_scores_beyond_its_scale(tmp_path):
     assert (mos.min(), mos.max()) == (0, 1)
 
 
-def test_halves_of_livec(tmp_path):
-    make_livec(tmp_path)
-    halves = tmp_path / "halves.csv"
-    halves.write_text("name,half\n" + "".join(f"{i}.bmp,{'AB'[i % 2]}\n" for i in range(3, 13)))
-    about = prepare("livec", tmp_path, tmp_path / "meta.csv", halves=halves)
-    assert "half_split: 5 train, 5 test" in about
-    table = pd.read_csv(tmp_path / "meta.csv").set_index("name")
-    assert table["half"]["Images/4.bmp"] == "A"
-    assert table["half_split"]["Images/5.bmp"] == "test"
-    halves.write_text("name,half\n3.bmp,A\n")
-    with pytest.raises(ValueError, match=r"got none for 9, first 'Images/4\.bmp'"):
-        prepare("livec", tmp_path, tmp_path / "meta.csv", halves=halves)
-
-
-def test_bundled_split_of_livec(tmp_path):
-    """The list of halves is in the package; with another one, what the bundled models saw stays the same: all."""
+def test_splits_of_livec(tmp_path):
+    """The list of halves is in the package; the bundled models saw all."""
     make_livec(tmp_path)
     assert "bundled_split: 10 train" in prepare("livec", tmp_path, tmp_path / "a.csv")
     table = pd.read_csv(tmp_path / "a.csv")
+    assert set(table["half"]) == {"A", "B"}
     assert (table["half_split"] == "test").tolist() == (table["half"] == "B").tolist()
-    halves = tmp_path / "halves.csv"
-    halves.write_text("name,half\n" + "".join(f"{i}.bmp,A\n" for i in range(3, 13)))
-    prepare("livec", tmp_path, tmp_path / "b.csv", halves=halves)
-    other = pd.read_csv(tmp_path / "b.csv")
-    assert set(other["half"]) == {"A"}
-    assert other["bundled_split"].equals(table["bundled_split"])
+    assert set(table["half_split"]) == {"train", "test"}
 
 
 def test_lists_of_what_the_bundled_models_saw():
@@ -536,7 +518,6 @@ def test_rows_without_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"halves": Path("h.csv")}, "--halves describes livec, not koniq10k"),
         ({"mos_range": (0, 1)}, "--mos-range describes folder, not koniq10k"),
         ({"lower_better": True}, "--lower-better describes folder, not koniq10k"),
         ({"scores": Path("s.csv")}, "--scores describes folder, not koniq10k"),

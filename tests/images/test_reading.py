@@ -362,11 +362,6 @@ def test_bad_arrays(array, message):
         decode(array)
 
 
-def test_what_is_no_image_at_all():
-    with pytest.raises(TypeError, match=r"an image must be a path, bytes, .* got int"):
-        decode(7)
-
-
 def test_gray_and_transparent_arrays():
     gray = NOISE[..., 0]
     np.testing.assert_array_equal(decode(gray).pixels, np.repeat(gray[..., None], 3, 2))

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 
 from lifeiqa_plugin.checkpoints.files import read_checkpoint
 from lifeiqa_plugin.checkpoints.models import resolve
@@ -17,16 +15,6 @@ SHARED = {
     "measuring",
 }
 SCRIPTS = sorted({path.stem for path in (ROOT / "measurements").glob("*.py")} - SHARED)
-
-
-@pytest.fixture
-def photo() -> Image.Image:
-    with Image.open(ROOT / "examples" / "photos" / "chelsea_0_clean.jpg") as image:
-        return image.resize((225, 150))
-
-
-def difference(a: Image.Image, b: Image.Image) -> float:
-    return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
 
 
 def test_medians_and_tables(load):
@@ -86,30 +74,6 @@ def test_imagenet_weights_fit_the_backbone(load):
         ), name
     with pytest.raises(RuntimeError, match="Missing key"):
         start.load_imagenet(other, dict(list(theirs.items())[1:]))
-
-
-def test_distorted_examples_can_be_made_anew(load, monkeypatch, tmp_path):
-    make_distorted = load("make_distorted")
-    monkeypatch.setattr(sys, "argv", ["make_distorted.py", "--out", str(tmp_path)])
-    make_distorted.main()
-    made = {path.name for path in tmp_path.iterdir()}
-    shipped = {path.name for path in make_distorted.PHOTOS.iterdir()}
-    assert len(made) == 15
-    assert made | {f"{name}_0_clean.jpg" for name in make_distorted.DEGREES} == shipped
-    for name in made:  # one gray level for other versions of the JPEG library
-        assert (
-            difference(Image.open(tmp_path / name), Image.open(make_distorted.PHOTOS / name)) < 1
-        ), name
-
-
-def test_examples_get_worse_file_by_file(load):
-    make_distorted = load("make_distorted")
-    for name in make_distorted.DEGREES:
-        files = sorted(make_distorted.PHOTOS.glob(f"{name}_*"))
-        clean, *spoilt = (Image.open(file).convert("RGB") for file in files)
-        departures = [difference(image, clean) for image in spoilt]
-        assert len(departures) == 3
-        assert departures == sorted(set(departures)), f"{name}: {departures}"
 
 
 def test_every_script_names_its_command():
