@@ -230,7 +230,7 @@ def _measure_size(
         costs[name] = cost
         ready[name] = run
     what = f"{size_text(size)} on {device}"
-    timings = time_in_turn(ready, protocol.rounds, once=slow, warm_up=False, what=what)
+    timings = time_in_turn(ready, protocol.rounds, once=slow, what=what)
     for name, seconds in timings.items():
         low, middle, high = _quartiles(seconds)
         costs[name] = replace(costs[name], seconds=middle, seconds_q1=low, seconds_q3=high)
@@ -256,7 +256,7 @@ def _time_batches(
         else:
             ready[name] = run
     what = f"{size_text(size)} on {device}, batches of {protocol.batch}"
-    timings = time_in_turn(ready, protocol.rounds, warm_up=False, what=what)
+    timings = time_in_turn(ready, protocol.rounds, what=what)
     for name, seconds in timings.items():
         speed = protocol.batch / statistics.median(seconds)
         costs[name] = replace(costs[name], images_per_second=speed)
@@ -267,7 +267,6 @@ def time_in_turn(
     rounds: int,
     *,
     once: Collection[str] = (),
-    warm_up: bool = True,
     what: str | None = None,
 ) -> dict[str, list[float]]:
     """Time functions in interleaved rounds.
@@ -276,15 +275,11 @@ def time_in_turn(
         functions: name -> function without arguments.
         rounds: how often each is timed.
         once: names that are timed in the first round only.
-        warm_up: call each once beforehand, untimed.
         what: of the progress bar; none without.
 
     Returns:
         Name -> seconds, one for each round.
     """
-    if warm_up:
-        for function in functions.values():
-            function()
     turns = []
     for i in range(rounds):
         turns += [name for name in functions if i == 0 or name not in once]
