@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +18,6 @@ def conditions() -> str:
     """Return one line that says on what the numbers were measured."""
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     return f"CPU: {cpu_name()}, {torch.get_num_threads()} threads; {versions}"
-
-
-def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return the median over rounds of the ratio of two timings."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

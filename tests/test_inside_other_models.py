@@ -93,12 +93,6 @@ def test_a_training_loop_trains_the_other_and_not_the_metric(checkpoint):
     assert validated[-1] < validated[0]
 
 
-def test_a_network_of_random_weights_may_be_trained_by_any_model_of_pyiqa():
-    network = build_lifeiqa(pretrained=False, **SMALL)
-    assert all(parameter.requires_grad for parameter in network.parameters())
-    assert network.train().training
-
-
 def test_a_model_of_pyiqa_trains_loaded_weights_too(checkpoint):
     """It asks for architecture and options; a metric by its name asks for weights that stay."""
     options = {"type": "LifeIQA", "pretrained_model_path": checkpoint}

@@ -78,24 +78,13 @@ class Results:
         return defaultdict(lambda: NOTHING, found)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The results of each dataset, and what they hold in frames of all: see :class:`Results`."""
-
-    datasets: list[Results]
-    numbers: pd.DataFrame
-    status: pd.DataFrame
-    pairs: pd.DataFrame
-    failures: pd.DataFrame
-
-
 def evaluate(
     scores: pd.DataFrame,
     specs: Sequence[MetricSpec],
     datasets: Sequence[LabelledDataset],
     notes: Mapping[str, str],
     samples: int,
-) -> Comparison:
+) -> list[Results]:
     """Compute all statistics of each dataset from kept scores.
 
     Args:
@@ -105,17 +94,10 @@ def evaluate(
         notes: metric -> why it has no scores.
         samples: bootstrap samples.
     """
-    found = [
+    return [
         _evaluate(scores[scores["dataset"] == one.name], specs, one, notes, samples)
         for one in datasets
     ]
-    return Comparison(
-        found,
-        _concat([one.numbers for one in found], COLUMNS),
-        _concat([one.status.reset_index() for one in found], STATUS),
-        _concat([one.pairs for one in found], PAIRS),
-        _concat([one.failures for one in found], FAILURES),
-    )
 
 
 def _evaluate(
@@ -153,11 +135,11 @@ def _evaluate(
         pd.DataFrame(numbers, columns=COLUMNS),
         table,
         _pairs(dataset, compared, directions, samples),
-        _concat(failures, FAILURES),
+        concat(failures, FAILURES),
     )
 
 
-def _concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+def concat(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     """Put frames of these columns below each other; the empty ones have no say in the types."""
     full = [frame for frame in frames if len(frame)]
     return pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=list(columns))

@@ -5,14 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import (
-    UsageError,
-    add_device,
-    check_file,
-    check_target,
-    choose_device,
-)
-from lifeiqa_plugin.datasets.table import Columns, add_columns
+from lifeiqa_plugin.arguments import UsageError, add_device, check_file, check_target
+from lifeiqa_plugin.datasets.table import add_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,12 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=1000, help="bootstrap samples (default 1000)"
     )
     parser.add_argument(
-        "--thumbnails",
-        type=int,
-        default=2000,
-        help="small images of a dataset to embed (default 2000)",
-    )
-    parser.add_argument(
         "--redraw", action="store_true", help="tables of kept scores only; computes none"
     )
     parser.add_argument(
@@ -80,11 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help="timings of each metric and size (default 5)")
     parser.add_argument("--batch", type=int, help="images in a batch, 1 for no batches (default 4)")
     parser.add_argument(
-        "--slow",
-        type=float,
-        help="seconds from which a metric is timed once (default 30)",
-    )
-    parser.add_argument(
         "--no-memory", action="store_true", help="do not measure peak memory on the CPU"
     )
 
@@ -92,39 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Compare; raises KeyboardInterrupt again once what was done is written."""
     check(args)
-    import torch
-
     from lifeiqa_plugin.benchmark.protocol import Protocol, parse_size
-    from lifeiqa_plugin.benchmark.run import BenchmarkOptions, benchmark
+    from lifeiqa_plugin.benchmark.run import benchmark
 
     given = {
-        name: getattr(args, name)
-        for name in ("rounds", "batch", "slow")
-        if getattr(args, name) is not None
+        name: getattr(args, name) for name in ("rounds", "batch") if getattr(args, name) is not None
     }
     if args.sizes:
         given["sizes"] = tuple(parse_size(text) for text in args.sizes)
-    protocol = Protocol(**given, memory=not args.no_memory)
-    has_cuda = torch.cuda.is_available()
-    options = BenchmarkOptions(
-        metrics=args.m,
-        datasets=args.d,
-        metric_opt=args.metric_opt,
-        data_opt=args.data_opt,
-        modules=tuple(args.modules),
-        out=args.out,
-        by=tuple(args.by),
-        columns=Columns(args.mos_column, args.name_column),
-        device=choose_device(args.device),
-        speed_devices=("cpu", "cuda") if has_cuda and not args.cpu_only else ("cpu",),
-        protocol=None if args.no_speed else protocol,
-        workers=args.workers,
-        samples=args.samples,
-        thumbnails=args.thumbnails,
-        redraw=args.redraw,
-        figures=args.figures,
-    )
-    if not benchmark(options):
+    protocol = None if args.no_speed else Protocol(**given, memory=not args.no_memory)
+    if not benchmark(args, protocol):
         raise KeyboardInterrupt
 
 
@@ -158,5 +118,5 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} changes nothing: {reason}")
 
 
-LOWEST = {"samples": 0, "thumbnails": 0, "workers": 0, "rounds": 1, "batch": 1, "slow": 0}
-COST = ("sizes", "rounds", "batch", "slow", "no_memory", "cpu_only")
+LOWEST = {"samples": 0, "workers": 0, "rounds": 1, "batch": 1}
+COST = ("sizes", "rounds", "batch", "no_memory", "cpu_only")

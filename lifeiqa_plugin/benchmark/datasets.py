@@ -264,7 +264,7 @@ def _from_photos(name: str, options: dict[str, Any]) -> LabelledDataset:
     side, seed = options.get("side", 512), options.get("seed", 0)
     variants = {"levels": photos.distorted, "stability": photos.changed}[kind]
     images = [image for photo in found for image in variants(folder, photo)]
-    reader = photos.READERS[kind](images, side, seed)
+    reader = photos.PhotoReader(images, side, seed)
     words = f"{len(found)} photos, shorter side at most {side}, seed {seed}"
     origin = {"root": os.path.realpath(folder), "side": str(side), "seed": str(seed)}
     return LabelledDataset(name, str(folder), images, reader, words, kind=kind, origin=origin)

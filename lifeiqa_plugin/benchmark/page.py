@@ -23,6 +23,9 @@ from lifeiqa_plugin.page import embed, small_copy
 
 TEMPLATE = Path(__file__).with_name("page.html")
 TITLE = "Image quality metrics side by side"
+THUMBNAILS = 2000
+"""Images of a dataset that are shown below the pointer; of larger ones, evenly spaced."""
+
 WORST = 8
 """Images in the gallery of each metric: half of them scored too high, half too low."""
 
@@ -34,7 +37,6 @@ def write_page(
     tables: Tables,
     efficiency: pd.DataFrame,
     specs: Sequence[MetricSpec],
-    thumbnails: int,
 ) -> None:
     """Write the page.
 
@@ -45,7 +47,6 @@ def write_page(
         tables: of both.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
         specs: the metrics.
-        thumbnails: images of each dataset that are shown below the pointer; of larger ones, evenly spaced.
     """
     version = lifeiqa_plugin.__version__
     content = {
@@ -54,7 +55,7 @@ def write_page(
         "explanation": EXPLANATION,
         "cost_explanation": COST,
         "summary": [_table(tables.summary)] if tables.summary else [],
-        "datasets": [_dataset(scores, one, tables, specs, thumbnails) for one in results],
+        "datasets": [_dataset(scores, one, tables, specs) for one in results],
         "efficiency": efficiency.to_dict("records"),
         "cost": _table(tables.cost),
         "failures": _table(tables.more_failures),
@@ -101,7 +102,6 @@ def _dataset(
     results: Results,
     tables: Tables,
     specs: Sequence[MetricSpec],
-    thumbnails: int,
 ) -> dict[str, Any]:
     dataset = results.dataset
     metrics: list[dict[str, Any]] = []
@@ -112,7 +112,7 @@ def _dataset(
         for spec in specs:
             srcc = results.values[spec.name, "srcc"]
             metrics.append(_metric(dataset, mine[mine["metric"] == spec.name], spec, srcc))
-        images = _images(dataset, thumbnails)
+        images = _images(dataset)
         outside = sum(not _is_inside(dataset, image) for image in dataset.images)
     return {
         "name": dataset.name,
@@ -124,10 +124,10 @@ def _dataset(
     }
 
 
-def _images(dataset: LabelledDataset, thumbnails: int) -> list[dict[str, str]]:
+def _images(dataset: LabelledDataset) -> list[dict[str, str]]:
     """Return name and small copy of every image; evenly spaced ones have a copy where there are too many."""
     count = len(dataset.images)
-    shown = set(np.linspace(0, count - 1, min(thumbnails, count)).astype(int))
+    shown = set(np.linspace(0, count - 1, min(THUMBNAILS, count)).astype(int))
     found = []
     bar = tqdm(dataset.images, desc=f"small copies of {dataset.name}", unit="image")
     for row, image in enumerate(bar):

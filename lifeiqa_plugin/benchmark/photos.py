@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from lifeiqa_plugin.correlation import Floats, interval_of_mean
-from lifeiqa_plugin.datasets.labelled import LabelledImage, Reader
+from lifeiqa_plugin.datasets.labelled import LabelledImage
 from lifeiqa_plugin.distortions.synthetic import HELD_OUT, TRAINED
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.pixels import as_bytes
@@ -103,8 +103,8 @@ def _variant(name: str, photo: Path, **groups: str) -> LabelledImage:
 
 
 @dataclass(frozen=True)
-class LevelsReader:
-    """Makes what :func:`distorted` lists; a kind draws the same random numbers at every level."""
+class PhotoReader:
+    """Makes what :func:`distorted` or :func:`changed` lists; a kind draws the same random numbers at every level."""
 
     images: list[LabelledImage]
     side: int
@@ -113,32 +113,15 @@ class LevelsReader:
     def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
         """Make one image."""
         photo, groups = self.images[row].path, self.images[row].groups
+        if "change" in groups:
+            image, change = read_smooth(photo, self.side), groups["change"]
+            return [image if change == CLEAN else CHANGES[change](image)]
         image = read_reduced(photo, self.side)
         if groups["distortion"] == CLEAN:
             return [image]
         severity = SEVERITIES[LEVELS.index(groups["degree"])]
         distort = KINDS[groups["distortion"]]
         return [distort(image, severity, Generator().manual_seed(self.seed))]
-
-
-@dataclass(frozen=True)
-class StabilityReader:
-    """Makes what :func:`changed` lists."""
-
-    images: list[LabelledImage]
-    side: int
-    seed: int
-
-    def __call__(self, row: int, with_reference: bool) -> list[Tensor]:
-        """Make one image."""
-        photo, change = self.images[row].path, self.images[row].groups["change"]
-        image = read_smooth(photo, self.side)
-        return [image if change == CLEAN else CHANGES[change](image)]
-
-
-READERS: dict[str, Callable[[list[LabelledImage], int, int], Reader]] = {
-    "levels": LevelsReader, "stability": StabilityReader,
-}  # fmt: skip
 
 
 # ---- changes that nobody sees

@@ -13,6 +13,9 @@ import torch.nn.functional as F
 Size = tuple[int, int]
 """Width and height."""
 
+SLOW = 30.0
+"""A metric whose untimed run takes more seconds is timed in the first round only, and not in batches."""
+
 SIZES: tuple[Size, ...] = ((512, 384), (1080, 800), (4000, 3000))
 
 
@@ -24,14 +27,12 @@ class Protocol:
         sizes: of the images.
         rounds: timings of each metric at each size.
         batch: images in a batch.
-        slow: a metric whose untimed run takes more seconds is timed in the first round only, and not in batches.
         memory: measure peak memory on the CPU too.
     """
 
     sizes: tuple[Size, ...] = SIZES
     rounds: int = 5
     batch: int = 4
-    slow: float = 30.0
     memory: bool = True
 
 

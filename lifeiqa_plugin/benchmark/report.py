@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lifeiqa_plugin.benchmark.accuracy import COUNTS, WITHIN, Comparison, Results
+from lifeiqa_plugin.benchmark.accuracy import COLUMNS, COUNTS, PAIRS, WITHIN, Results, concat
 from lifeiqa_plugin.benchmark.pairs import AFC, CEILING
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.benchmark.table import Table, latex, markdown, one_line, plain
-from lifeiqa_plugin.benchmark.tables import Tables
+from lifeiqa_plugin.benchmark.tables import Tables, all_failures
 from lifeiqa_plugin.correlation import CORRELATIONS, STATISTICS
 from lifeiqa_plugin.distortions.synthetic import TRAINED
 
@@ -29,9 +29,9 @@ COST = (
 )
 
 
-def write_tables(folder: Path, found: Comparison, tables: Tables) -> None:
+def write_tables(folder: Path, results: Sequence[Results], tables: Tables) -> None:
     """Write all tables as csv, Markdown and LaTeX, and print them; LaTeX has the short summary, but no failures."""
-    for name, frame in csv_tables(found).items() if found.datasets else ():
+    for name, frame in csv_tables(results).items() if results else ():
         frame.to_csv(folder / f"{name}.csv", index=False)
     rest = [*tables.of_datasets, tables.cost]
     listed = [one for one in (tables.summary, *rest, tables.failures) if one and one.rows]
@@ -63,21 +63,22 @@ def write_latex(tables: Sequence[Table]) -> str:
 # ---- as csv files
 
 
-def csv_tables(found: Comparison) -> dict[str, pd.DataFrame]:
-    """Return every table in full: name of its csv -> content."""
-    numbers, keys = found.numbers, ["dataset", "metric"]
+def csv_tables(results: Sequence[Results]) -> dict[str, pd.DataFrame]:
+    """Return every table of one dataset or more in full: name of its csv -> content."""
+    numbers, keys = concat([one.numbers for one in results], COLUMNS), ["dataset", "metric"]
+    status = pd.concat([one.status.reset_index() for one in results], ignore_index=True)
     overall = _wide(numbers[numbers["column"] == ""], keys, (*STATISTICS, WITHIN))
-    accuracy = found.status[[*keys, *COUNTS]].merge(overall, "left", on=keys)
-    kinds = {one.dataset.name: one.dataset.kind for one in found.datasets}
+    accuracy = status[[*keys, *COUNTS]].merge(overall, "left", on=keys)
+    kinds = {one.dataset.name: one.dataset.kind for one in results}
     of_groups = numbers[numbers["column"] != ""]
     kind = of_groups["dataset"].map(kinds)
     by_group = ["dataset", "column", "group", "metric", "n"]
     tables = {
-        "accuracy": accuracy.assign(note=found.status["note"]),
+        "accuracy": accuracy.assign(note=status["note"]),
         "groups": _wide(of_groups[kind == "mos"], by_group, CORRELATIONS),
-        "pairs": found.pairs,
-        "failures": found.failures,
-        "pyiqa": pyiqa_table(found.datasets),
+        "pairs": concat([one.pairs for one in results], PAIRS),
+        "failures": all_failures(results),
+        "pyiqa": pyiqa_table(results),
     }
     if "pairs" in kinds.values():
         of_pairs = numbers[numbers["dataset"].map(kinds) == "pairs"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 
 import pandas as pd
+import torch
 
-from lifeiqa_plugin.arguments import import_modules
-from lifeiqa_plugin.benchmark.accuracy import Comparison, evaluate
+from lifeiqa_plugin.arguments import choose_device, import_modules
+from lifeiqa_plugin.benchmark.accuracy import Results, evaluate
 from lifeiqa_plugin.benchmark.contamination import mark_trained_on
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.metrics import Builder, MetricSpec, find_metrics
@@ -21,63 +22,47 @@ from lifeiqa_plugin.benchmark.report import write_tables
 from lifeiqa_plugin.benchmark.scores import Store, score_all
 from lifeiqa_plugin.benchmark.speed import measure_speed, read_speed
 from lifeiqa_plugin.benchmark.tables import all_tables
-from lifeiqa_plugin.datasets.table import USUAL, Columns
+from lifeiqa_plugin.datasets.table import Columns
 
 
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    """What the command line asks for; without ``protocol`` no speed is measured, ``redraw`` computes only tables."""
-
-    metrics: list[str] = field(default_factory=list)
-    datasets: list[str] = field(default_factory=list)
-    metric_opt: Path | None = None
-    data_opt: Path | None = None
-    modules: tuple[str, ...] = ()
-    out: Path = Path("benchmark")
-    by: tuple[str, ...] = ()
-    columns: Columns = USUAL
-    device: str = "cpu"
-    speed_devices: tuple[str, ...] = ("cpu",)
-    protocol: Protocol | None = None
-    workers: int = 0
-    samples: int = 1000
-    thumbnails: int = 2000
-    redraw: bool = False
-    figures: bool = False
-
-
-def benchmark(options: BenchmarkOptions) -> bool:
+def benchmark(args: argparse.Namespace, protocol: Protocol | None) -> bool:
     """Do all of it and print the tables; returns False if it was interrupted, after writing what was done.
 
-    ``docs/benchmark.md`` lists the files that it writes below ``options.out``.
+    Args:
+        args: of the command line; ``docs/benchmark.md`` lists the files that it writes below ``args.out``.
+        protocol: how cost is measured; None not to measure it.
 
     Raises:
         OSError, ValueError: a metric or a dataset that does not exist, nothing to do, a damaged file of an earlier
             run, or one of other options, weights or images, figures without matplotlib.
     """
-    if options.figures and importlib.util.find_spec("matplotlib") is None:
+    if args.figures and importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--figures needs matplotlib: pip install 'lifeiqa_plugin[figures]'")
-    metric_file, data_file = map(read_option_file, (options.metric_opt, options.data_opt))
-    modules = [*options.modules, *metric_file.modules, *data_file.modules]
+    device = choose_device(args.device)
+    metric_file, data_file = map(read_option_file, (args.metric_opt, args.data_opt))
+    modules = [*args.modules, *metric_file.modules, *data_file.modules]
     import_modules(modules)
-    specs = find_metrics(options.metrics, metric_file.entries)
-    datasets = find_datasets(options.datasets, data_file.entries, options.by, options.columns)
-    if not datasets and options.protocol is None:
+    specs = find_metrics(args.m, metric_file.entries)
+    columns = Columns(args.mos_column, args.name_column)
+    datasets = find_datasets(args.d, data_file.entries, args.by, columns)
+    if not datasets and protocol is None:
         raise ValueError(
             "nothing to do: give datasets with -d or --data-opt, or leave out --no-speed"
         )
-    options.out.mkdir(parents=True, exist_ok=True)
-    datasets = mark_trained_on(datasets, specs, options.out / "digests.json")
-    store = Store(options.out / "scores", {spec.name: spec.description for spec in specs})
+    args.out.mkdir(parents=True, exist_ok=True)
+    datasets = mark_trained_on(datasets, specs, args.out / "digests.json")
+    store = Store(args.out / "scores", {spec.name: spec.description for spec in specs})
     store.check(datasets)
-    costs, builder = options.out / "efficiency.csv", Builder()
+    costs, builder = args.out / "efficiency.csv", Builder()
     notes: dict[str, str] = {}
     is_finished = True
     try:
-        if datasets and not options.redraw:
-            score_all(store, builder, specs, datasets, options.device, options.workers, notes)
-        if options.protocol and not options.redraw:
-            measure_speed(builder, specs, options.protocol, options.speed_devices, costs, modules)
+        if datasets and not args.redraw:
+            score_all(store, builder, specs, datasets, device, args.workers, notes)
+        if protocol and not args.redraw:
+            has_cuda = torch.cuda.is_available() and not args.cpu_only
+            devices = ("cpu", "cuda") if has_cuda else ("cpu",)
+            measure_speed(builder, specs, protocol, devices, costs, modules)
     except KeyboardInterrupt:
         is_finished = False
         print(
@@ -87,28 +72,28 @@ def benchmark(options: BenchmarkOptions) -> bool:
     efficiency = read_speed(costs, specs)
     notes = store.untrained() | notes
     scores = store.table(datasets)
-    found = evaluate(scores, specs, datasets, notes, options.samples)
-    write(options, specs, scores, found, efficiency)
+    results = evaluate(scores, specs, datasets, notes, args.samples)
+    write(args, specs, scores, results, efficiency)
     return is_finished
 
 
 def write(
-    options: BenchmarkOptions,
+    args: argparse.Namespace,
     specs: list[MetricSpec],
     scores: pd.DataFrame,
-    found: Comparison,
+    results: Sequence[Results],
     efficiency: pd.DataFrame,
 ) -> None:
     """Write every table, the page and the figures, and print the tables."""
-    tables, out = all_tables(found, efficiency), options.out
-    if found.datasets:
+    tables, out = all_tables(results, efficiency), args.out
+    if results:
         scores.to_parquet(out / "scores.parquet", index=False)
         scores.to_csv(out / "scores.csv", index=False)
-    write_tables(out, found, tables)
+    write_tables(out, results, tables)
     page = out / "benchmark.html"
-    write_page(page, scores, found.datasets, tables, efficiency, specs, options.thumbnails)
-    if options.figures:
+    write_page(page, scores, results, tables, efficiency, specs)
+    if args.figures:
         from lifeiqa_plugin.benchmark.figures import write_figures
 
-        write_figures(out / "figures", scores, found.datasets, tables, efficiency)
+        write_figures(out / "figures", scores, results, tables, efficiency)
     print(f"\nwritten: {page} and the tables beside it")

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from lifeiqa_plugin.benchmark.memory import Peaks, peaks_of_all
 from lifeiqa_plugin.benchmark.metrics import Builder, LoadedMetric, MetricSpec, first_line
 from lifeiqa_plugin.benchmark.protocol import (
+    SLOW,
     Conditions,
     Protocol,
     Size,
@@ -100,7 +101,17 @@ def measure_speed(
         measures_memory = device == "cpu" and protocol.memory
         memory = peaks_of_all(built, todo, modules or []) if measures_memory else {}
         for size in todo:
-            lines = {spec.name: _empty(spec, size, protocol, about) for spec in specs}
+            lines = {
+                spec.name: Cost(
+                    metric=spec.name,
+                    weights="",
+                    size=size_text(size),
+                    batch=protocol.batch,
+                    rounds=protocol.rounds,
+                    **about,
+                )
+                for spec in specs
+            }
             costs = _measure_size(built, lines, size, protocol, device, memory)
             costs |= {name: replace(lines[name], note=note) for name, note in failed.items()}
             found = [replace(one, metric_sha256=digests[one.metric]) for one in costs.values()]
@@ -212,14 +223,14 @@ def _measure_size(
         if device == "cuda":
             peak = first.gib_on_device
         cost = replace(cost, macs=first.macs, peak_memory_gib=peak)
-        if first.seconds > protocol.slow:
+        if first.seconds > SLOW:
             slow.add(name)
             note = _joined("timed once, as slow", one.untrained)
             cost = replace(cost, rounds=1, note=note)
         costs[name] = cost
         ready[name] = run
     what = f"{size_text(size)} on {device}"
-    timings = time_in_turn(ready, protocol.rounds, once=slow, warm_up=False, what=what)
+    timings = time_in_turn(ready, protocol.rounds, once=slow, what=what)
     for name, seconds in timings.items():
         low, middle, high = _quartiles(seconds)
         costs[name] = replace(costs[name], seconds=middle, seconds_q1=low, seconds_q3=high)
@@ -245,7 +256,7 @@ def _time_batches(
         else:
             ready[name] = run
     what = f"{size_text(size)} on {device}, batches of {protocol.batch}"
-    timings = time_in_turn(ready, protocol.rounds, warm_up=False, what=what)
+    timings = time_in_turn(ready, protocol.rounds, what=what)
     for name, seconds in timings.items():
         speed = protocol.batch / statistics.median(seconds)
         costs[name] = replace(costs[name], images_per_second=speed)
@@ -255,9 +266,7 @@ def time_in_turn(
     functions: Mapping[str, Callable[[], Any]],
     rounds: int,
     *,
-    repeats: int = 1,
     once: Collection[str] = (),
-    warm_up: bool = True,
     what: str | None = None,
 ) -> dict[str, list[float]]:
     """Time functions in interleaved rounds.
@@ -265,27 +274,20 @@ def time_in_turn(
     Args:
         functions: name -> function without arguments.
         rounds: how often each is timed.
-        repeats: calls per timing, for functions too short for the clock.
         once: names that are timed in the first round only.
-        warm_up: call each once beforehand, untimed.
         what: of the progress bar; none without.
 
     Returns:
-        Name -> seconds per call, one for each round.
+        Name -> seconds, one for each round.
     """
-    if warm_up:
-        for function in functions.values():
-            function()
     turns = []
     for i in range(rounds):
         turns += [name for name in functions if i == 0 or name not in once]
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for name in tqdm(turns, desc=what, unit="run", disable=what is None):
-        function = functions[name]
         start = time.perf_counter()
-        for _ in range(repeats):
-            function()
-        seconds[name].append((time.perf_counter() - start) / repeats)
+        functions[name]()
+        seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
@@ -343,15 +345,3 @@ def _quartiles(values: list[float]) -> tuple[float, float, float]:
 
 def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
-
-
-def _empty(spec: MetricSpec, size: Size, protocol: Protocol, about: Conditions) -> Cost:
-    """Return a line with nothing measured yet."""
-    return Cost(
-        metric=spec.name,
-        weights="",
-        size=size_text(size),
-        batch=protocol.batch,
-        rounds=protocol.rounds,
-        **about,
-    )

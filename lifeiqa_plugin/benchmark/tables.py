@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lifeiqa_plugin.benchmark.accuracy import WITHIN, Comparison, Results
+from lifeiqa_plugin.benchmark.accuracy import FAILURES, WITHIN, Results, concat
 from lifeiqa_plugin.benchmark.pairs import AFC, CEILING
 from lifeiqa_plugin.benchmark.photos import LEVELS
 from lifeiqa_plugin.benchmark.table import Table, rank
@@ -57,23 +57,28 @@ class Tables(NamedTuple):
         return [table for tables in self.datasets.values() for table in tables]
 
 
-def all_tables(found: Comparison, efficiency: pd.DataFrame) -> Tables:
+def all_tables(results: Sequence[Results], efficiency: pd.DataFrame) -> Tables:
     """Return every table.
 
     Args:
-        found: what scores say.
+        results: what scores say of each dataset.
         efficiency: as :func:`~lifeiqa_plugin.benchmark.speed.read_speed` returns it.
     """
-    sets = found.datasets
+    failures = all_failures(results)
     return Tables(
-        summary_table(sets, intervals=True) if len(sets) > 1 else None,
-        summary_table(sets, intervals=False) if sets else None,
-        {one.dataset.name: [t for t in _dataset_tables(one) if t.rows] for one in sets},
+        summary_table(results, intervals=True) if len(results) > 1 else None,
+        summary_table(results, intervals=False) if results else None,
+        {one.dataset.name: [t for t in _dataset_tables(one) if t.rows] for one in results},
         cost_table(efficiency),
-        failure_table(found.failures, MOST_FAILURES),
-        failure_table(found.failures, MOST_ON_PAGE),
-        len(found.failures),
+        failure_table(failures, MOST_FAILURES),
+        failure_table(failures, MOST_ON_PAGE),
+        len(failures),
     )
+
+
+def all_failures(results: Sequence[Results]) -> pd.DataFrame:
+    """Return the images on which a metric failed, of all datasets."""
+    return concat([one.failures for one in results], FAILURES)
 
 
 def _dataset_tables(results: Results) -> list[Table]:

@@ -9,7 +9,7 @@ from lifeiqa_plugin.arguments import UsageError, check_target
 from lifeiqa_plugin.datasets.table import Columns, add_columns
 
 OPTIONS = (
-    *("scores", "halves", "mos_range", "lower_better", "splits", "group", "skip_missing"),
+    *("scores", "mos_range", "lower_better", "splits", "group", "skip_missing"),
     *("drop_near_duplicates", "group_near_duplicates"),
 )
 """Arguments that ``prepare`` takes under the same name."""
@@ -46,9 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lower-better", action="store_true", help="the scores of a 'folder' are worse when higher"
-    )
-    parser.add_argument(
-        "--halves", type=Path, help="csv name,half of 'livec', which becomes columns"
     )
     parser.add_argument(
         "--splits", type=int, default=SPLITS, help="number of seeded splits (default 10)"

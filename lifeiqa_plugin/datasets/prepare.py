@@ -16,13 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source
+from lifeiqa_plugin.datasets.readers import DATASETS, Row, Source, read_folder
 from lifeiqa_plugin.datasets.table import MOS_STD, REFERENCE, USUAL, Columns
-from lifeiqa_plugin.images import near_duplicates
-from lifeiqa_plugin.images.near_duplicates import NEAR_DUPLICATE, fingerprint
+from lifeiqa_plugin.images import bursts
 from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
@@ -51,7 +48,6 @@ def prepare(
     lower_better: bool = False,
     splits: int = 10,
     drop_near_duplicates: bool = False,
-    halves: Path | None = None,
     skip_missing: bool = False,
     columns: Columns = USUAL,
     group: str | None = None,
@@ -69,7 +65,6 @@ def prepare(
         splits: number of seeded splits.
         drop_near_duplicates: call training images that nearly equal a test image ``near_duplicate`` in the
             official split, so that no phase uses them.
-        halves: csv ``name,half`` of ``livec``.
         skip_missing: leave out rows whose file is not there, instead of refusing them.
         columns: of the csv of a ``folder``.
         group: column of a ``folder`` whose values no seeded split separates, such as a camera or a video.
@@ -85,16 +80,18 @@ def prepare(
             f"no dataset is called {name!r}; known are {', '.join(sorted([*DATASETS, 'pairs']))}"
         )
     source = DATASETS[name]
-    of_reader = {"scores": scores, "columns": columns, "halves": halves, "group": group}
-    _check_options(name, of_reader | {"mos_range": mos_range, "lower_better": lower_better})
-    _check_out(out, {"scores": scores, "halves": halves})
+    of_folder = {"scores": scores, "columns": columns, "group": group}
+    if name != "folder":
+        _check_options(name, of_folder | {"mos_range": mos_range, "lower_better": lower_better})
+    _check_out(out, scores)
     if splits < 0:
         raise ValueError(f"--splits takes a number that is not below zero, got {splits}")
     if splits == 0 and (group or group_near_duplicates):
         raise ValueError("--group and --group-near-duplicates change nothing with --splits 0")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected that of the dataset")
-    listed = source.read(root, **{key: of_reader[key] for key in source.takes & of_reader.keys()})
+    is_folder = name == "folder"
+    listed = read_folder(root, scores, columns, group) if is_folder else source.read(root)
     _check_scores(listed)
     scale = _find_scale(listed, source, mos_range, lower_better)
     if drop_near_duplicates and not all(row.official for row in listed):
@@ -106,8 +103,8 @@ def prepare(
     if drop_near_duplicates:
         table["official_split"] = mark_near_duplicates(root, rows, list(table["official_split"]))
     twins: list[int | None] = [None] * len(rows)
-    if splits and (name == "folder" or group_near_duplicates):
-        twins = near_duplicates.group_near_duplicates(_fingerprints(root, rows))
+    if splits and (is_folder or group_near_duplicates):
+        twins = bursts.group_near_duplicates(_fingerprints(root, rows))
     shared = split_groups(rows, twins if group_near_duplicates else [])
     for i in range(1, splits + 1):
         table[SPLIT_COLUMN.format(i)] = random_split(shared, i)
@@ -136,22 +133,20 @@ class Scale(NamedTuple):
 
 
 def _check_options(name: str, given: dict[str, Any]) -> None:
+    """Refuse what only a ``folder`` takes."""
     for option, value in given.items():
-        is_given = value not in (None, False, USUAL)
-        if is_given and option not in DATASETS[name].takes:
-            owners = [other for other, about in DATASETS.items() if option in about.takes]
+        if value not in (None, False, USUAL):
             words = f"--{option.replace('_', '-')}"
             if option == "columns":
                 words = "--mos-column or --name-column"
-            raise ValueError(f"{words} describes {' or '.join(owners)}, not {name}")
+            raise ValueError(f"{words} describes folder, not {name}")
 
 
-def _check_out(out: Path, read: dict[str, Path | None]) -> None:
+def _check_out(out: Path, scores: Path | None) -> None:
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out {out}: expected the name of a csv to write")
-    for option, path in read.items():
-        if path is not None and path.resolve() == out.resolve():
-            raise ValueError(f"--out {out}: this is what --{option} reads; give another name")
+    if scores is not None and scores.resolve() == out.resolve():
+        raise ValueError(f"--out {out}: this is what --scores reads; give another name")
 
 
 def _check_scores(rows: list[Row]) -> None:
@@ -263,13 +258,14 @@ def official_split(rows: list[Row]) -> list[str]:
 def mark_near_duplicates(root: Path, rows: list[Row], phases: list[str]) -> list[str]:
     """Return the phases, with ``near_duplicate`` for each image outside test that is one of an image in it."""
     prints, is_test = _fingerprints(root, rows), np.array(phases) == "test"
-    is_near_duplicate = (prints @ prints[is_test].T).max(axis=1, initial=0) >= NEAR_DUPLICATE
+    is_near_duplicate = (prints @ prints[is_test].T).max(axis=1, initial=0) >= bursts.NEAR_DUPLICATE
     return list(np.where(is_near_duplicate & ~is_test, "near_duplicate", phases))
 
 
 def _fingerprints(root: Path, rows: list[Row]) -> NDArray[np.float32]:
     images = (as_bytes(decode(root / row.name, at_least=64).pixels) for row in rows)
-    return np.stack([fingerprint(Image.fromarray(image)) for image in images])
+    grays = (bursts.to_gray(Image.fromarray(image)) for image in images)
+    return np.stack([bursts.fingerprint(gray) for gray in grays])
 
 
 def split_groups(rows: list[Row], twins: Sequence[int | None] = ()) -> list[str]:
@@ -286,13 +282,13 @@ def split_groups(rows: list[Row], twins: Sequence[int | None] = ()) -> list[str]
         for key in (("reference", row.reference), ("group", row.group), ("twin", twin)):
             if key[1] not in ("", None):
                 edges.append((first.setdefault(key, i), i))
-    ends = np.array(edges, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(edges)), (ends[0], ends[1])), shape=(len(rows), len(rows)))
-    _, parts = connected_components(graph, directed=False)
-    names: dict[int, str] = {}
-    for part, row in zip(parts, rows, strict=True):
-        names.setdefault(part, row.reference or row.group or row.name)
-    return [names[part] for part in parts]
+    own = [row.reference or row.group or row.name for row in rows]
+    names: dict[int | None, str] = {}
+    groups = bursts.number_groups(edges, len(rows))
+    return [
+        name if group is None else names.setdefault(group, name)
+        for group, name in zip(groups, own, strict=True)
+    ]
 
 
 def random_split(shared: list[str], index: int) -> list[str]:

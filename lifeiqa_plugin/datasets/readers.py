@@ -14,7 +14,6 @@ import pandas as pd
 
 from lifeiqa_plugin.datasets.table import (
     MOS_STD,
-    NAMES,
     REFERENCE,
     USUAL,
     VOTES,
@@ -57,19 +56,17 @@ class Source(NamedTuple):
     """How a dataset is read, and the scale that its scores were published on.
 
     Attributes:
-        read: from the folder, and from the options that it ``takes``, to rows.
+        read: from the folder to rows.
         low: end of the scale; None if only the user knows it.
         high: the other end.
         lower_better: scores are worse when higher.
-        takes: options of 'lifeiqa prepare' that only some datasets have.
         open_ended: published scores pass the ends of their scale, which is then widened to hold them.
     """
 
-    read: Callable[..., list[Row]]
+    read: Callable[[Path], list[Row]]
     low: float | None = None
     high: float | None = None
     lower_better: bool = False
-    takes: frozenset[str] = frozenset()
     open_ended: bool = False
 
 
@@ -178,12 +175,11 @@ def read_biq2021(root: Path) -> list[Row]:
     return rows
 
 
-def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
+def read_livec(root: Path) -> list[Row]:
     """LIVE in the Wild Challenge; the first seven images (t1 to t7) only taught the raters and are left out.
 
-    ``halves``, a csv ``name,half`` of A and B, by default the one of the bundled models, becomes two columns: ``half``,
-    and ``half_split`` with A as train and B as test. ``bundled_split`` is train for all: the bundled ``lifeiqa`` learnt
-    from each of them.
+    ``half``, A or B, is that of the bundled models, and ``half_split`` has A as train and B as test. ``bundled_split``
+    is train for all: the bundled ``lifeiqa`` learnt from each of them.
     """
     names = _mat(_find(root, "Data/AllImages_release.mat"), "AllImages_release")
     mos = _mat(_find(root, "Data/AllMOS_release.mat"), "AllMOS_release")
@@ -197,7 +193,7 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
             f"{root}: practice images are listed after the first seven rows; this release is not known"
         )
     rows = rows[7:]
-    half = _shipped("livec_halves.csv", "half") if halves is None else _read_halves(rows, halves)
+    half = _shipped("livec_halves.csv", "half")
     split = {image: {"A": "train", "B": "test"}.get(letter, "") for image, letter in half.items()}
     columns = {"half": half, "half_split": split}
     return [
@@ -208,18 +204,6 @@ def read_livec(root: Path, halves: Path | None = None) -> list[Row]:
         )
         for row in rows
     ]
-
-
-def _read_halves(rows: list[Row], path: Path) -> dict[str, str]:
-    table = _text_table(_find(path.parent, path.name))
-    half = {_stem(name): letter for name, letter in _values(path, NAMES, "half", table=table)}
-    missing = [row.name for row in rows if half.get(_stem(row.name)) not in ("A", "B")]
-    if missing:
-        raise ValueError(
-            f"{path}: expected half A or B for each image, got none for {len(missing)}, "
-            f"first {missing[0]!r}"
-        )
-    return half
 
 
 def _shipped(file: str, column: str) -> dict[str, str]:
@@ -377,11 +361,9 @@ def read_avt_ai(root: Path) -> list[Row]:
 
 
 DATASETS: dict[str, Source] = {
-    "folder": Source(
-        read_folder, takes=frozenset({"scores", "columns", "mos_range", "lower_better", "group"})
-    ),
+    "folder": Source(read_folder),
     "biq2021": Source(read_biq2021, 0, 1),
-    "livec": Source(read_livec, 0, 100, takes=frozenset({"halves"})),
+    "livec": Source(read_livec, 0, 100),
     "koniq10k": Source(read_koniq10k, 0, 100),
     "kadid10k": Source(read_kadid10k, 1, 5),
     "spaq": Source(read_spaq, 0, 100),

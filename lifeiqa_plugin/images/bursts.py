@@ -1,4 +1,4 @@
-"""Which photos show the same: frames of one burst, among neighbors in time or name, and copies of one picture."""
+"""Which photos show the same: frames of one burst, among neighbors in time or name, copies, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ SMALL = 1_000_000
 NEARLY_EQUAL = 0.9995
 """Correlation from which on two photos of one size may be the same picture, and are read in full."""
 
+NEAR_DUPLICATE = 0.97
+"""Correlation from which on two images of a dataset are shots of one scene, or copies that were saved again."""
+
 BLOCK = 1024
 """Photos or pairs that are compared at a time, which bounds the memory."""
 
@@ -84,8 +87,35 @@ def look(path: str, small: Image.Image, size: tuple[int, int]) -> Frame:
         small: the photo, of ``SIDE`` pixels at least.
         size: (width, height) of the file.
     """
-    gray = small.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return Frame(path, size, taken_at(path), np.asarray(gray, dtype=np.float32))
+    return Frame(path, size, taken_at(path), to_gray(small))
+
+
+def to_gray(image: Image.Image) -> Floats:
+    """Return an image as (SIDE, SIDE) gray values."""
+    gray = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(gray, dtype=np.float32)
+
+
+def fingerprint(gray: Floats) -> Floats:
+    """Return (SIDE, SIDE) gray values as (SIDE^2,) of zero mean and unit length; all 0 if they are equal."""
+    centered: Floats = gray.ravel() - gray.mean()
+    return centered / max(float(np.linalg.norm(centered)), 1e-6)
+
+
+def group_near_duplicates(prints: Floats) -> list[int | None]:
+    """Return the number of the group of each of N fingerprints, None for an image that stands alone.
+
+    An image belongs to a group if it nearly equals any of it.
+    """
+    return number_groups(_near_pairs(prints, NEAR_DUPLICATE), len(prints))
+
+
+def _near_pairs(prints: Floats, limit: float) -> Iterator[Pair]:
+    """Yield the pairs of fingerprints whose correlation is at least ``limit``."""
+    for start in range(0, len(prints), BLOCK):
+        is_near = prints[start : start + BLOCK] @ prints.T >= limit
+        first, second = np.nonzero(np.triu(is_near, start + 1))
+        yield from zip((first + start).tolist(), second.tolist(), strict=True)
 
 
 def taken_at(path: str) -> float | None:
@@ -108,13 +138,13 @@ def find_groups(frames: Sequence[Frame]) -> Groups:
     """
     original = _find_originals(frames)
     alike = find_alike(frames, sorted(set(_neighbors(frames))))
-    return Groups(_number([*enumerate(original), *alike], len(frames)), original)
+    return Groups(number_groups([*enumerate(original), *alike], len(frames)), original)
 
 
 def is_burst(frames: Sequence[Frame]) -> bool:
     """Whether all photos show the same, wherever and whenever they were taken."""
     pairs = list(itertools.combinations(range(len(frames)), 2))
-    return _number(find_alike(frames, pairs), len(frames)) == [0] * len(frames)
+    return number_groups(find_alike(frames, pairs), len(frames)) == [0] * len(frames)
 
 
 def _neighbors(frames: Sequence[Frame]) -> Iterator[Pair]:
@@ -182,13 +212,10 @@ def _find_originals(frames: Sequence[Frame]) -> list[int]:
         sizes.setdefault(frame.size, []).append(i)
     original, first = list(range(len(frames))), dict[str, int]()
     for members in sizes.values():
-        prints = np.stack([frames[i].gray.ravel() for i in members])
-        prints -= prints.mean(1, keepdims=True)
-        prints /= np.maximum(np.linalg.norm(prints, axis=1, keepdims=True), 1e-6)
-        for start in range(0, len(members), BLOCK):
-            equal = (prints[start : start + BLOCK] @ prints.T >= NEARLY_EQUAL).sum(1) > 1
-            for i in itertools.compress(members[start:], equal):
-                original[i] = first.setdefault(_digest(frames[i].path), i)
+        prints = np.stack([fingerprint(frames[i].gray) for i in members])
+        nearly_equal = {k for pair in _near_pairs(prints, NEARLY_EQUAL) for k in pair}
+        for i in (members[k] for k in sorted(nearly_equal)):
+            original[i] = first.setdefault(_digest(frames[i].path), i)
     return original
 
 
@@ -201,8 +228,8 @@ def _digest(path: str) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _number(pairs: Iterable[Pair], count: int) -> list[int | None]:
-    """Number the groups that pairs join, in the order of their first; None for what is in no pair."""
+def number_groups(pairs: Iterable[Pair], count: int) -> list[int | None]:
+    """Number the groups that pairs join, in the order of their first; None for what is in no pair with another."""
     first = list(range(count))
 
     def find(i: int) -> int:

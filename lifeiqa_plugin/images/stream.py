@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lifeiqa_plugin.images.pairs import note_pair
+from lifeiqa_plugin.images.folders import note_pair
 from lifeiqa_plugin.images.reading import MAX_PIXELS, Source, decode_resized
 from lifeiqa_plugin.images.refusals import ImageError
 

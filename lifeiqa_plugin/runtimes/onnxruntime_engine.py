@@ -8,15 +8,9 @@ from pathlib import Path
 import onnxruntime
 
 from lifeiqa_plugin.checkpoints.models import Model
-from lifeiqa_plugin.network.detail import DetailRule
-from lifeiqa_plugin.runtimes import EngineOutput, Floats
-from lifeiqa_plugin.runtimes.exported import (
-    check_kind,
-    count_threads,
-    find_shrink_to,
-    to_output,
-)
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
+from lifeiqa_plugin.runtimes import Floats
+from lifeiqa_plugin.runtimes.exported import ExportedEngine, check_kind, count_threads
+from lifeiqa_plugin.runtimes.metadata import KEY
 
 
 def create(model: Model, device: str = "auto") -> OnnxRuntimeEngine:
@@ -24,7 +18,7 @@ def create(model: Model, device: str = "auto") -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(check_kind(model, ("onnx",)), device)
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(ExportedEngine):
     """A file of ``lifeiqa export --format onnx`` as an engine.
 
     Args:
@@ -42,24 +36,12 @@ class OnnxRuntimeEngine:
             )
         except _LOAD_ERRORS as error:
             raise ValueError(f"{path}: ONNX Runtime cannot read it ({error})") from error
-        self.path = path
-        self.metadata = parse_metadata(
-            self.session.get_modelmeta().custom_metadata_map.get(KEY), path
-        )
-        self.names, self.naming = self.metadata.distortions, self.metadata.naming
-        self.score_range = self.metadata.score_range
-        self.detail = DetailRule.parse(self.metadata.detail)
-        self.working_shape = self.metadata.working_shape
-        self.shrink_to = find_shrink_to(self.metadata)
+        super().__init__(path, self.session.get_modelmeta().custom_metadata_map.get(KEY))
         self._outputs = [output.name for output in self.session.get_outputs()]
 
     def run(self, batch: Floats) -> dict[str, Floats]:
         """Return every output of the file by its name."""
         return dict(zip(self._outputs, self.session.run(None, {"images": batch}), strict=True))
-
-    def score(self, batch: Floats) -> EngineOutput:
-        """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
-        return to_output(self.run(batch), self.metadata, self.path)
 
 
 _LOAD_ERRORS = (

@@ -7,15 +7,9 @@ from pathlib import Path
 import openvino
 
 from lifeiqa_plugin.checkpoints.models import Model
-from lifeiqa_plugin.network.detail import DetailRule
-from lifeiqa_plugin.runtimes import EngineOutput, Floats
-from lifeiqa_plugin.runtimes.exported import (
-    check_kind,
-    count_threads,
-    find_shrink_to,
-    to_output,
-)
-from lifeiqa_plugin.runtimes.metadata import KEY, parse_metadata
+from lifeiqa_plugin.runtimes import Floats
+from lifeiqa_plugin.runtimes.exported import ExportedEngine, check_kind, count_threads
+from lifeiqa_plugin.runtimes.metadata import KEY
 
 
 def create(model: Model, device: str = "auto") -> OpenVinoEngine:
@@ -25,7 +19,7 @@ def create(model: Model, device: str = "auto") -> OpenVinoEngine:
     return OpenVinoEngine(check_kind(model, ("openvino", "onnx")))
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(ExportedEngine):
     """A file of ``lifeiqa export --format openvino`` or ``onnx`` as an engine; float32, so that scores are equal.
 
     Args:
@@ -42,13 +36,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(f"{path}: OpenVINO cannot read it ({reason})") from error
-        self.path = path
-        self.metadata = parse_metadata(_read_metadata(model), path)
-        self.names, self.naming = self.metadata.distortions, self.metadata.naming
-        self.score_range = self.metadata.score_range
-        self.detail = DetailRule.parse(self.metadata.detail)
-        self.working_shape = self.metadata.working_shape
-        self.shrink_to = find_shrink_to(self.metadata)
+        super().__init__(path, _read_metadata(model))
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": count_threads()}
         self._compiled = core.compile_model(model, "CPU", options)
         self._outputs = [output.any_name for output in self._compiled.outputs]
@@ -57,10 +45,6 @@ class OpenVinoEngine:
         """Return every output of the file by its name."""
         found = self._compiled([batch])
         return {name: found[i].copy() for i, name in enumerate(self._outputs)}
-
-    def score(self, batch: Floats) -> EngineOutput:
-        """Score (B, 3, H, W) float32 in [0, 1], all at a working shape."""
-        return to_output(self.run(batch), self.metadata, self.path)
 
 
 def _read_metadata(model: openvino.Model) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from PIL import Image
 from pyiqa.utils.registry import ARCH_REGISTRY
 
 import lifeiqa_plugin
+from lifeiqa_plugin import cli
 
 lifeiqa_plugin.register()
 COUNT = 24
@@ -106,3 +108,15 @@ def images(tmp_path_factory) -> Path:
         )
     (root / "scores.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+@pytest.fixture
+def command(metric_file, images, tmp_path, monkeypatch) -> Callable[..., int]:
+    """Run the benchmark of these metrics and images in an empty folder, into ``out``; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    common = ["--metric-opt", str(metric_file), "-d", str(images / "scores.csv"), "-o", "out"]
+
+    def run(*more: str) -> int:
+        return cli.main(["benchmark", *common, "--device", "cpu", "--samples", "8", *more])
+
+    return run

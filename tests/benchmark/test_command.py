@@ -22,26 +22,6 @@ FILES = {
 SPEED = ["--cpu-only", "--sizes", "32x24", "--rounds", "2", "--batch", "2", "--no-memory"]
 
 
-@pytest.fixture
-def command(metric_file, images, tmp_path, monkeypatch):
-    """Run the command in an empty folder; returns its exit status."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*more: str) -> int:
-        arguments = [
-            "benchmark",
-            "--metric-opt",
-            str(metric_file),
-            "-d",
-            str(images / "scores.csv"),
-            "-o",
-            "out",
-        ]
-        return cli.main([*arguments, "--device", "cpu", "--samples", "8", *more])
-
-    return run
-
-
 def test_all_files_and_their_numbers(command, capsys, images):
     assert command(*SPEED) == 0
     printed = capsys.readouterr().out
@@ -54,15 +34,7 @@ def test_all_files_and_their_numbers(command, capsys, images):
     right = scores[scores["metric"] == "right"]
     expected = spearmanr(right["score"], right["mos"]).statistic
     table = pd.read_csv(out / "accuracy.csv").set_index("metric")
-    assert list(table.index) == [
-        "right",
-        "wrong",
-        "lower",
-        "dark",
-        "weightless",
-        "broken",
-        "paired",
-    ]
+    assert " ".join(table.index) == "right wrong lower dark weightless broken paired"
     assert table.loc["right", "srcc"] == pytest.approx(expected)
     assert table.loc["wrong", "srcc"] == pytest.approx(-expected)
     assert table.loc["lower", "srcc"] == pytest.approx(expected)
@@ -163,9 +135,7 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
             ["-m", "piqe", "--no-speed"],
             "nothing to do: give datasets with -d or --data-opt, or leave out --no-speed",
         ),
-        (["-m", "piqe", "--sizes", "big"], "--sizes takes WIDTHxHEIGHT"),
         (["-m", "piqe", "--samples", "-1"], "--samples takes a number from 0 on, got -1"),
-        (["-m", "piqe", "--rounds", "0"], "--rounds takes a number from 1 on, got 0"),
         (["-m", "piqe", "-o", "a.txt"], "-o a.txt: a file; expected a folder to write to"),
         (
             ["-m", "piqe", "--no-speed", "--rounds", "3"],
@@ -180,7 +150,6 @@ def test_cost_alone_needs_no_set(metric_file, tmp_path, monkeypatch, capsys):
             ["-m", "piqe", "--mos-column", "x"],
             "--mos-column changes nothing: it is of a csv given with -d, and there is none",
         ),
-        (["-m", "nothing"], "no metric is called 'nothing'"),
         (["-m", "piqe", "-d", "nothing.csv"], "nothing.csv: cannot be read as a csv"),
     ],
 )

@@ -48,9 +48,7 @@ def results(specs, images):
     datasets = mark_trained_on(find_datasets([str(images / "scores.csv")]), specs)
     table = empty_table(specs, datasets)
     noise = np.random.default_rng(0).normal(0, 0.2, len(table))
-    (found,) = evaluate(
-        table.assign(score=table["mos"] + noise, error=""), specs, datasets, {}, 0
-    ).datasets
+    (found,) = evaluate(table.assign(score=table["mos"] + noise, error=""), specs, datasets, {}, 0)
     return found
 
 
@@ -84,7 +82,7 @@ def test_the_number_in_the_note_is_of_the_images_left(specs, images):
     (dataset,) = mark_trained_on(find_datasets([str(images / "scores.csv")]), specs)
     table = empty_table(specs[:1], [dataset])
     scores = np.random.default_rng(1).random(24)
-    (found,) = evaluate(table.assign(score=scores, error=""), specs[:1], [dataset], {}, 0).datasets
+    (found,) = evaluate(table.assign(score=scores, error=""), specs[:1], [dataset], {}, 0)
     srcc = spearmanr(scores[9:], table["mos"][9:]).statistic
     assert found.status["note"].iloc[0].endswith(f"15 left, SRCC {srcc:.3f}")
 
@@ -101,7 +99,7 @@ def test_no_rank_for_a_metric_that_was_trained_on_some(specs, images, tmp_path):
     items = [str(images / "scores.csv"), f"{again}@{images}"]
     datasets = mark_trained_on(find_datasets(items), specs)
     table = empty_table(specs, datasets)
-    found = evaluate(table.assign(score=table["mos"], error=""), specs, datasets, {}, 0).datasets
+    found = evaluate(table.assign(score=table["mos"], error=""), specs, datasets, {}, 0)
     summary = summary_table(found, intervals=False)
     assert [row[1] for row in summary.rows] == ["1.000*", "1.000*", "1.000"]
     assert summary.marks == {}  # one metric alone is no best

@@ -150,14 +150,6 @@ def test_a_network_of_timm_is_built_without_its_weights(monkeypatch):
     assert timm.create_model is replaced
 
 
-def test_what_cannot_be_built_says_why(metric_file):
-    (spec,) = (
-        c for c in find_metrics([], read_option_file(metric_file).entries) if c.name == "broken"
-    )
-    with pytest.raises(KeyError, match="NoSuchArch"):
-        Builder().create(spec, "cpu")
-
-
 def test_fingerprints_tell_weights_apart():
     torch.manual_seed(0)
     a, b = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
@@ -290,11 +282,6 @@ def test_unknown_group_column_and_names_twice(images):
         match=re.escape("dataset 'scores': expected letters, digits and .+- , each name once"),
     ):
         find_datasets([path, f"{path}@{images}"])
-
-
-def test_yaml_that_is_missing(tmp_path):
-    with pytest.raises(OSError, match="nothing"):
-        read_option_file(tmp_path / "nothing.yml")
 
 
 def test_modules_to_import(tmp_path):

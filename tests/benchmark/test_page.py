@@ -49,20 +49,11 @@ addEventListener("load", () => {
 
 
 @pytest.fixture
-def page(metric_file, images, tmp_path, monkeypatch) -> Path:
+def page(command) -> Path:
     """Write the page of a small comparison, beside its tables."""
-    monkeypatch.chdir(tmp_path)
-    arguments = [
-        "--metric-opt",
-        str(metric_file),
-        "-d",
-        str(images / "scores.csv"),
-        "-o",
-        str(tmp_path),
-    ]
     speed = ["--cpu-only", "--sizes", "32x24", "--rounds", "2", "--batch", "1", "--no-memory"]
-    assert cli.main(["benchmark", "--device", "cpu", "--samples", "8", *arguments, *speed]) == 0
-    return tmp_path / "benchmark.html"
+    assert command(*speed) == 0
+    return Path("out").resolve() / "benchmark.html"
 
 
 @pytest.mark.slow

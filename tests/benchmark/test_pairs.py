@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lifeiqa_plugin import cli
 from lifeiqa_plugin.benchmark.accuracy import _note_on_pairs
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.pairs import AFC, CEILING, measure_pairs
@@ -65,22 +64,11 @@ def test_training_images_are_counted():
     assert not _note_on_pairs(PAIRS, scores, hits & False, 1)
 
 
-def test_the_whole_command(images, metric_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_whole_command(images, command):
     lines = [f"{i:02d}.png,{i + 1:02d}.png,{'left' if i < 2 else 'right'}" for i in range(20)]
     Path("votes.csv").write_text("\n".join(["left,right,winner", *lines]))
-    common = [
-        "--metric-opt",
-        str(metric_file),
-        "--no-speed",
-        "--samples",
-        "9",
-        "-m",
-        "right",
-        "lower",
-    ]
     data = ["-d", f"votes.csv@{images}", f"{images / 'scores.csv'}@{images}"]
-    assert cli.main(["benchmark", *common, *data, "-o", "out"]) == 0
+    assert command("--no-speed", *data) == 0
     table = pd.read_csv("out/2afc.csv").set_index("metric")
     assert table.loc["right", ["n", AFC, CEILING]].tolist() == [20, 0.9, 1]
     assert table.loc["lower", AFC] == 0.9  # a lower score is better, and it falls with brightness

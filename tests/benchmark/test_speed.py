@@ -24,17 +24,9 @@ SMALL = Protocol(sizes=((32, 24), (64, 48)), rounds=3, batch=2, memory=False)
 def test_rounds_are_interleaved_and_slow_ones_come_once():
     calls: list[str] = []
     functions = {name: (lambda name=name: calls.append(name)) for name in "abc"}
-    seconds = time_in_turn(functions, 3, once={"b"}, warm_up=False)
+    seconds = time_in_turn(functions, 3, once={"b"})
     assert "".join(calls) == "abcacac"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 1, "c": 3}
-
-
-def test_one_untimed_call_and_repeats_for_short_functions():
-    calls: list[str] = []
-    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    seconds = time_in_turn(functions, rounds=2, repeats=2)
-    assert "".join(calls) == "ab" + 2 * "aabb"
-    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_inputs():
@@ -122,15 +114,11 @@ def test_what_is_measured_is_kept_unless_metrics_or_rounds_differ(
     assert len(kept) == 2 + 3
 
 
-def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path):
+def test_slow_metrics_are_timed_once_and_not_in_batches(metric_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "SLOW", 0.0)
     specs = find_metrics([], read_option_file(metric_file).entries)[:1]
-    measure_speed(
-        Builder(),
-        specs,
-        Protocol(((32, 24),), 3, 2, slow=0.0, memory=False),
-        ["cpu"],
-        tmp_path / "e.csv",
-    )
+    protocol = Protocol(((32, 24),), 3, 2, memory=False)
+    measure_speed(Builder(), specs, protocol, ["cpu"], tmp_path / "e.csv")
     (line,) = read_speed(tmp_path / "e.csv", specs).to_dict("records")
     assert (line["rounds"], line["note"]) == (1, "timed once, as slow")
     assert line["seconds"] == line["seconds_q1"] == line["seconds_q3"] > 0
@@ -179,7 +167,7 @@ def test_a_damaged_table_is_named(text, metric_file, tmp_path):
         read_speed(path, find_metrics([], read_option_file(metric_file).entries))
 
 
-@pytest.mark.parametrize("text", ["1080", "1080x", "0x5", "-1x5", "axb", "1080x800x3"])
+@pytest.mark.parametrize("text", ["1080x", "0x5", "-1x5", "1080x800x3"])
 def test_bad_sizes(text):
     with pytest.raises(
         ValueError, match=rf"--sizes takes WIDTHxHEIGHT, for example 1080x800, got '{text}'"

@@ -272,16 +272,6 @@ def test_twins_need_an_official_split(tmp_path):
     assert not (tmp_path / "meta.csv").exists()
 
 
-def test_lower_better_scores_are_turned_round(tmp_path):
-    write(tmp_path, *(f"{i}.png" for i in range(5)))
-    (tmp_path / "s.csv").write_text("name,mos\n" + "".join(f"{i}.png,{i + 1}\n" for i in range(5)))
-    about = prepare(
-        "folder", tmp_path, tmp_path / "m.csv", scores=tmp_path / "s.csv", lower_better=True
-    )
-    assert "scores 1 to 5 (lower better) -> 0 to 1" in about
-    assert list(pd.read_csv(tmp_path / "m.csv")["mos"]) == [1.0, 0.75, 0.5, 0.25, 0.0]
-
-
 def test_splits_are_the_same_each_time_and_by_reference():
     rows = [Row(f"{i}.png", 0.0, f"r{i % 20}") for i in range(100)]
     shared = split_groups(rows)
@@ -402,26 +392,17 @@ def test_scores_of_a_folder_may_be_a_spreadsheet(tmp_path, monkeypatch):
     assert (tmp_path / "meta.csv").read_bytes() == (tmp_path / "same.csv").read_bytes()
 
 
-def test_subset_of_a_folder(tmp_path):
-    write(tmp_path, *(f"{i}.png" for i in range(6)))
-    rows = "".join(f"{i}.png,{i},{'ab'[i % 2]}\n" for i in range(6))
-    (tmp_path / "scores.csv").write_text("name,mos,subset\n" + rows)
-    prepare("folder", tmp_path, tmp_path / "meta.csv")
-    assert list(pd.read_csv(tmp_path / "meta.csv")["subset"]) == list("ababab")
-
-
 SCALES = {  # mos_range, lower_better -> the mos written, or the error
     (0, 50): "scores go from 10 to 90, outside the scale 0 to 50; correct --mos-range",
     (20, 100): "scores go from 10 to 90, outside the scale 20 to 100; correct --mos-range",
     (100, 0): "--mos-range must rise, got 100 0; if lower scores are better, add --lower-better",
-    (5, 5): "--mos-range must rise, got 5 5",
 }
 
 
 def make_folder(root):
     write(root, *(f"{i}.png" for i in range(5)))
-    rows = "".join(f"{i}.png,{10 + 20 * i},{i:03d},=1+1\n" for i in range(5))
-    (root / "scores.csv").write_text("name,mos,camera,note\n" + rows)
+    rows = "".join(f"{i}.png,{10 + 20 * i},{i:03d},=1+1,{'ab'[i % 2]}\n" for i in range(5))
+    (root / "scores.csv").write_text("name,mos,camera,note,subset\n" + rows)
 
 
 @pytest.mark.parametrize("mos_range", SCALES)
@@ -450,6 +431,7 @@ def test_what_was_read_and_written_is_said(tmp_path, lower_better, expected, sca
     assert set(table["mos_range"]) == {scale}
     assert table["camera"].tolist() == ["000", "001", "002", "003", "004"]
     assert set(table["note"]) == {"=1+1"}
+    assert table["subset"].tolist() == list("ababa")
 
 
 def test_scores_outside_of_a_published_scale(tmp_path):
@@ -470,32 +452,14 @@ def test_live_has_scores_beyond_its_scale(tmp_path):
     assert (mos.min(), mos.max()) == (0, 1)
 
 
-def test_halves_of_livec(tmp_path):
-    make_livec(tmp_path)
-    halves = tmp_path / "halves.csv"
-    halves.write_text("name,half\n" + "".join(f"{i}.bmp,{'AB'[i % 2]}\n" for i in range(3, 13)))
-    about = prepare("livec", tmp_path, tmp_path / "meta.csv", halves=halves)
-    assert "half_split: 5 train, 5 test" in about
-    table = pd.read_csv(tmp_path / "meta.csv").set_index("name")
-    assert table["half"]["Images/4.bmp"] == "A"
-    assert table["half_split"]["Images/5.bmp"] == "test"
-    halves.write_text("name,half\n3.bmp,A\n")
-    with pytest.raises(ValueError, match=r"got none for 9, first 'Images/4\.bmp'"):
-        prepare("livec", tmp_path, tmp_path / "meta.csv", halves=halves)
-
-
-def test_bundled_split_of_livec(tmp_path):
-    """The list of halves is in the package; with another one, what the bundled models saw stays the same: all."""
+def test_splits_of_livec(tmp_path):
+    """The list of halves is in the package; the bundled models saw all."""
     make_livec(tmp_path)
     assert "bundled_split: 10 train" in prepare("livec", tmp_path, tmp_path / "a.csv")
     table = pd.read_csv(tmp_path / "a.csv")
+    assert set(table["half"]) == {"A", "B"}
     assert (table["half_split"] == "test").tolist() == (table["half"] == "B").tolist()
-    halves = tmp_path / "halves.csv"
-    halves.write_text("name,half\n" + "".join(f"{i}.bmp,A\n" for i in range(3, 13)))
-    prepare("livec", tmp_path, tmp_path / "b.csv", halves=halves)
-    other = pd.read_csv(tmp_path / "b.csv")
-    assert set(other["half"]) == {"A"}
-    assert other["bundled_split"].equals(table["bundled_split"])
+    assert set(table["half_split"]) == {"train", "test"}
 
 
 def test_lists_of_what_the_bundled_models_saw():
@@ -554,7 +518,6 @@ def test_rows_without_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"halves": Path("h.csv")}, "--halves describes livec, not koniq10k"),
         ({"mos_range": (0, 1)}, "--mos-range describes folder, not koniq10k"),
         ({"lower_better": True}, "--lower-better describes folder, not koniq10k"),
         ({"scores": Path("s.csv")}, "--scores describes folder, not koniq10k"),

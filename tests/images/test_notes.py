@@ -94,26 +94,15 @@ def test_small_things_are_noted():
     assert [one.notes for one in prepare_images(images, RECIPE)] == [(TOO_SMALL,), ()]
 
 
-def test_what_a_folder_scan_passes_over(tmp_path):
-    for name in (
-        "a.HIF",
-        "b.heics",
-        "c.avci",
-        "d.CR3",
-        "e.mov",
-        "below/f.mov",
-        "README",
-        ".hidden",
-        "odd.a\nb",
-    ):
+def test_what_a_folder_scan_takes_and_passes_over(tmp_path):
+    names = ["b/2.JPG", "a.HIF", "b/1.heics", "c.avci", "d.CR3", "e.mov", "b/f.mov", "README"]
+    for name in (*names, ".hidden", "odd.a\nb"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [os.path.basename(path) for path in find_images(tmp_path)] == [
-        "a.HIF",
-        "b.heics",
-        "c.avci",
-        "d.CR3",
-    ]
+    found = [os.path.relpath(path, tmp_path) for path in find_images(tmp_path)]
+    assert found == ["a.HIF", "b/1.heics", "b/2.JPG", "c.avci", "d.CR3"]
+    with pytest.raises(ValueError, match="nowhere: no images in it; expected files such as"):
+        find_images(tmp_path / "nowhere")
     skipped = count_skipped(tmp_path)
     assert skipped == {".mov": 2, "without an ending": 1, r".a\nb": 1}
     assert describe_skipped(skipped).startswith("skipped 4 files: 2 .mov, ")

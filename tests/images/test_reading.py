@@ -15,7 +15,6 @@ from image_files import encode, write_png16, write_tiff
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from lifeiqa_plugin.images import opening
-from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.opening import check_image
 from lifeiqa_plugin.images.reading import decode, decode_resized, read_image
 from lifeiqa_plugin.images.refusals import ImageError
@@ -48,13 +47,6 @@ def test_every_source_is_the_same_image(tmp_path):
         np.testing.assert_allclose(read_image(source), tensor.float() / 255, atol=1e-7)
         if hasattr(source, "close"):
             source.close()
-
-
-def test_read_image_is_what_converting_gives():
-    image = read_image(encode(NOISE))
-    assert image.shape == (3, 24, 36)
-    assert image.dtype == torch.float32
-    assert torch.equal(image, torch.from_numpy(NOISE).permute(2, 0, 1).float().div_(255))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -370,11 +362,6 @@ def test_bad_arrays(array, message):
         decode(array)
 
 
-def test_what_is_no_image_at_all():
-    with pytest.raises(TypeError, match=r"an image must be a path, bytes, .* got int"):
-        decode(7)
-
-
 def test_gray_and_transparent_arrays():
     gray = NOISE[..., 0]
     np.testing.assert_array_equal(decode(gray).pixels, np.repeat(gray[..., None], 3, 2))
@@ -412,16 +399,6 @@ def test_pillows_own_settings_are_put_back(monkeypatch):
     assert outcomes == ["refused"] * 80
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
     assert Image.MAX_IMAGE_PIXELS == 5
-
-
-def test_finding_images(tmp_path):
-    for name in ("b/2.JPG", "a.png", "b/1.webp", "notes.txt", "page.pdf"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [os.path.relpath(path, tmp_path) for path in find_images(tmp_path)]
-    assert found == ["a.png", "b/1.webp", "b/2.JPG"]
-    with pytest.raises(ValueError, match="nowhere: no images in it; expected files such as"):
-        find_images(tmp_path / "nowhere")
 
 
 def test_reading_imports_neither_torch_nor_pyiqa(run_python, tmp_path):

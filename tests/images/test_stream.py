@@ -173,14 +173,3 @@ def test_a_process_that_cannot_start():
         ChildProcessError, match=r"ended as it began \(exit status 7\); in a script, put"
     ):
         list(prepare_images([Named("a", gray(1))], recipe, workers=1))
-
-
-def test_large_jpegs_may_shrink_while_they_are_decoded(tmp_path):
-    Image.effect_noise((640, 480), 80).convert("RGB").save(tmp_path / "a.jpg", quality=95)
-    image = [Named("a", tmp_path / "a.jpg")]
-    exact, fast = (
-        next(prepare_images(image, Recipe(RECIPE.working_shape, least))) for least in (None, 2.2)
-    )
-    assert (fast.width, fast.height) == (exact.width, exact.height) == (640, 480)
-    assert fast.image.shape == exact.image.shape
-    assert 0 < np.abs(fast.image - exact.image).max() < 0.2

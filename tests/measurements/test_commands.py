@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -83,13 +82,6 @@ def test_calibration(run_main, dataset, checkpoint):
     assert len(re.findall(r"^\| \d+ +\|", printed, re.MULTILINE)) == 10
 
 
-def test_bursts(run_main, dataset):
-    printed = run_main("bursts", dataset, "--photos", "6", "--scored", "2")
-    assert printed.startswith("6 photos")
-    assert len(re.findall(r"^\| .* \| \d+\.\d+% ", printed, re.MULTILINE)) == 9
-    assert len(re.findall(r"^\| .* \| 0\.\d{4} ", printed, re.MULTILINE)) == 6
-
-
 def test_naming(run_main, dataset, checkpoint, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -159,35 +151,6 @@ def test_choose_cuts(run_main, load, checkpoint, tmp_path):
         run_main("choose_cuts", scores, opinions)
 
 
-def test_startup(run_main):
-    printed = run_main("startup", "--runs", 2)
-    assert "2 starts of each, in turn" in printed
-    assert re.search(r"^added +-?\d+\.\d\d ms \(quartiles", printed, re.MULTILINE)
-
-
-@pytest.mark.slow
-def test_scoring_speed(run_main, load, monkeypatch, dataset):
-    script = load("scoring_speed")
-    monkeypatch.setattr(script, "MIX", ((300, 200), (600, 400)))
-    monkeypatch.setattr(script, "LARGE", ((900, 700),))
-    monkeypatch.setattr(script, "HUGE", (1200, 800))
-    monkeypatch.setattr(script, "CLEANVISION", "print('looked at')")
-
-    def stand_in(folder, with_pip):
-        (folder / "bin").mkdir(parents=True)
-        (folder / "bin" / "python").symlink_to(sys.executable)
-
-    monkeypatch.setattr(script.venv, "create", stand_in)
-    monkeypatch.setattr(script.subprocess, "run", lambda command, check: None)  # pip
-    given = ["--baseline", script.ROOT, "--rounds", 1, "--engines", "onnxruntime", "--cleanvision"]
-    printed = run_main("scoring_speed", dataset, *given)
-    for way in ("metric(path), baseline", "score --exact, onnxruntime", "score --fast"):
-        assert len(re.findall(rf"^\| {re.escape(way)} +\| \d", printed, re.MULTILINE)) == 2
-    assert re.search(r"^\| 100 megapixels, --exact \| \d", printed, re.MULTILINE)
-    assert re.search(r"^\| cleanvision \| \d\.\d+ \| 1\.0 \|$", printed, re.MULTILINE)
-    assert re.search(r"^\| lifeiqa score --fast \| \d\.\d+ \| \d", printed, re.MULTILINE)
-
-
 def test_scoring_agreement(run_main, dataset, tmp_path):
     noise = Image.effect_noise((2300, 2240), 60)
     noise.save(tmp_path / "large.jpg", quality=60)
@@ -243,15 +206,6 @@ def test_imagenet_start(run_main, load, monkeypatch, tmp_path):
     assert written.card.training_data == "ImageNet (backbone only)"
     stem = written.state_dict["backbone.conv_stem.weight"]
     assert stem.equal(backbone.state_dict()["conv_stem.weight"])
-
-
-def test_score_with_onnxruntime(run_main):
-    model = ROOT / "lifeiqa_plugin" / "checkpoints" / "lifeiqa.onnx"
-    photos = sorted((ROOT / "examples" / "photos").glob("chelsea_[03]*.jpg"))
-    lines = run_main("score_with_onnxruntime", model, *photos).splitlines()
-    assert [Path(line.split()[-1]) for line in lines] == photos
-    better, worse = (float(line.split()[0]) for line in lines)
-    assert worse < better - 0.1
 
 
 @pytest.fixture

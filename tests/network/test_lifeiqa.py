@@ -48,12 +48,6 @@ def test_any_shape_passes_in_one_piece(whole, size, working):
     assert details.attention.shape == (2, 1, 2, 6, 49)
 
 
-@pytest.mark.parametrize("side", [32, 33, 47])
-def test_small_images_need_no_crop(tiny, side):
-    network = tiny(whole_image=True, crop_size=32)
-    assert network(torch.rand(1, 3, side, 40)).isfinite().all()
-
-
 def test_one_crop_is_the_whole_image(tiny, whole):
     """An image that is exactly one crop has one score, cut or whole."""
     crops, x = tiny(), torch.rand(3, 3, 64, 64)

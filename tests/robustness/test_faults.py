@@ -47,18 +47,8 @@ def score(out: str, workers: int = 0, images: str = "images") -> list[str]:
 
 
 def benchmark(out: str) -> list[str]:
-    return [
-        "benchmark",
-        "-m",
-        "entropy",
-        "-d",
-        "images/scores.csv",
-        "-o",
-        out,
-        "--no-speed",
-        "--samples",
-        "9",
-    ]
+    options = "-m entropy -d images/scores.csv --no-speed --samples 9"
+    return ["benchmark", *options.split(), "-o", out]
 
 
 def rows(path: str) -> list[tuple[str, str]]:

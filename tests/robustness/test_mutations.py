@@ -124,6 +124,11 @@ def test_option_files_of_training(try_out, tmp_path, options):
     try_out(lambda: read_options(path) and None)
 
 
+def test_an_option_file_that_is_no_text(try_out, tmp_path):
+    (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00")
+    assert "binary.yml" in try_out(read_options, tmp_path / "binary.yml")
+
+
 TABLE = "name,mos\n" + "".join(f"{i}.png,{i * 11.5}\n" for i in range(8))
 CELLS = ["", "nan", "inf", "-5", "1e400", "x", '"', "é", "../0.png", "0.png", "90", " 3 "]
 

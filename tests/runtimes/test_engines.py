@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from lifeiqa_plugin import runtimes
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.runtimes import ENGINES, choose_engine, create_engine, exported
-from lifeiqa_plugin.runtimes.exported import find_shrink_to
+from lifeiqa_plugin.runtimes.exported import ExportedEngine
 from lifeiqa_plugin.runtimes.metadata import Metadata
 from lifeiqa_plugin.runtimes.torch_engine import TorchEngine
 
@@ -60,9 +62,10 @@ def test_cores_are_those_that_may_be_used(monkeypatch):
 
 def test_files_in_8_bits_let_jpegs_shrink_further():
     exact, rounded = (
-        Metadata(224, 384, True, (), "1", "00", precision=name) for name in ("float32", "int8")
+        ExportedEngine(Path("x"), Metadata(224, 384, True, (), "1", "00", precision=name).to_json())
+        for name in ("float32", "int8")
     )
-    assert find_shrink_to(rounded) < find_shrink_to(exact)
+    assert rounded.shrink_to < exact.shrink_to
 
 
 @pytest.mark.parametrize(
