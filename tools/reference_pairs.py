@@ -1,6 +1,6 @@
 """Teach the backbone of both bundled models, without opinion scores, which of two photos is distorted more.
 
-    python tools/reference_pairs.py pool --biq CSV FOLDER --clean FOLDER
+    python tools/reference_pairs.py pool before.safetensors --clean FOLDER
     python tools/reference_pairs.py train before.safetensors --out after.safetensors
 
 Levels of distortion rank an image among its own versions only. Here five full-reference metrics of pyiqa (FSIM, VSI,
@@ -41,7 +41,7 @@ from train_models import (
     optimize,
     upper_half,
 )
-from training_images import SHAPES, fit_shape, read_pixels, read_rows, to_image
+from training_images import SHAPES, fit_shape, read_pixels, to_image
 
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import read_checkpoint, save_checkpoint
@@ -184,7 +184,7 @@ def train_stage(args: argparse.Namespace) -> None:
     network = build_lifeiqa(pretrained_model_path=args.checkpoint)
     before = copy.deepcopy(network.state_dict())
     biq, levels = open_part(args.pool / "biq", 24), open_part(args.pool / "levels", 2)
-    train(network, open_pairs(args.pool / "pairs"), biq, levels)
+    train(network, open_pairs(args.pairs), biq, levels)
     mixed = {
         name: torch.lerp(before[name], value, SHARE)
         if value.is_floating_point() and "distortion_head" not in name
@@ -199,11 +199,10 @@ def train_stage(args: argparse.Namespace) -> None:
 
 
 def pool_stage(args: argparse.Namespace) -> None:
-    """Distort clean photos of a folder, three times as often, and the best of BIQ2021."""
-    biq = read_rows(*args.biq)
-    best = [row.path for row in biq if row.group == "ss03" and row.mos > 0.78]
-    clean = [str(path) for path in sorted(args.clean.iterdir())] * 3 + best
-    fill_pool(build_lifeiqa(pretrained="biq2021"), clean, args.pool / "pairs", seed=6)
+    """Distort clean photos, and ask the metrics."""
+    network = build_lifeiqa(pretrained_model_path=args.checkpoint)
+    clean = [str(path) for path in sorted(args.clean.iterdir())]
+    fill_pool(network, clean, args.pairs, seed=6)
 
 
 def main() -> None:
@@ -211,15 +210,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     stages = parser.add_subparsers(required=True)
     pool = stages.add_parser("pool", help="distort, and ask the metrics")
-    pool.add_argument("--biq", type=Path, nargs=2, required=True, metavar=("CSV", "FOLDER"))
     pool.add_argument("--clean", type=Path, required=True, help="folder of photos without flaws")
     pool.set_defaults(run=pool_stage)
     learn = stages.add_parser("train", help="order the pairs")
-    learn.add_argument("checkpoint", type=Path, help="of what tools/train_models.py trained")
     learn.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     learn.set_defaults(run=train_stage)
     for stage in (pool, learn):
+        stage.add_argument("checkpoint", type=Path, help="what tools/train_models.py trained")
         stage.add_argument("--pool", type=Path, default=Path("pool"))
+        stage.add_argument("--pairs", type=Path, default=Path("pairs"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     try:

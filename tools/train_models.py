@@ -1,10 +1,9 @@
 """Train the backbone and the decoder of both bundled models, on whole images of BIQ2021.
 
     python tools/train_models.py pool --biq CSV FOLDER --clean FOLDER
-    python tools/train_models.py train --out biq2021.pt
+    python tools/train_models.py train --out biq2021.safetensors
 
-A csv has the columns ``name``, ``mos`` (0 to 1, higher is better), ``group`` and ``part``; rows whose part is ``train``
-are read. ``pool`` shows every image, at random sizes and shapes, to the lower half of the backbone, which stands still,
+The csv is that of ``lifeiqa prepare biq2021``; its training rows are read. ``pool`` shows every image, at random sizes and shapes, to the lower half of the backbone, which stands still,
 and keeps what comes out. ``train`` reads nothing but the pool: 25 minutes on one core.
 """
 
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from training_images import LEVELS, NAMES, Batches, Levels, read_rows
 
-from lifeiqa_plugin.checkpoints.files import read_checkpoint
+from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
 from lifeiqa_plugin.network.moe import Routing, load_balancing_loss, router_z_loss
 from lifeiqa_plugin.training.optim import Schedule, parameter_groups
@@ -278,11 +277,10 @@ def interpolate_weights(first: LifeIQA, second: LifeIQA, share: float) -> None:
 def pool_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     """Show every image of BIQ2021 twice, and levels."""
     biq = [row for row in read_rows(*args.biq) if row.group != "ss02"]
-    best = [row.path for row in biq if row.group == "ss03" and row.mos > 0.78]
-    clean = [str(path) for path in sorted(args.clean.iterdir())] * 4 + best
+    clean = [str(path) for path in sorted(args.clean.iterdir())]
     for name, rows, size, clean_count, number, seed in (
         ("biq", biq, 32, 0, 2 * len(biq) // 32 + 1, 1),
-        ("levels", [], 0, 12, 124, 41),
+        ("levels", [], 0, 12, min(124, len(clean)), 41),
     ):
         fill_pool(network, Batches(rows, size, clean, clean_count, number, seed), args.pool / name)
 
@@ -370,7 +368,7 @@ def train_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     train(network, [biq, open_part(args.pool / "levels", 2)], BIQ2021)
     interpolate_weights(network, start, BIQ2021_SHARE)
     name_kinds(network, [biq, open_part(args.pool / "levels", 12)], KINDS_ALONE)
-    torch.save(network.state_dict(), args.out)
+    save_checkpoint(network, args.out, ModelCard("BIQ2021", "Apache-2.0"))
 
 
 def main() -> None:
@@ -382,14 +380,12 @@ def main() -> None:
         "--first",
         type=Path,
         default=Path("first_stage.safetensors"),
-        help="weights of commit 744f1a1",
+        help="weights that 'lifeiqa train -opt options/train/bundled.yml' wrote",
     )
     parser.add_argument("--biq", type=Path, nargs=2, metavar=("CSV", "FOLDER"))
-    parser.add_argument(
-        "--clean", type=Path, help="folder of photos without flaws, beside BIQ2021's best"
-    )
+    parser.add_argument("--clean", type=Path, help="folder of photos without flaws")
     parser.add_argument("--pool", type=Path, default=Path("pool"))
-    parser.add_argument("--out", type=Path, default=Path("state.pt"))
+    parser.add_argument("--out", type=Path, default=Path("biq2021.safetensors"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     network = start_network(args.imagenet, args.first)

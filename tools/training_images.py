@@ -42,8 +42,8 @@ class Row(NamedTuple):
 def read_rows(meta: Path, folder: Path) -> list[Row]:
     """Return the training rows of a prepared csv."""
     with open(meta, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["part"] == "train"]
-    return [Row(str(folder / row["name"]), float(row["mos"]), row["group"]) for row in rows]
+        rows = [row for row in csv.DictReader(file) if row["bundled_split"] == "train"]
+    return [Row(str(folder / row["name"]), float(row["mos"]), row["subset"]) for row in rows]
 
 
 def fit_shape(

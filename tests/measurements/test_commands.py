@@ -227,7 +227,7 @@ def short_recipe(load, monkeypatch, float32, dataset, tmp_path):
         f"{name},{mos},ss0{1 + 2 * (i % 2)},train"
         for i, (name, mos, _) in enumerate(r.split(",") for r in rows)
     ]
-    meta.write_text("\n".join(["name,mos,group,part", *lines]) + "\n")
+    meta.write_text("\n".join(["name,mos,subset,bundled_split", *lines]) + "\n")
     clean = tmp_path / "clean"
     clean.mkdir()
     (clean / "35.png").symlink_to(dataset / "35.png")
@@ -239,9 +239,9 @@ def test_train_models(run_main, short_recipe, tmp_path):
     """Both stages on 36 images."""
     common, datasets, clean = short_recipe
     run_main("train_models", "pool", *common, *datasets, "--clean", clean)
-    out = tmp_path / "biq2021.pt"
+    out = tmp_path / "biq2021.safetensors"
     run_main("train_models", "train", *common, "--out", out)
-    before, after = read_checkpoint(common[1]).state_dict, torch.load(out)
+    before, after = read_checkpoint(common[1]).state_dict, read_checkpoint(out).state_dict
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name.split(".")[0] for name in moved} == {"backbone", "decoder"}
@@ -294,16 +294,18 @@ def test_reference_pairs(run_main, load, monkeypatch, short_recipe, tmp_path):
     monkeypatch.setattr(script, "FILES", 2)
     monkeypatch.setattr(script, "RECIPE", script.RECIPE._replace(steps=2))
     run_main("train_models", "pool", *common, *datasets, "--clean", clean)
-    pool = ("--pool", tmp_path / "pool")
-    run_main("reference_pairs", "pool", *datasets, "--clean", clean, *pool)
-    pairs = script.open_pairs(tmp_path / "pool" / "pairs")
+    for number in range(3):
+        (clean / f"{number}.png").symlink_to(clean / "35.png")
+    start = build_lifeiqa(pretrained="biq2021")
+    path, changed = tmp_path / "before.safetensors", []
+    save_checkpoint(start, path, ModelCard("nothing", "none"))
+    pool = ("--pool", tmp_path / "pool", "--pairs", tmp_path / "pairs")
+    run_main("reference_pairs", "pool", path, "--clean", clean, *pool)
+    pairs = script.open_pairs(tmp_path / "pairs")
     assert (
         torch.cat([file["percentiles"] for file in pairs.files]).sort(0).values[-1].tolist()
         == [1.0] * 5
     )
-    start = build_lifeiqa(pretrained="biq2021")
-    path, changed = tmp_path / "before.safetensors", []
-    save_checkpoint(start, path, ModelCard("nothing", "none"))
     before = read_checkpoint(path).state_dict
     for share in (0.5, 1.0):
         monkeypatch.setattr(script, "SHARE", share)

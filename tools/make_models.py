@@ -1,0 +1,128 @@
+"""Make both bundled models from ImageNet's weights and the data.
+
+    python tools/make_models.py STATE --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER --large FOLDER
+
+The csv files are those of ``lifeiqa prepare``. ``--large`` is a folder of photos as cameras write them; the nearer look
+learns from it. Each stage leaves a file or a folder in STATE, and is left out where that is there: a run that was stopped
+goes on. ``times.txt`` keeps how long each stage took. A stage is a script of this folder, whose head says what it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from training_images import read_rows
+
+TOOLS = Path(__file__).resolve().parent
+CLEAN = 400
+"""Of the best photos of BIQ2021: they are distorted, to learn from that."""
+
+Stages = dict[str, list[list[str]]]
+"""What a stage leaves, and its commands; ``OUT`` is what they write."""
+
+OUT = "OUT"
+BEST = "experiments/bundled/models/net_best.safetensors"
+COPY = "import shutil, sys; shutil.copy(*sys.argv[1:])"
+
+
+def stages_of(args: argparse.Namespace) -> Stages:
+    """Return all stages in their order."""
+    biq, livec, agiqa = (
+        [f"--{name}", *map(str, getattr(args, name))] for name in ("biq", "livec", "agiqa")
+    )
+    start = ["--imagenet", "imagenet.safetensors", "--first", "first.safetensors"]
+    pools = ["--pool", "pool", "--pairs", "pairs"]
+    stages = {
+        "imagenet.safetensors": [["imagenet_start.py", OUT, "--seed", "1"]],
+        "first.safetensors": [first_stage(*args.biq), ["-c", COPY, BEST, OUT]],
+        "pool": [["train_models.py", "pool", *start, *biq, "--clean", "clean", "--pool", OUT]],
+        "trained.safetensors": [["train_models.py", "train", *start, "--pool", "pool", "--out", OUT]],
+        "pairs": [["reference_pairs.py", "pool", "trained.safetensors", "--clean", "clean", "--pairs", OUT]],
+        "paired.safetensors": [["reference_pairs.py", "train", "trained.safetensors", *pools, "--out", OUT]],
+        "named.safetensors": [["train_naming.py", "paired.safetensors", "clean", "-o", OUT]],
+        "seen": [["fit_readouts.py", "look", "--start", "named.safetensors", *biq, *livec, *agiqa, "--folder", OUT]],
+    }  # fmt: skip
+    for model in ("lifeiqa-biq2021", "lifeiqa"):
+        stages[f"{model}.safetensors"] = last_steps(model, args)
+    return stages
+
+
+def first_stage(csv: Path, folder: Path) -> list[str]:
+    """Return the command of ``lifeiqa train`` with the data of this machine."""
+    changes = ["network:pretrained_model_path=imagenet.safetensors"]
+    for phase in ("train", "val"):
+        changes += [f"datasets:{phase}:meta_info_file={csv}", f"datasets:{phase}:dataroot_target={folder}"]  # fmt: skip
+    options = TOOLS.parent / "options" / "train" / "bundled.yml"
+    return ["-m", "lifeiqa_plugin", "train", "-opt", str(options), "--auto-resume", "--force-yml", *changes]  # fmt: skip
+
+
+def last_steps(model: str, args: argparse.Namespace) -> list[list[str]]:
+    """Return what makes a model of what the backbone saw: read-outs, the nearer look, the cuts of the distortions."""
+    look = ["--start", "named.safetensors", "--folder", "seen"]
+    scores = f"{model}.csv"
+    return [
+        ["fit_readouts.py", "write", model, *look, "--out", OUT],
+        ["fit_detail.py", str(args.large), "--model", OUT, "--write", OUT],
+        ["-m", "lifeiqa_plugin", "score", "rated.txt", "--model", OUT, "-o", scores],
+        ["choose_cuts.py", scores, "biq_rated.csv", "livec_rated.csv", "--write", OUT],
+    ]
+
+
+def gather(args: argparse.Namespace, state: Path) -> None:
+    """Link the clean photos, and write down the photos on which the cuts of the distortions are chosen."""
+    (state / "clean").mkdir(parents=True, exist_ok=True)
+    best = sorted(read_rows(*args.biq), key=lambda row: row.mos if row.group == "ss03" else 0)
+    for row in best[-CLEAN:]:
+        link = state / "clean" / Path(row.path).name
+        if not link.is_symlink():
+            link.symlink_to(Path(row.path).resolve())
+    paths = []
+    for name, part in (("biq", "val"), ("livec", "train")):
+        table, folder = getattr(args, name)
+        rows = pd.read_csv(table).query("bundled_split == @part")
+        rows.to_csv(state / f"{name}_rated.csv", index=False)
+        paths += [str(folder / name) for name in rows["name"]]
+    (state / "rated.txt").write_text("\n".join(paths), encoding="utf-8")
+
+
+def run_stage(state: Path, name: str, commands: list[list[str]]) -> None:
+    """Run a stage, unless it is there; what it writes gets its name when it is whole."""
+    if (state / name).exists():
+        print(f"{name} is there", flush=True)
+        return
+    part = f"part.{name}"
+    start = time.monotonic()
+    for command in commands:
+        command = [word.replace(OUT, part) for word in command]
+        print(*command, flush=True)
+        if command[0].endswith(".py"):
+            command[0] = str(TOOLS / command[0])
+        subprocess.run([sys.executable, *command], cwd=state, check=True)
+    (state / part).rename(state / name)
+    with (state / "times.txt").open("a", encoding="utf-8") as file:
+        print(f"{time.monotonic() - start:6.0f} s  {name}", file=file)
+
+
+def main() -> None:
+    """Parse the command line and run what is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("state", type=Path, help="folder of all that is made")
+    for name in ("biq", "livec", "agiqa"):
+        parser.add_argument(f"--{name}", type=Path, nargs=2, required=True, metavar=("CSV", "FOLDER"))  # fmt: skip
+    parser.add_argument("--large", type=Path, required=True, help="folder of large photos")
+    args = parser.parse_args()
+    for name in ("biq", "livec", "agiqa"):
+        setattr(args, name, [path.resolve() for path in getattr(args, name)])
+    args.large = args.large.resolve()
+    gather(args, args.state)
+    for name, commands in stages_of(args).items():
+        run_stage(args.state, name, commands)
+
+
+if __name__ == "__main__":
+    main()
