@@ -38,14 +38,6 @@ def test_medians_and_tables(load):
     )
 
 
-def test_tenths_are_means_in_order(load):
-    calibration = load("calibration")
-    order = np.random.default_rng(0).permutation(20).astype(float)
-    assert calibration.tenths(order, order, -order) == [
-        [2 * i + 0.5, -2 * i - 0.5] for i in range(10)
-    ]
-
-
 def test_the_bundled_network_is_the_one_that_training_starts_from(load):
     start, bundled = load("imagenet_start"), read_checkpoint(resolve().path)
     expected = {"backbone": start.BACKBONE, **start.DECODER}
