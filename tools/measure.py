@@ -18,7 +18,7 @@ import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,6 +175,11 @@ def calibration(sets: Sets) -> Iterator[Found]:
         yield Found(model, "calibration", values, command, f"{len(mos):,} images")
 
 
+def by_name(names: Iterable[str], values: Iterable[str]) -> dict[str, str]:
+    """Name values, and write .02 for 0.02."""
+    return {k: re.sub(r"\b0\.", ".", v) for k, v in zip(names, values, strict=True)}
+
+
 def int8(sets: Sets) -> Iterator[Found]:
     """Compare the faster ways with ``--exact`` and with opinions."""
     import scoring_agreement as script
@@ -184,12 +189,12 @@ def int8(sets: Sets) -> Iterator[Found]:
         paths, mos = sets.opinions(name)
         both = (score(paths, fast=fast)["score"].to_numpy() for fast in (False, True))
         values = script.compare_mos(*both, mos)
-        named = dict(zip(("float", "int8", "gain", "median", "most", "both"), values, strict=True))
+        named = by_name(("float", "int8", "gain", "median", "most", "both"), values)
         about = f"{len(mos):,} images, {script.machine()}"
         yield Found(DEFAULT, f"int8 {name}", named, f"{command} --data_opt {DATA_OPT}", about)
     phones = [str(path) for path in sets.photos("phone")]
     for way, *values in script.compare_photos(phones):
-        named = dict(zip(("median", "most", "srcc", "count", "within"), values, strict=True))
+        named = by_name(("median", "most", "srcc", "count", "within"), values)
         about = f"{len(phones)} phone photos, {script.machine()}"
         yield Found(DEFAULT, f"way {way}", named, f"{command} --photos SQAD", about)
 

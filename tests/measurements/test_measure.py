@@ -149,7 +149,7 @@ def test_parts_by_scripts(script, written, sets, load, monkeypatch, tmp_path):
         "biqonly_calibration_line": "1.000, -.100",
         "default_calibration_rmse": ".100",
         "default_calibration_std_inside": "100 %, 100 %",
-        "default_int8_agiqa_test_gain": "+0.0000 (+0.0000 to +0.0000)",
+        "default_int8_agiqa_test_gain": "+.0000 (+.0000 to +.0000)",
         "default_way_fast_most": "2",
         "default_naming_colour_cast_rank": "-.25",
         "default_naming_right": "50.0 % / 75.0 % / 100.0 %",
