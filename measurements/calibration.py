@@ -1,8 +1,10 @@
 """Measure whether a score reads as an expected opinion score, and whether a larger ``std`` means a larger error.
 
-lifeiqa prepare biq2021 BIQ2021_FOLDER --drop-near-duplicates
-lifeiqa evaluate meta_info_biq2021.csv BIQ2021_FOLDER --split official_split -o scores.csv
-python measurements/calibration.py scores.csv
+    lifeiqa prepare biq2021 BIQ2021_FOLDER --drop-near-duplicates
+    lifeiqa evaluate meta_info_biq2021.csv BIQ2021_FOLDER --split official_split -o scores.csv
+    python measurements/calibration.py scores.csv
+
+It scores nothing itself.
 """
 
 from __future__ import annotations
