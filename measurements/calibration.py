@@ -1,63 +1,70 @@
 """Measure whether a score reads as an expected opinion score, and whether a larger ``std`` means a larger error.
 
     lifeiqa prepare biq2021 BIQ2021_FOLDER --drop-near-duplicates
-    python measurements/calibration.py meta_info_biq2021.csv BIQ2021_FOLDER
+    lifeiqa evaluate meta_info_biq2021.csv BIQ2021_FOLDER --split official_split -o scores.csv
+    python measurements/calibration.py scores.csv
 
-Images of the test part are sorted by score and by ``std``, and averaged in tenths.
+It scores nothing itself.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from measuring import conditions, markdown_table
-from scipy.stats import spearmanr
+import pandas as pd
 
-from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
-from lifeiqa_plugin.scoring.evaluation import score_dataset
-from lifeiqa_plugin.training.dataset import LifeIQADataset
+from lifeiqa_plugin.correlation import correlations
 
 
-def tenths(order_by: np.ndarray, *columns: np.ndarray) -> list[list[float]]:
-    """Sort by the first array, cut into ten parts, return the means of the columns in each."""
-    parts = np.array_split(np.argsort(order_by, kind="stable"), 10)
-    return [[float(column[part].mean()) for column in columns] for part in parts]
+class Calibration(NamedTuple):
+    """What scores say of opinions, and ``std`` of errors.
+
+    Attributes:
+        slope: of the line from scores to opinions.
+        offset: of the same.
+        bias: mean of score - opinion.
+        rmse: of score - opinion.
+        std_srcc: rank correlation of ``std`` with the absolute error.
+        inside: share of errors within one ``std``.
+        inside_two: the same of two.
+    """
+
+    slope: float
+    offset: float
+    bias: float
+    rmse: float
+    std_srcc: float
+    inside: float
+    inside_two: float
+
+
+def calibrate(table: pd.DataFrame) -> Calibration:
+    """Compare ``score`` and ``std`` with ``mos``."""
+    scores, std, mos = (table[name].to_numpy(float) for name in ("score", "std", "mos"))
+    off = np.abs(scores - mos)
+    return Calibration(
+        *np.polyfit(scores, mos, 1),
+        (scores - mos).mean(),
+        correlations(scores, mos)["rmse"],
+        correlations(std, off)["srcc"],
+        (off < std).mean(),
+        (off < 2 * std).mean(),
+    )
 
 
 def main() -> None:
-    """Parse the command line, score, print, draw."""
+    """Read, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("meta", type=Path, help="csv written by 'lifeiqa prepare'")
-    parser.add_argument("root", type=Path, help="folder of the set")
-    parser.add_argument(
-        "--split", default="official_split", help="split column (default official_split)"
-    )
-    parser.add_argument(
-        "--phase", default="test", choices=["val", "test"], help="of the split (default test)"
-    )
-    parser.add_argument("--checkpoint", type=Path, help="default: the weights that ship")
-    args = parser.parse_args()
-    opt = {"phase": args.phase, "meta_info_file": str(args.meta), "dataroot_target": str(args.root)}
-    dataset = LifeIQADataset(opt | {"split_index": args.split})
-    network = build_lifeiqa(pretrained_model_path=args.checkpoint).eval()
-    scores, stds = score_dataset(network, dataset.images)
-    mos = np.array(dataset.mos)
-    errors = scores - mos
-    slope, offset = np.polyfit(scores, mos, 1)
-    print(f"{conditions()}; {len(mos)} {args.phase} images\n")
-    print(f"opinion = {slope:.3f} x score + {offset:+.3f}; mean error {errors.mean():+.4f}")
-    print(f"SRCC of std with |error|: {spearmanr(stds, np.abs(errors)).statistic:.3f}")
-    inside = [(np.abs(errors) < k * stds).mean() for k in (1, 2)]
-    print(f"errors within 1 std: {inside[0]:.1%}, within 2: {inside[1]:.1%}")
-    rows = [
-        [str(i), *(f"{value:.3f}" for value in (*by_score, by_std[0], by_std[1] ** 0.5))]
-        for i, (by_score, by_std) in enumerate(
-            zip(tenths(scores, scores, mos), tenths(stds, stds, errors**2), strict=True), 1
-        )
-    ]
-    print(markdown_table(["tenth", "mean score", "mean opinion", "mean std", "RMSE"], rows))
+    parser.add_argument("scores", type=Path, help="csv with mos, score and std")
+    table = pd.read_csv(parser.parse_args().scores)
+    found = calibrate(table)
+    print(f"{len(table)} images: opinion = {found.slope:.3f} x score + {found.offset:+.3f}")
+    print(f"score - opinion: mean {found.bias:+.4f}, RMSE {found.rmse:.4f}")
+    print(f"SRCC of std with |error|: {found.std_srcc:.3f}")
+    print(f"errors within 1 std: {found.inside:.1%}, within 2: {found.inside_two:.1%}")
 
 
 if __name__ == "__main__":

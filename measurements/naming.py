@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,20 +54,38 @@ def name_all(network: LifeIQA, photos: list[Path], side: int, seed: int) -> pd.D
     return pd.DataFrame(rows)
 
 
-def evaluate(table: pd.DataFrame, kind: str) -> list[str]:
-    """Return kind, area under the curve, share named right, what it is taken for, rank correlation with severity."""
+class Found(NamedTuple):
+    """How well one distortion is named, see above."""
+
+    kind: str
+    area: float
+    named: float
+    taken_for: str
+    rank: float
+
+
+def evaluate(table: pd.DataFrame, kind: str) -> Found:
+    """Return how well a kind is named."""
     names = [name for name in table if name in KINDS]
     middle = table[table.severity.isin((MIDDLE, 0.0))]
     own = middle[middle.kind == kind]
     others = middle[middle.kind != kind]
-    pairs = len(own) * len(others)
-    area = mannwhitneyu(own[kind], others[kind]).statistic / pairs
+    area = mannwhitneyu(own[kind], others[kind]).statistic / (len(own) * len(others))
     largest = own[names].idxmax(axis=1)
     wrong = largest[largest != kind].value_counts()
     taken_for = ", ".join(f"{name} {count}" for name, count in wrong.items())
     levels = table[table.kind == kind]
     rank = correlations(levels[kind], levels.severity)["srcc"]
-    return [kind, f"{area:.3f}", f"{(largest == kind).mean():.0%}", taken_for, f"{rank:.2f}"]
+    return Found(kind, area, (largest == kind).mean(), taken_for, rank)
+
+
+def evaluate_all(table: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Return the share named right at each severity, and median and 90 % of the largest strength on clean photos."""
+    names = [name for name in table if name in KINDS]
+    is_right = table[names].idxmax(axis=1) == table.kind
+    clean = table.loc[table.kind == CLEAN, names].max(axis=1)
+    shares = [float(is_right[table.severity == severity].mean()) for severity in SEVERITIES]
+    return shares, list(np.quantile(clean, [0.5, 0.9]))
 
 
 def main() -> None:
@@ -84,15 +102,16 @@ def main() -> None:
         raise SystemExit("this model names no distortions; give one with network: distortions")
     photos = find_photos(args.folder, args.count)
     table = name_all(network, photos, args.side, args.seed)
-    names = list(network.distortion_names)
     print(f"{conditions()}; {len(photos)} photos, seed {args.seed}\n")
     header = ["distortion", "area at .5", "named", "else taken for", "rank of severity"]
-    print(markdown_table(header, [evaluate(table, kind) for kind in names]))
-    is_right = table[names].idxmax(axis=1) == table.kind
-    shares = [f"{is_right[table.severity == severity].mean():.1%}" for severity in SEVERITIES]
-    print(f"\nnamed right at {', '.join(map(str, SEVERITIES))}: {', '.join(shares)}")
-    clean = table.loc[table.kind == CLEAN, names].max(axis=1)
-    low, high = np.quantile(clean, [0.5, 0.9])
+    found = [evaluate(table, kind) for kind in network.distortion_names]
+    rows = [
+        [f.kind, f"{f.area:.3f}", f"{f.named:.0%}", f.taken_for, f"{f.rank:.2f}"] for f in found
+    ]
+    print(markdown_table(header, rows))
+    shares, (low, high) = evaluate_all(table)
+    right = ", ".join(f"{share:.1%}" for share in shares)
+    print(f"\nnamed right at {', '.join(map(str, SEVERITIES))}: {right}")
     print(f"largest strength on clean photos: median {low:.2f}, 90 % below {high:.2f}")
 
 

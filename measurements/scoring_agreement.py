@@ -9,7 +9,6 @@ Of photos, those count that a JPEG decoder really shrinks in that way.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,19 @@ from PIL import Image
 import lifeiqa_plugin
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.option_files import read_option_file
-from lifeiqa_plugin.correlation import correlations, interval, resamples
+from lifeiqa_plugin.correlation import compare, correlations
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.stream import Recipe
 from lifeiqa_plugin.runtimes import Engine, create_engine
 
 SAMPLES = 1000
 """Of the bootstrap."""
+
+
+def machine() -> str:
+    """Return one line that says on what was measured; without VNNI 8 bits round otherwise."""
+    vnni = "with" if "vnni" in Path("/proc/cpuinfo").read_text() else "without"
+    return f"{conditions()}, {vnni} VNNI"
 
 
 def score(paths: list[str], engine: Engine, exact: bool) -> np.ndarray:
@@ -50,51 +55,35 @@ def is_shrunk(path: str, engine: Engine) -> bool:
         return image.size != size
 
 
-def compare_photos(folders: list[Path]) -> str:
-    """Return a Markdown table of how far the scores of large photos are from those of ``--exact``."""
+def compare_photos(paths: list[str]) -> list[list[str]]:
+    """Return for the default and for ``--fast`` how far scores of large photos are from those of ``--exact``."""
     engines = {"default": create_engine("onnxruntime"), "fast": create_engine(fast=True)}
-    found = [path for folder in folders for path in find_images(folder)]
-    shrunk = {name: [p for p in found if is_shrunk(p, one)] for name, one in engines.items()}
-    scored = sorted({path for paths in shrunk.values() for path in paths})
+    shrunk = {name: [p for p in paths if is_shrunk(p, one)] for name, one in engines.items()}
+    scored = sorted({path for some in shrunk.values() for path in some})
     exactly = dict(zip(scored, score(scored, engines["default"], exact=True), strict=True))
     rows = []
-    for name, paths in shrunk.items():
-        print(f"{name}: {len(paths)} of {len(found)} photos are halved, or more", flush=True)
-        exact = np.array([exactly[path] for path in paths])
-        changed = score(paths, engines[name], exact=False)
+    for name, some in shrunk.items():
+        exact = np.array([exactly[path] for path in some])
+        changed = score(some, engines[name], exact=False)
         off = np.abs(changed - exact)
-        srcc = correlations(changed, exact)["srcc"]
-        within = f"{(off <= 0.005).sum()} of {len(off)}"
-        values = [f"{value:.4f}" for value in (np.median(off), np.quantile(off, 0.99), off.max())]
-        rows.append([name, *values, within, f"{srcc:.4f}"])
-    return markdown_table(["way", "median", "99 %", "most", "within .005", "SRCC"], rows)
+        values = [f"{value:.4f}" for value in (np.median(off), off.max())]
+        values.append(f"{correlations(changed, exact)['srcc']:.4f}")
+        counts = f"{len(some)} of {len(paths)}", f"{(off <= 0.005).sum()} of {len(off)}"
+        rows.append([name, *values, *counts])
+    return rows
 
 
-def compare_mos(names: list[str], option_file: Path | None) -> str:
-    """Return a Markdown table of the SRCC with opinions of both networks, and the interval of their difference."""
-    rows = []
-    for dataset in find_datasets(names, read_option_file(option_file).entries):
-        if dataset.kind != "mos":
-            continue
-        paths = [image.path for image in dataset.images]
-        mos = np.array([image.mos for image in dataset.images])
-        full, rounded = (
-            score(paths, create_engine("onnxruntime", fast=fast), exact=False)
-            for fast in (False, True)
-        )
-        both = [correlations(values, mos)["srcc"] for values in (full, rounded)]
-        gains = []
-        for chosen in resamples(len(mos), SAMPLES):
-            one, other = (correlations(x[chosen], mos[chosen])["srcc"] for x in (full, rounded))
-            gains.append(other - one)
-        low, high = interval(np.array(gains))
-        off = np.abs(full - rounded)
-        agreement = correlations(full, rounded)["srcc"]
-        row = [f"{dataset.name}, {len(mos)}", *(f"{value:.4f}" for value in both)]
-        row.append(f"{both[1] - both[0]:+.4f} ({low:+.4f} to {high:+.4f})")
-        rows.append([*row, f"{np.median(off):.4f}, {off.max():.4f}", f"{agreement:.4f}"])
-    header = ["dataset, images", "SRCC float32", "8 bits", "difference (95 %)"]
-    return markdown_table([*header, "scores differ: median, most", "SRCC of both"], rows)
+def compare_mos(full: np.ndarray, rounded: np.ndarray, mos: np.ndarray) -> list[str]:
+    """Return the SRCC with opinions of both networks, the interval of their difference, and how far scores differ."""
+    found, off = compare(rounded, full, mos, SAMPLES), np.abs(full - rounded)
+    low, high = found.difference.low, found.difference.high
+    return [
+        *(f"{correlations(values, mos)['srcc']:.4f}" for values in (full, rounded)),
+        f"{found.difference.value:+.4f} ({low:+.4f} to {high:+.4f})",
+        f"{np.median(off):.4f}",
+        f"{off.max():.4f}",
+        f"{correlations(full, rounded)['srcc']:.4f}",
+    ]
 
 
 def main() -> None:
@@ -104,12 +93,25 @@ def main() -> None:
     parser.add_argument("-d", nargs="+", default=[], metavar="DATASET", help="as for the benchmark")
     parser.add_argument("--data_opt", type=Path, metavar="YML", help="the same")
     args = parser.parse_args()
-    vnni = "with" if "vnni" in Path("/proc/cpuinfo").read_text() else "without"
-    print(f"{conditions()}, {vnni} VNNI, load {os.getloadavg()[0]:.1f}")
+    print(machine())
     if args.photos:
-        print(compare_photos(args.photos))
-    if args.d or args.data_opt:
-        print(compare_mos(args.d, args.data_opt))
+        header = ["way", "median", "most", "SRCC", "photos halved, or more", "within .005"]
+        paths = [path for folder in args.photos for path in find_images(folder)]
+        print(markdown_table(header, compare_photos(paths)))
+    datasets = find_datasets(args.d, read_option_file(args.data_opt).entries)
+    rows = []
+    for one in datasets:
+        if one.kind == "mos":
+            paths = [image.path for image in one.images]
+            both = (
+                score(paths, create_engine("onnxruntime", fast=way), False) for way in (False, True)
+            )
+            mos = np.array([image.mos for image in one.images])
+            rows.append([f"{one.name}, {len(mos)}", *compare_mos(*both, mos)])
+    if rows:
+        header = ["dataset, images", "SRCC float32", "8 bits", "difference (95 %)"]
+        header += ["scores differ: median", "most", "SRCC of both"]
+        print(markdown_table(header, rows))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ It reads what ``lifeiqa benchmark`` has kept, and scores nothing itself:
 
     lifeiqa benchmark -m lifeiqa lifeiqa-biq2021 --data_opt options/benchmark/cross.yml --no-speed -o benchmark
     python measurements/verdicts.py benchmark --data_opt options/benchmark/cross.yml
-    python measurements/verdicts.py benchmark --data_opt options/benchmark/cross.yml --results  # docs/results.csv
 
 Good images have an opinion score in the upper part of their dataset, bad ones in the lower part.
 """
@@ -12,14 +11,11 @@ Good images have an opinion score in the upper part of their dataset, bad ones i
 from __future__ import annotations
 
 import argparse
-import csv
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from measuring import ROOT, markdown_table
-from tables import RESULTS, read_results
+from measuring import markdown_table
 
 from lifeiqa_plugin.benchmark.datasets import find_datasets
 from lifeiqa_plugin.benchmark.option_files import read_option_file
@@ -28,13 +24,7 @@ from lifeiqa_plugin.checkpoints.models import BUNDLED
 from lifeiqa_plugin.datasets.labelled import LabelledDataset
 
 DROP = (0.2, 0.25, 0.3, 0.35, 0.4)
-SHIPPED = {"lifeiqa": "default", "lifeiqa-biq2021": "biqonly"}
-"""Metric -> how its ids in ``docs/results.csv`` begin."""
-
 KEEP = (0.5, 0.55, 0.6, 0.65, 0.7)
-
-TRAINED_ON = {("lifeiqa", "livec-a")}
-"""What the rates would flatter, so that no result is written."""
 
 
 class Rates(NamedTuple):
@@ -105,60 +95,29 @@ def table(scores: np.ndarray, mos: np.ndarray, keep: bool, thresholds: tuple[flo
     return markdown_table(header, rows)
 
 
-def results(scores: np.ndarray, mos: np.ndarray, metric: str, dataset: str) -> list[dict[str, str]]:
-    """Return rows of ``docs/results.csv``: what the default thresholds cost."""
-    drop = rates(scores, mos, 0.3, keep=False)
-    keep = rates(scores, mos, 0.6, keep=True)
-    values = {
-        "dropped_better_half": drop.wrong_half,
-        "dropped_worst_third": drop.right_third,
-        "kept_worst_third": keep.wrong_third,
-        "kept_best_third": keep.right_third,
+def costs(scores: np.ndarray, mos: np.ndarray) -> dict[str, float]:
+    """Return what ``--drop 0.3 --keep 0.6`` drop and keep: shares, by what they are of."""
+    drop, keep = rates(scores, mos, 0.3, keep=False), rates(scores, mos, 0.6, keep=True)
+    return {
+        "dropped better half": drop.wrong_half,
+        "dropped worst third": drop.right_third,
+        "kept worst third": keep.wrong_third,
+        "kept best third": keep.right_third,
     }
-    prefix = SHIPPED[metric]
-    commit = subprocess.check_output(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, text=True)
-    about = {
-        "command": "python measurements/verdicts.py benchmark --data_opt options/benchmark/cross.yml",
-        "commit": commit.strip(),
-        "weights_sha256": BUNDLED[metric].sha256,
-        "condition": f"{len(mos)} images, --drop 0.3 --keep 0.6",
-    }
-    return [
-        {
-            "id": f"{prefix}_{dataset.replace('-', '_')}_{what}",
-            "what": f"{dataset}, {metric}: {what.replace('_', ' ')}",
-            "value": f"{100 * share:.1f} %",
-            **about,
-        }
-        for what, share in values.items()
-    ]
-
-
-def add_results(rows: list[dict[str, str]]) -> None:
-    """Put rows into ``docs/results.csv``, each in the place of the one of its id."""
-    everything = read_results() | {row["id"]: row for row in rows}
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(everything.values())
 
 
 def main() -> None:
     """Parse the command line, count, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder that 'lifeiqa benchmark -o' wrote")
-    parser.add_argument("-m", nargs="+", default=list(SHIPPED), metavar="METRIC")
+    parser.add_argument("-m", nargs="+", default=list(BUNDLED), metavar="METRIC")
     parser.add_argument("-d", nargs="+", default=[], metavar="DATASET", help="as for the benchmark")
     parser.add_argument("--data_opt", type=Path, metavar="YML", help="the same")
     parser.add_argument("--keep", type=float, nargs="+", default=KEEP)
     parser.add_argument("--drop", type=float, nargs="+", default=DROP)
-    parser.add_argument("--results", action="store_true", help="write into docs/results.csv")
     args = parser.parse_args()
-    if args.results and not SHIPPED.keys() >= set(args.m):
-        raise SystemExit(f"--results is for what ships: {', '.join(SHIPPED)}")
     store = Store(args.out / "scores")
     datasets = find_datasets(args.d, read_option_file(args.data_opt).entries)
-    rows = []
     for metric in args.m:
         for dataset in datasets:
             if dataset.kind != "mos":
@@ -167,10 +126,6 @@ def main() -> None:
             print(f"\n## {metric}, {dataset.name}: {len(mos)} images\n")
             print(table(scores, mos, keep=False, thresholds=args.drop), end="\n\n")
             print(table(scores, mos, keep=True, thresholds=args.keep))
-            if args.results and (metric, dataset.name) not in TRAINED_ON:
-                rows += results(scores, mos, metric, dataset.name)
-    if rows:
-        add_results(rows)
 
 
 if __name__ == "__main__":

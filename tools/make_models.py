@@ -3,8 +3,8 @@
     python tools/make_models.py STATE --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER --large FOLDER
 
 The csv files are those of ``lifeiqa prepare``. ``--large`` is a folder of photos as cameras write them; the nearer look
-learns from it. Each stage leaves a file or a folder in STATE, and is left out where that is there: a run that was stopped
-goes on. ``times.txt`` keeps how long each stage took. A stage is a script of this folder, whose head says what it does.
+learns from it. Each stage leaves a file or a folder in STATE, and is left out where that is there, so a run that was
+stopped goes on. ``times.txt`` keeps how long each stage took. A stage is a script of this folder; its head says more.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def first_stage(csv: Path, folder: Path) -> list[str]:
 
 
 def last_steps(model: str, args: argparse.Namespace) -> list[list[str]]:
-    """Return what makes a model of what the backbone saw: read-outs, the nearer look, the cuts of the distortions."""
+    """Return what makes a model of what the backbone saw: read-outs, nearer look, cuts of the distortions."""
     look = ["--start", "named.safetensors", "--folder", "seen"]
     scores = f"{model}.csv"
     return [
@@ -84,9 +84,12 @@ def gather(args: argparse.Namespace, state: Path) -> None:
     paths = []
     for name, part in (("biq", "val"), ("livec", "train")):
         table, folder = getattr(args, name)
-        rows = pd.read_csv(table).query("bundled_split == @part")
-        rows.to_csv(state / f"{name}_rated.csv", index=False)
-        paths += [str(folder / name) for name in rows["name"]]
+        rows = pd.read_csv(table)
+        rows = rows[rows["bundled_split"] == part]
+        paths += [str(folder / image) for image in rows["name"]]
+        rows.assign(name=[Path(image).name for image in rows["name"]]).to_csv(
+            state / f"{name}_rated.csv", index=False
+        )
     (state / "rated.txt").write_text("\n".join(paths), encoding="utf-8")
 
 

@@ -9,8 +9,8 @@ A page says where a table goes, and nothing else:
     <!-- [[[end]]] -->
 
 The table itself is in ``tables.md`` beside this file, below a heading of that name. A cell there says ``{niqe_times}``
-for the value of the row ``niqe_times`` of docs/results.csv, and ``{niqe_times:short}`` for its first word, which leaves
-an interval out.
+for the value of the row ``niqe_times`` of docs/results.csv, ``{niqe_times:short}`` for its first word, which leaves an
+interval out, and ``{niqe_times:date}`` for another column.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ def render(name: str) -> str:
     def value(found: re.Match[str]) -> str:
         if found[1] not in results:
             raise ValueError(f"table {name!r} shows {found[1]!r}, which {RESULTS.name} lacks")
-        whole = results[found[1]]["value"]
-        return whole.split()[0] if found[2] else whole
+        row, column = results[found[1]], found[2] or "value"
+        if column == "short":
+            return row["value"].split()[0]
+        return row[column][:8] if column == "weights_sha256" else row[column]
 
-    return re.sub(r"\{(\w+)(:short)?\}", value, templates[name])
+    return re.sub(r"\{(\w+)(?::(\w+))?\}", value, templates[name])
 
 
 def show(name: str) -> None:

@@ -3,8 +3,9 @@
     python tools/train_models.py pool --biq CSV FOLDER --clean FOLDER
     python tools/train_models.py train --out biq2021.safetensors
 
-The csv is that of ``lifeiqa prepare biq2021``; its training rows are read. ``pool`` shows every image, at random sizes and shapes, to the lower half of the backbone, which stands still,
-and keeps what comes out. ``train`` reads nothing but the pool: 25 minutes on one core.
+The csv is that of ``lifeiqa prepare biq2021``; its training rows are read.
+``pool`` shows every image, at random sizes and shapes, to the lower half of the backbone, which stands still, and keeps
+what comes out. ``train`` reads nothing but the pool: 25 minutes on one core.
 """
 
 from __future__ import annotations

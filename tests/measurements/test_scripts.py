@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -20,14 +19,6 @@ SCRIPTS = sorted({path.stem for path in (ROOT / "measurements").glob("*.py")} - 
 def test_tables(load):
     table = load("measuring").markdown_table(["a", "b"], [["1", "2"]])
     assert table == "| a   | b   |\n|-----|-----|\n| 1   | 2   |"
-
-
-def test_tenths_are_means_in_order(load):
-    calibration = load("calibration")
-    order = np.random.default_rng(0).permutation(20).astype(float)
-    assert calibration.tenths(order, order, -order) == [
-        [2 * i + 0.5, -2 * i - 0.5] for i in range(10)
-    ]
 
 
 def test_the_bundled_network_is_the_one_that_training_starts_from(load):
