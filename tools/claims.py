@@ -331,32 +331,26 @@ class Comparison(NamedTuple):
     title: str
     backbone: str
     photos: int
-    most_seeds: int
     reference: str
     others: tuple[str, ...]
 
 
 PROBES = ("stage 1", "stage 2", "stage 4", "stage 34", "stage 1234")
 COMPARISONS = (
-    Comparison("(a)", "lite2", ALL, 20, "stage 3", PROBES),
-    Comparison("(b), (c), (e)", "lite2", ALL, 20, "complete", (*VARIANTS, "stage 34")[1:]),
-    Comparison("(d), 300 photos", "lite2", 300, 10, "complete", ("vanilla", "stage 34")),
-    Comparison("(d), 100 photos", "lite2", 100, 10, "complete", ("vanilla", "stage 34")),
-    Comparison("(a), Lite0", "lite0", ALL, 20, "stage 3", PROBES),
-    Comparison("(b), (c), Lite0", "lite0", ALL, 10, "complete", ("vanilla", "no GCN", "no MoE")),
+    Comparison("(a)", "lite2", ALL, "stage 3", PROBES),
+    Comparison("(b), (c), (e)", "lite2", ALL, "complete", (*VARIANTS, "stage 34")[1:]),
+    Comparison("(d), 300 photos", "lite2", 300, "complete", ("vanilla", "stage 34")),
+    Comparison("(d), 100 photos", "lite2", 100, "complete", ("vanilla", "stage 34")),
+    Comparison("(a), Lite0", "lite0", ALL, "stage 3", PROBES),
+    Comparison("(b), (c), Lite0", "lite0", ALL, "complete", ("vanilla", "no GCN", "no MoE")),
 )
-
-
-COLUMNS = ["test", "variant", "rate", "SRCC", "lead", "low", "high", "p"]
 
 
 def table_of(bench: Bench, comparison: Comparison, seeds: int) -> pd.DataFrame:
     """Return a row for each variant and test: SRCC, the reference's lead, p by Holm over the variants, verdict."""
     names = comparison.reference, *comparison.others
-    runs = [
-        bench.with_best_rate(Run(comparison.backbone, name, comparison.photos, 0)) for name in names
-    ]
-    seeds = min(seeds, comparison.most_seeds)
+    backbone, photos = comparison.backbone, comparison.photos
+    runs = [bench.with_best_rate(Run(backbone, name, photos, 0)) for name in names]
     for seed in tqdm(range(seeds), desc=comparison.title, unit="seed"):
         for run in runs:
             bench.scores(run._replace(seed=seed))
@@ -367,7 +361,8 @@ def table_of(bench: Bench, comparison: Comparison, seeds: int) -> pd.DataFrame:
         p = [np.nan, *holm(np.array(p[1:]))]
         for run, own, lead, one in zip(runs, drawn, leads, p, strict=True):
             rows.append((test, run.variant, run.rate, own[0].mean(), *lead, one))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    columns = ["test", "variant", "rate", "SRCC", "lead", "low", "high", "p"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def verdict(row: Any) -> str:
