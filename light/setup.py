@@ -1,6 +1,6 @@
 """``pip install ./light``: the same package without torch and pyiqa, for those who only score.
 
-It has the name of the full one, so that pip replaces either by the other, and a version such as ``0.3.0+light``.
+It has the name of the full one, so that pip replaces either by the other, and a version such as ``0.4.0+light``.
 """
 
 import os

@@ -58,7 +58,8 @@ def first_stage(csv: Path, folder: Path) -> list[str]:
     for phase in ("train", "val"):
         changes += [f"datasets:{phase}:meta_info_file={csv}", f"datasets:{phase}:dataroot_target={folder}"]  # fmt: skip
     options = TOOLS.parent / "options" / "train" / "bundled.yml"
-    return ["-m", "lifeiqa_plugin", "train", "-opt", str(options), "--auto-resume", "--force-yml", *changes]  # fmt: skip
+    command = ["-m", "lifeiqa_plugin", "train", "-opt", str(options)]
+    return [*command, "--auto-resume", "--force-yml", *changes]
 
 
 def last_steps(model: str, args: argparse.Namespace) -> list[list[str]]:

@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -311,6 +312,37 @@ def test_reference_pairs(run_main, load, monkeypatch, short_recipe, tmp_path):
     torch.testing.assert_close(whole[name] - before[name], 2 * change, atol=1e-4, rtol=0)
     head = "decoder.distortion_head.0.weight"
     assert torch.equal(half[head], before[head])
+
+
+def test_make_models(run_main, load, dataset, monkeypatch, tmp_path):
+    """Each stage runs a script that is there, once, and leaves what the next ones read."""
+    script, ran = load("make_models"), []
+
+    def run(command, cwd, check):
+        program = Path(command[1])
+        assert program.is_file() or str(program) in ("-m", "-c")
+        assert all((cwd / word).exists() for word in command[3:] if word in script.stages_of(args))
+        ran.append(program.name)
+        for word in command:
+            if word.startswith("part."):
+                (cwd / word).touch()
+
+    monkeypatch.setattr(script.subprocess, "run", run)
+    meta = tmp_path / "meta.csv"
+    meta.write_text("name,mos,subset,bundled_split\n0.png,0.5,ss03,train\n1.png,0.6,ss03,val\n")
+    args = SimpleNamespace(
+        large=dataset, **dict.fromkeys(("biq", "livec", "agiqa"), (meta, dataset))
+    )
+    sets = [word for name in ("biq", "livec", "agiqa") for word in (f"--{name}", meta, dataset)]
+    state = tmp_path / "state"
+    run_main("make_models", state, *sets, "--large", dataset)
+    assert (state / "lifeiqa.safetensors").exists()
+    assert (state / "clean" / "0.png").resolve() == dataset / "0.png"
+    assert (state / "rated.txt").read_text() == f"{dataset}/1.png\n{dataset}/0.png"
+    assert len((state / "times.txt").read_text().splitlines()) == len(script.stages_of(args))
+    count = len(ran)
+    run_main("make_models", state, *sets, "--large", dataset)
+    assert len(ran) == count
 
 
 def test_pairs_loss(load):

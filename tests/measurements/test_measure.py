@@ -142,9 +142,6 @@ def test_parts_by_scripts(script, written, sets, load, monkeypatch, tmp_path):
     explanations = load("explanations")
     hits = {"quality": {"blur": [True, False], "noise": [True, True]}}
     monkeypatch.setattr(explanations, "find_quarters", lambda *_: hits)
-    monkeypatch.setattr(explanations, "compare_deletion", lambda *_: {"random": [0.25, 0.5]})
-    monkeypatch.setattr(explanations, "map_mean_correlation", lambda *_: 0.96)
-    monkeypatch.setattr(explanations, "sanity_check", lambda *_: {"random decoder": [0.1, -0.1]})
     wanted = {
         "biqonly_calibration_line": "1.000, -.100",
         "default_calibration_rmse": ".100",
@@ -154,8 +151,6 @@ def test_parts_by_scripts(script, written, sets, load, monkeypatch, tmp_path):
         "default_naming_colour_cast_rank": "-.25",
         "default_naming_right": "50.0 % / 75.0 % / 100.0 %",
         "default_explain_second_quality_corner": "75 % (blur 50, noise 100)",
-        "default_explain_random": ".375",
-        "default_explain_random_decoder": ".000, at most .100",
     }
     found = {}
     for part in ("calibration", "int8", "naming", "explanations"):
