@@ -26,10 +26,10 @@ DEFAULT = "lifeiqa"
 
 BUNDLED = {
     DEFAULT: PretrainedWeights(
-        "2545aa593b66f5cd893114cdfd12282ea6f150b6087654a6588913ebae26dedc", has_int8=True
+        "047275102e109f1265c79b1070cf3848e02b7ee77f7f2dfd64308fdb107cc313", has_int8=True
     ),
     "lifeiqa-biq2021": PretrainedWeights(
-        "3d931cab6878a97347a9c2919c7ea37060c9d65c4e1a85311c21bc146dd5d97f"
+        "725728988e8b46ce491708742f2a40c57c189696cb9560837c69aa117d9e08b8"
     ),
 }
 """Name -> weights. NAME.safetensors is the checkpoint, NAME.onnx its graph, NAME-int8.onnx the graph in 8 bits."""
