@@ -194,7 +194,7 @@ def test_what_takes_something_off_is_among_the_distortions():
 
 @pytest.mark.slow
 def test_a_blur_that_only_the_nearer_look_sees_is_named_by_all():
-    """A sharp photo laid side by side, and the same with a Gaussian of three pixels; in every engine, and by explain."""
+    """A sharp photo laid side by side, and the same with a Gaussian of 3 pixels; in every engine, and by explain."""
     with Image.open(PHOTO) as image:
         sharp = Image.fromarray(np.tile(np.asarray(image), (3, 3, 1))[:1152])
     blurred = sharp.filter(ImageFilter.GaussianBlur(3))
