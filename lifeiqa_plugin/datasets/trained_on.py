@@ -30,7 +30,7 @@ from lifeiqa_plugin.images.pixels import as_bytes
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.journal import read_json, write_json
-from lifeiqa_plugin.network.tensor_files import read_tensors
+from lifeiqa_plugin.network.tensor_files import read_metadata
 
 Integers = NDArray[np.int64]
 
@@ -227,7 +227,7 @@ def _bundled_name(model: Model) -> str | None:
 def _description(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself; empty for one of another format."""
     try:
-        metadata = read_tensors(path)[1]
+        metadata = read_metadata(path)
     except ValueError:
         return {}
     description: dict[str, Any] = json.loads(metadata.get("lifeiqa", "{}"))

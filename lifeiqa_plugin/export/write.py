@@ -21,7 +21,7 @@ from lifeiqa_plugin.export.graph import ScoringGraph, export_program
 from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.network.fusing import fuse_batch_norm
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
-from lifeiqa_plugin.network.tensor_files import read_tensors
+from lifeiqa_plugin.network.tensor_files import read_metadata
 from lifeiqa_plugin.runtimes import Floats, create_engine
 from lifeiqa_plugin.runtimes.metadata import KEY, OUTPUTS, Metadata
 
@@ -285,7 +285,7 @@ def _write_torch(
 def _write_pyiqa(network: LifeIQA, model: Model, path: Path) -> None:
     """Write the weights for pyiqa's loader, and beside them for ours what the checkpoint says of itself."""
     content: dict[str, Any] = {"params": network.state_dict()}
-    described, learnt = read_tensors(model.path)[1].get("lifeiqa"), trained_on(model)
+    described, learnt = read_metadata(model.path).get("lifeiqa"), trained_on(model)
     if described is not None:
         digests = {} if learnt is None else {"trained_on": learnt.to_text()}
         content["lifeiqa"] = json.dumps(json.loads(described) | digests)

@@ -22,16 +22,28 @@ def read_tensors(path: Path) -> tuple[StateDict, dict[str, str]]:
         OSError: it cannot be opened.
         ValueError: it is truncated, or holds anything but tensors.
     """
+    return _read_torch(path) if _is_torch(path) else _read_safetensors(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a file as :func:`read_tensors` does; of safetensors no tensor is read."""
+    read = _read_torch(path) if _is_torch(path) else _read_safetensors(path, with_tensors=False)
+    return read[1]
+
+
+def _is_torch(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(9)
-    is_torch = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
-    # safetensors: a length of 8 bytes, which may look like those, then JSON
-    if is_torch and head[8:] != b"{":
-        return _read_torch(path)
+    # safetensors: a length of 8 bytes, which may look like torch's, then JSON
+    return (head[:4] == b"PK\x03\x04" or head[:1] == b"\x80") and head[8:] != b"{"
+
+
+def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[StateDict, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iterator
+            names = file.keys() if with_tensors else ()
+            state_dict = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(
             f"{path}: neither a safetensors nor a torch file, or truncated ({error})"

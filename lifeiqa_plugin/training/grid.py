@@ -55,9 +55,7 @@ def train_grid(runs: list[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: no validation gave a number; else as :func:`~lifeiqa_plugin.training.launch.run`.
     """
-    from lifeiqa_plugin.training.launch import (
-        run,  # torch, which a wrong option file need not wait for
-    )
+    from lifeiqa_plugin.training.launch import run  # torch: no wrong option file waits for it
 
     for options in runs:
         run(options, auto_resume=True, with_test=False)
