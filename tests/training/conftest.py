@@ -133,6 +133,37 @@ def write_options(images, tmp_path, monkeypatch) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def train_until(monkeypatch) -> Callable[..., None]:
+    """Returns a function that trains up to a Ctrl-C at an iteration; ``before`` is done to the model first."""
+    from lifeiqa_plugin.training import launch
+    from lifeiqa_plugin.training.model import LifeIQAModel
+
+    def train(
+        option_file: Path, iteration: int, before: Callable[[Any], None] | None = None
+    ) -> None:
+        step = LifeIQAModel.optimize_parameters
+
+        def stop(self: LifeIQAModel, current_iter: int) -> None:
+            if current_iter == iteration:
+                if before:
+                    before(self)
+                raise KeyboardInterrupt
+            step(self, current_iter)
+
+        with monkeypatch.context() as context:
+            context.setattr(LifeIQAModel, "optimize_parameters", stop)
+            with pytest.raises(KeyboardInterrupt):
+                launch.train(option_file)
+
+    return train
+
+
+def lose_last_state(model: Any) -> None:
+    """Let a model end as if it was killed: it saves no state."""
+    model.save_training_state = lambda *_: None
+
+
+@pytest.fixture
 def build_model() -> Callable[..., Any]:
     """Returns a function that builds the model of an option file alone, ready for ``feed_data``."""
 

@@ -18,7 +18,6 @@ from lifeiqa_plugin.correlation import METRICS
 from lifeiqa_plugin.training import launch, preparation, splits
 from lifeiqa_plugin.training.losses import AffineCalibration, FidelityLoss, within_sets
 from lifeiqa_plugin.training.mixture import ResumableSampler
-from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
 from lifeiqa_plugin.training.splits import train_splits
 
@@ -160,23 +159,15 @@ def test_a_run_on_three_sets(write_mixture):
     assert set(state["best_metric_results"]) == {"a-val", "b-val_b"}
 
 
-def test_an_interrupted_mixture_is_the_run_itself(write_mixture, tmp_path, monkeypatch):
+def test_an_interrupted_mixture_is_the_run_itself(
+    write_mixture, train_until, tmp_path, monkeypatch
+):
     """Stopped in the middle of an epoch; weights, lines and optimiser are the same bits."""
     option_file = write_mixture("logger:save_latest_freq=3", "train:total_epoch=2", weight=0.5)
     (tmp_path / "whole").mkdir()
     for name in ("a.csv", "b.csv", "photos"):
         os.symlink(tmp_path / name, tmp_path / "whole" / name)
-    step = LifeIQAModel.optimize_parameters
-
-    def stop_at_6(self, current_iter):
-        if current_iter == 6:
-            raise KeyboardInterrupt
-        step(self, current_iter)
-
-    with monkeypatch.context() as context:
-        context.setattr(LifeIQAModel, "optimize_parameters", stop_at_6)
-        with pytest.raises(KeyboardInterrupt):
-            launch.train(option_file)
+    train_until(option_file, 6)
     launch.train(option_file, auto_resume=True)
     monkeypatch.chdir(tmp_path / "whole")
     launch.train(option_file)

@@ -14,10 +14,9 @@ from lifeiqa_plugin.checkpoints.models import resolve
 from lifeiqa_plugin.datasets.trained_on import digests_of, trained_on
 from lifeiqa_plugin.training import launch, preparation
 from lifeiqa_plugin.training.losses import Labels, has_label, pair_loss
-from lifeiqa_plugin.training.model import LifeIQAModel
 from lifeiqa_plugin.training.options import read_options
 
-from .conftest import FOLDER, NO_SIDE_LOSS, assert_same, read_csv, read_state
+from .conftest import FOLDER, NO_SIDE_LOSS, assert_same, lose_last_state, read_csv, read_state
 
 pytestmark = pytest.mark.slow
 
@@ -108,22 +107,13 @@ def test_pairs_alone_teach_an_order(write_pairs, images, turned):
     assert hits.tolist() == [f"{i:03d}.png" in judged for i in range(40)]
 
 
-def test_an_interrupted_run_beside_scores_is_the_whole_one(write_pairs, tmp_path, monkeypatch):
+def test_an_interrupted_run_beside_scores_is_the_whole_one(
+    write_pairs, train_until, tmp_path, monkeypatch
+):
     """Bit for bit; the images of the pairs have scores too."""
     changes = ["train:total_epoch=2", "logger:save_latest_freq=4"]
     option_file = write_pairs(*changes, beside_mos=True, weight=0.5)
-    step = LifeIQAModel.optimize_parameters
-
-    def stop(self, current_iter):
-        if current_iter == 7:
-            self.save_training_state = lambda *_: None
-            raise KeyboardInterrupt
-        step(self, current_iter)
-
-    with monkeypatch.context() as context:
-        context.setattr(LifeIQAModel, "optimize_parameters", stop)
-        with pytest.raises(KeyboardInterrupt):
-            launch.train(option_file)
+    train_until(option_file, 7, lose_last_state)
     assert read_state()["iter"] == 4
     launch.train(option_file, auto_resume=True)
     resumed, curves = read_state(), read_csv(FOLDER / "curves_losses.csv")

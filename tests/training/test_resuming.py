@@ -27,6 +27,7 @@ from .conftest import (
     FOLDER,
     NO_SIDE_LOSS,
     assert_same,
+    lose_last_state,
     newest,
     newest_log,
     read_csv,
@@ -65,23 +66,18 @@ def test_state_waits_for_the_validation_of_its_iteration(write_options, images, 
         state_file.unlink()
 
 
-def test_curves_of_a_resumed_run_are_those_of_the_whole_one(write_options, tmp_path, monkeypatch):
+def test_curves_of_a_resumed_run_are_those_of_the_whole_one(
+    write_options, train_until, tmp_path, monkeypatch
+):
     """Each iteration's losses and each validation's results and scores, once, as csv."""
     changes = ["train:total_epoch=2", "logger:save_latest_freq=3", "val:val_freq=4"]
     option_file = write_options(*changes, drop=("datasets:test",))
-    step, stop_at = LifeIQAModel.optimize_parameters, 6
 
-    def stop(self, current_iter):
-        if current_iter == stop_at:
-            self.save_training_state = lambda *_: None
-            self.loss_rows = self.loss_rows[:-1]
-            raise KeyboardInterrupt
-        step(self, current_iter)
+    def lose(model):
+        lose_last_state(model)
+        model.loss_rows = model.loss_rows[:-1]
 
-    with monkeypatch.context() as context:
-        context.setattr(LifeIQAModel, "optimize_parameters", stop)
-        with pytest.raises(KeyboardInterrupt):
-            launch.train(option_file)
+    train_until(option_file, 6, lose)
     assert read_state()["iter"] == 3
     with open(FOLDER / "curves_losses.csv", "a") as file:
         file.write("4,1,2,3,4,5\n1")  # what a killed run may leave
