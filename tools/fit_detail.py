@@ -4,9 +4,9 @@
 
 PHOTOS is a folder of large photos as cameras wrote them. Each is taken untouched, and with each of ``KINDS`` laid on
 the part with most detail at full size. Untouched photos should keep their score, distorted ones fall by what is asked;
-no opinion is looked at, but for ``SPARED``. Figures are those of five-fold cross-validation over photos. SR4KIQA is a
-folder of that set (github.com/mb21100/SR4KIQA, a folder a scene and MOS.csv), which only says how well its 4K images
-are ordered.
+no opinion is looked at, but for ``SPARED``. The first figures are those of five-fold cross-validation over photos, the
+second those of the rule that the model has. SR4KIQA is a folder of that set (github.com/mb21100/SR4KIQA, a folder a
+scene and MOS.csv), which only says how well its 4K images are ordered.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lifeiqa_plugin.images.folders import find_images
 from lifeiqa_plugin.images.reading import decode
 from lifeiqa_plugin.images.refusals import ImageError
 from lifeiqa_plugin.images.resizing import resize
-from lifeiqa_plugin.network.detail import FLOOR, SCORE, SHRUNK, find_part, is_large
+from lifeiqa_plugin.network.detail import FLOOR, SCORE, SHRUNK, DetailRule, find_part, is_large
 from lifeiqa_plugin.runtimes import Engine, create_engine
 
 FLAWS = ("blur", "motion blur", "upscaled", "blocking", "ringing", "noise")
@@ -173,12 +173,20 @@ def _near(looks: list[Look], kind: str) -> Any:
     return np.array([one.near for one in looks if one.kind == kind])
 
 
-def report(looks: list[Look]) -> str:
-    """Say what rules do that were fitted without the images in question."""
+def cross_validate(looks: list[Look]) -> Any:
+    """Return the falls (N,) by rules that were fitted without the images in question."""
     groups = np.random.default_rng(0).permutation(sorted({one.group for one in looks}))
     fold = {group: place % 5 for place, group in enumerate(groups)}
     rules = [fit([one for one in looks if fold[one.group] != k]) for k in range(5)]
-    falls = np.array([max(0.0, float(np.dot(one.near, rules[fold[one.group]]))) for one in looks])
+    return np.array([_fall(one, rules[fold[one.group]]) for one in looks])
+
+
+def _fall(one: Look, weights: Any) -> float:
+    return max(0.0, float(np.dot(one.near, weights)))
+
+
+def report(looks: list[Look], falls: Any) -> str:
+    """Say what falls (N,) do."""
     whole = np.array([one.whole for one in looks])
     at = {kind: [i for i, x in enumerate(looks) if x.kind == kind] for kind in (UNTOUCHED, *KINDS)}
     clean = dict(zip((looks[i].group for i in at[UNTOUCHED]), falls[at[UNTOUCHED]], strict=True))
@@ -217,6 +225,12 @@ def to_option(weights: Any) -> dict[str, float]:
     return {"offset": round(offset, 5), **({SCORE: -rounded[1]} if rounded[1] else {}), **named}
 
 
+def weights_of(rule: DetailRule) -> Any:
+    """Return the weights of ``Look.near`` that a model has."""
+    named = [rule.weights.get(flaw, 0.0) for flaw in FLAWS]
+    return np.array([rule.offset + _logit(0) * sum(named), -rule.weights.get(SCORE, 0.0), *named])
+
+
 def main() -> None:
     """Parse the command line, score, fit, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -225,8 +239,14 @@ def main() -> None:
     parser.add_argument("--model", default="lifeiqa")
     parser.add_argument("--write", type=Path, metavar="CHECKPOINT")
     args = parser.parse_args()
-    looks = look_at_all(args.photos, args.sr4k, create_engine(model=args.model, device="cpu"))
-    print(report(looks), flush=True)
+    engine = create_engine(model=args.model, device="cpu")
+    looks = look_at_all(args.photos, args.sr4k, engine)
+    print(report(looks, cross_validate(looks)), flush=True)
+    if engine.detail is not None:
+        own = weights_of(engine.detail)
+        print(
+            f"rule of {args.model}:\n{report(looks, np.array([_fall(one, own) for one in looks]))}"
+        )
     option = to_option(fit(looks))
     print(json.dumps(option))
     if args.write:
