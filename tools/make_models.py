@@ -123,9 +123,12 @@ def main() -> None:
     for name in ("biq", "livec", "agiqa"):
         setattr(args, name, [path.resolve() for path in getattr(args, name)])
     args.large = args.large.resolve()
-    gather(args, args.state)
-    for name, commands in stages_of(args).items():
-        run_stage(args.state, name, commands)
+    try:
+        gather(args, args.state)
+        for name, commands in stages_of(args).items():
+            run_stage(args.state, name, commands)
+    except (OSError, subprocess.CalledProcessError) as error:
+        parser.exit(1, f"{error}\n")  # a script has said what went wrong
 
 
 if __name__ == "__main__":
