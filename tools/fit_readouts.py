@@ -1,11 +1,12 @@
 """Fit the linear read-outs of both bundled models: what the backbone knows and the decoder does not say.
 
-    python tools/fit_readouts.py look --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER
+    python tools/fit_readouts.py look SET --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER \\
+        --start after.safetensors --out seen/SET.pt
     python tools/fit_readouts.py check
     python tools/fit_readouts.py write lifeiqa-biq2021 --out lifeiqa-biq2021.safetensors
     python tools/fit_readouts.py write lifeiqa --out lifeiqa.safetensors
 
-The csv files are those of ``lifeiqa prepare``. ``look`` keeps what the ``lifeiqa-biq2021`` of tools/reference_pairs.py
+The csv files are those of ``lifeiqa prepare``. ``look``, once for each set, keeps what the ``lifeiqa-biq2021`` of tools/reference_pairs.py
 (``--start``) sees of each image: the decoder's raw scores, mean and deviation of three stages. All else takes seconds
 and draws nothing: ridge regression of opinions, in raw scores, which also holds the score still
 under a shift, a scale and a mirror. ``check`` cross-validates ``lifeiqa`` on LIVE Challenge, and its recipe on half A.
@@ -43,6 +44,7 @@ from lifeiqa_plugin.scoring.evaluation import fit_std_calibration
 Floats = NDArray[np.float64]
 
 VIEWS = "mirror", "1 pixel", "1 %"
+SETS = "biq", "livec", "val", "agiqa", "biq_views", "distorted"
 IN_VIEWS, DISTORTED = 700, 420
 """Photos of BIQ2021 that are also seen in these views, and in levels of one distortion each."""
 
@@ -266,33 +268,39 @@ def in_levels(path: str, kind: str, dice: random.Random) -> Iterable[tuple[str, 
 
 
 def look_stage(args: argparse.Namespace) -> None:
-    """Show all sets, and write one file for each."""
+    """Show one set, and write its file."""
     network = fuse_batch_norm(build_lifeiqa(pretrained_model_path=args.start))
-    args.folder.mkdir(parents=True, exist_ok=True)
     biq, livec, agiqa = (read_rows(*one) for one in (args.biq, args.livec, args.agiqa))
     val = biq[biq["bundled_split"] == "val"]
     biq = biq[(biq["bundled_split"] == "train") & (biq["subset"] != "ss02")]
-    some = biq.iloc[np.sort(np.random.default_rng(3).permutation(len(biq))[:IN_VIEWS])]
-    for name, rows, views in (
-        ("livec", livec.assign(part=livec["half"]), VIEWS),
-        ("biq", biq, ()),
-        ("biq_views", some, VIEWS),
-        ("val", val, VIEWS),
-        ("agiqa", agiqa, ()),
-    ):
+    if args.set == "distorted":
+        seen = look_at_distorted(network, biq)
+    else:
+        rows = {
+            "biq": biq,
+            "livec": livec.assign(part=livec["half"]),
+            "val": val,
+            "agiqa": agiqa,
+            "biq_views": biq.iloc[
+                np.sort(np.random.default_rng(3).permutation(len(biq))[:IN_VIEWS])
+            ],
+        }[args.set]
+        views = () if args.set in ("biq", "agiqa") else VIEWS
         images = (in_views(path, views) for path in rows["path"])
         seen = look(network, images, rows["mos"], rows["part"])
-        torch.save(tuple(seen), args.folder / f"{name}.pt")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(tuple(seen), args.out)
+
+
+def look_at_distorted(network: LifeIQA, biq: pd.DataFrame) -> Seen:
+    """Show the best photos of BIQ2021 in growing distortion, without opinions."""
     dice = random.Random(5)
-    clean = dice.sample(
-        list(biq[(biq["subset"] == "ss03") & (biq["mos"] > 0.78)]["path"]), DISTORTED
-    )
+    best = biq[(biq["subset"] == "ss03") & (biq["mos"] > 0.78)]["path"]
+    clean = dice.sample(list(best), DISTORTED)
     shown = [in_levels(path, NAMES[i % len(NAMES)], dice) for i, path in enumerate(clean)]
     seen = look(network, shown, [], [])
     empty = np.zeros(len(seen.raw[""]))
-    torch.save(
-        tuple(seen._replace(mos=empty, part=empty.astype(str))), args.folder / "distorted.pt"
-    )
+    return seen._replace(mos=empty, part=empty.astype(str))
 
 
 def read_rows(meta: Path, folder: Path) -> pd.DataFrame:
@@ -376,21 +384,22 @@ def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     stages = parser.add_subparsers(required=True)
-    see = stages.add_parser("look", help="show the images of all sets to the network")
+    see = stages.add_parser("look", help="show the images of a set to the network")
+    see.add_argument("set", choices=SETS)
     for name in ("--biq", "--livec", "--agiqa"):
         see.add_argument(name, type=Path, nargs=2, required=True, metavar=("CSV", "FOLDER"))
     see.set_defaults(run=look_stage)
-    stages.add_parser("check", help="cross-validate").set_defaults(run=check_stage)
+    check = stages.add_parser("check", help="cross-validate")
+    check.set_defaults(run=check_stage)
     write = stages.add_parser("write", help="fit on everything, and write a checkpoint")
     write.add_argument("model", choices=list(FITS))
-    write.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     write.set_defaults(run=write_stage)
     for stage in (see, write):
         stage.add_argument("--start", type=Path, required=True, help="checkpoint without read-outs")
-    for stage in stages.choices.values():
-        stage.add_argument("--folder", type=Path, default=Path("seen"), help="what look writes")
+        stage.add_argument("--out", type=Path, required=True, help="file to write")
+    for stage in (check, write):
+        stage.add_argument("--folder", type=Path, default=Path("seen"), help="what look wrote")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     args.run(args)
 
 

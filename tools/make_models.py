@@ -4,18 +4,23 @@
 
 The csv files are those of ``lifeiqa prepare``. ``--large`` is a folder of photos as cameras write them; the nearer look
 learns from it. Each stage leaves a file or a folder in STATE, and is left out where that is there, so a run that was
-stopped goes on. ``times.txt`` keeps how long each stage took. A stage is a script of this folder; its head says more.
+stopped goes on. Stages that need nothing of each other run side by side, with one thread each. ``times.txt`` keeps how
+long each stage took. A stage is a script of this folder; its head says more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from fit_readouts import SETS
 from training_images import read_rows
 
 TOOLS = Path(__file__).resolve().parent
@@ -30,26 +35,31 @@ BEST = "experiments/bundled/models/net_best.safetensors"
 COPY = "import shutil, sys; shutil.copy(*sys.argv[1:])"
 
 
-def stages_of(args: argparse.Namespace) -> Stages:
-    """Return all stages in their order."""
+def stages_of(args: argparse.Namespace) -> list[Stages]:
+    """Return all stages in their order; those of one entry need nothing of each other."""
     biq, livec, agiqa = (
         [f"--{name}", *map(str, getattr(args, name))] for name in ("biq", "livec", "agiqa")
     )
     start = ["--imagenet", "imagenet.safetensors", "--first", "first.safetensors"]
+    levels = ["train_models.py", "levels", *start, "--clean", "clean", "--out", OUT]
     pools = ["--pool", "pool", "--pairs", "pairs"]
-    stages = {
-        "imagenet.safetensors": [["imagenet_start.py", OUT, "--seed", "1"]],
-        "first.safetensors": [first_stage(*args.biq), ["-c", COPY, BEST, OUT]],
-        "pool": [["train_models.py", "pool", *start, *biq, "--clean", "clean", "--pool", OUT]],
-        "trained.safetensors": [["train_models.py", "train", *start, "--pool", "pool", "--out", OUT]],
-        "pairs": [["reference_pairs.py", "pool", "trained.safetensors", "--clean", "clean", "--pairs", OUT]],
-        "paired.safetensors": [["reference_pairs.py", "train", "trained.safetensors", *pools, "--out", OUT]],
-        "named.safetensors": [["train_naming.py", "paired.safetensors", "clean", "-o", OUT]],
-        "seen": [["fit_readouts.py", "look", "--start", "named.safetensors", *biq, *livec, *agiqa, "--folder", OUT]],
-    }  # fmt: skip
-    for model in ("lifeiqa-biq2021", "lifeiqa"):
-        stages[f"{model}.safetensors"] = last_steps(model, args)
-    return stages
+    look = ["--start", "paired.safetensors", *biq, *livec, *agiqa, "--out", OUT]
+    return [
+        {"imagenet.safetensors": [["imagenet_start.py", OUT, "--seed", "1"]]},
+        {"first.safetensors": [first_stage(*args.biq), ["-c", COPY, BEST, OUT]]},
+        {
+            "pool/biq": [["train_models.py", "biq", *start, *biq, "--out", OUT]],
+            "pool/levels": [levels],
+            "pairs": [["reference_pairs.py", "pool", "imagenet.safetensors", "--clean", "clean", "--pairs", OUT]],
+        },
+        {"trained.safetensors": [["train_models.py", "train", *start, "--pool", "pool", "--out", OUT]]},
+        {"paired.safetensors": [["reference_pairs.py", "train", "trained.safetensors", *pools, "--out", OUT]]},
+        {
+            "named.safetensors": [["train_naming.py", "paired.safetensors", "clean", "-o", OUT]],
+            **{f"seen/{name}.pt": [["fit_readouts.py", "look", name, *look]] for name in SETS},
+        },
+        {f"{model}.safetensors": last_steps(model, args) for model in ("lifeiqa-biq2021", "lifeiqa")},
+    ]  # fmt: skip
 
 
 def first_stage(csv: Path, folder: Path) -> list[str]:
@@ -94,19 +104,21 @@ def gather(args: argparse.Namespace, state: Path) -> None:
     (state / "rated.txt").write_text("\n".join(paths), encoding="utf-8")
 
 
-def run_stage(state: Path, name: str, commands: list[list[str]]) -> None:
+def run_stage(state: Path, name: str, commands: list[list[str]], is_alone: bool) -> None:
     """Run a stage, unless it is there; what it writes gets its name when it is whole."""
     if (state / name).exists():
         print(f"{name} is there", flush=True)
         return
-    part = f"part.{name}"
+    (state / name).parent.mkdir(exist_ok=True)
+    part = str(Path(name).with_name(f"part.{Path(name).name}"))
+    environment = os.environ | ({} if is_alone else {"OMP_NUM_THREADS": "1"})
     start = time.monotonic()
     for command in commands:
         command = [word.replace(OUT, part) for word in command]
         print(*command, flush=True)
         if command[0].endswith(".py"):
             command[0] = str(TOOLS / command[0])
-        subprocess.run([sys.executable, *command], cwd=state, check=True)
+        subprocess.run([sys.executable, *command], cwd=state, env=environment, check=True)
     (state / part).rename(state / name)
     with (state / "times.txt").open("a", encoding="utf-8") as file:
         print(f"{time.monotonic() - start:6.0f} s  {name}", file=file)
@@ -125,8 +137,10 @@ def main() -> None:
     args.large = args.large.resolve()
     try:
         gather(args, args.state)
-        for name, commands in stages_of(args).items():
-            run_stage(args.state, name, commands)
+        for stages in stages_of(args):
+            run = partial(run_stage, args.state, is_alone=len(stages) == 1)
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                list(threads.map(run, stages, stages.values()))
     except (OSError, subprocess.CalledProcessError) as error:
         parser.exit(1, f"{error}\n")  # a script has said what went wrong
 

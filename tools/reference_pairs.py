@@ -1,6 +1,6 @@
 """Teach the backbone of both bundled models, without opinion scores, which of two photos is distorted more.
 
-    python tools/reference_pairs.py pool before.safetensors --clean FOLDER
+    python tools/reference_pairs.py pool imagenet.safetensors --clean FOLDER
     python tools/reference_pairs.py train before.safetensors --out after.safetensors
 
 Levels of distortion rank an image among its own versions only. Here five full-reference metrics of pyiqa (FSIM, VSI,
@@ -216,11 +216,14 @@ def main() -> None:
     learn.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     learn.set_defaults(run=train_stage)
     for stage in (pool, learn):
-        stage.add_argument("checkpoint", type=Path, help="what tools/train_models.py trained")
+        stage.add_argument(
+            "checkpoint",
+            type=Path,
+            help="what tools/train_models.py trained; of pool, any network with its lower half",
+        )
         stage.add_argument("--pool", type=Path, default=Path("pool"))
         stage.add_argument("--pairs", type=Path, default=Path("pairs"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
     try:
         args.run(args)
     except (OSError, ValueError) as error:

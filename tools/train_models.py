@@ -1,11 +1,12 @@
 """Train the backbone and the decoder of both bundled models, on whole images of BIQ2021.
 
-    python tools/train_models.py pool --biq CSV FOLDER --clean FOLDER
-    python tools/train_models.py train --out biq2021.safetensors
+    python tools/train_models.py biq --biq CSV FOLDER --out pool/biq
+    python tools/train_models.py levels --clean FOLDER --out pool/levels
+    python tools/train_models.py train --pool pool --out biq2021.safetensors
 
 The csv is that of ``lifeiqa prepare biq2021``; its training rows are read.
-``pool`` shows every image, at random sizes and shapes, to the lower half of the backbone, which stands still, and keeps
-what comes out. ``train`` reads nothing but the pool: 25 minutes on one core.
+``biq`` and ``levels`` show every image, at random sizes and shapes, to the lower half of the backbone, which stands
+still, and keep what comes out. ``train`` reads nothing else.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def open_part(folder: Path, count: int) -> Part:
         torch.load(path, mmap=True, weights_only=False) for path in sorted(folder.glob("*.pt"))
     ]
     if not files:
-        raise SystemExit(f"{folder}: holds no part of the pool; run the stage 'pool' first")
+        raise SystemExit(f"{folder}: holds no part of the pool; make it first")
     return Part(files, count)
 
 
@@ -275,15 +276,16 @@ def interpolate_weights(first: LifeIQA, second: LifeIQA, share: float) -> None:
     first.load_state_dict(mixed)
 
 
-def pool_stage(network: LifeIQA, args: argparse.Namespace) -> None:
-    """Show every image of BIQ2021 twice, and levels."""
-    biq = [row for row in read_rows(*args.biq) if row.group != "ss02"]
+def biq_stage(network: LifeIQA, args: argparse.Namespace) -> None:
+    """Show every image of BIQ2021 twice."""
+    rows = [row for row in read_rows(*args.biq) if row.group != "ss02"]
+    fill_pool(network, Batches(rows, 32, [], 0, 2 * len(rows) // 32 + 1, seed=1), args.out)
+
+
+def levels_stage(network: LifeIQA, args: argparse.Namespace) -> None:
+    """Show clean photos in growing distortion."""
     clean = [str(path) for path in sorted(args.clean.iterdir())]
-    for name, rows, size, clean_count, number, seed in (
-        ("biq", biq, 32, 0, 2 * len(biq) // 32 + 1, 1),
-        ("levels", [], 0, 12, min(124, len(clean)), 41),
-    ):
-        fill_pool(network, Batches(rows, size, clean, clean_count, number, seed), args.pool / name)
+    fill_pool(network, Batches([], 0, clean, 12, min(124, len(clean)), seed=41), args.out)
 
 
 def name_kinds(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
@@ -375,7 +377,8 @@ def train_stage(network: LifeIQA, args: argparse.Namespace) -> None:
 def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=["pool", "train"])
+    stages = {"biq": biq_stage, "levels": levels_stage, "train": train_stage}
+    parser.add_argument("stage", choices=list(stages))
     parser.add_argument("--imagenet", type=Path, default=Path("imagenet_start.safetensors"))
     parser.add_argument(
         "--first",
@@ -386,11 +389,12 @@ def main() -> None:
     parser.add_argument("--biq", type=Path, nargs=2, metavar=("CSV", "FOLDER"))
     parser.add_argument("--clean", type=Path, help="folder of photos without flaws")
     parser.add_argument("--pool", type=Path, default=Path("pool"))
-    parser.add_argument("--out", type=Path, default=Path("biq2021.safetensors"))
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder or, of train, file to write"
+    )
     args = parser.parse_args()
-    torch.set_num_threads(1)
     network = start_network(args.imagenet, args.first)
-    {"pool": pool_stage, "train": train_stage}[args.stage](network, args)
+    stages[args.stage](network, args)
 
 
 if __name__ == "__main__":

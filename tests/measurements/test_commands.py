@@ -229,10 +229,17 @@ def short_recipe(load, monkeypatch, float32, dataset, tmp_path):
     return common, ["--biq", meta, dataset], clean
 
 
+def fill_pool(run_main, recipe):
+    """Make both parts of the pool."""
+    common, datasets, clean = recipe
+    run_main("train_models", "biq", *common, *datasets, "--out", common[-1] / "biq")
+    run_main("train_models", "levels", *common, "--clean", clean, "--out", common[-1] / "levels")
+
+
 def test_train_models(run_main, short_recipe, tmp_path):
-    """Both stages on 36 images."""
-    common, datasets, clean = short_recipe
-    run_main("train_models", "pool", *common, *datasets, "--clean", clean)
+    """All stages on 36 images."""
+    common = short_recipe[0]
+    fill_pool(run_main, short_recipe)
     out = tmp_path / "biq2021.safetensors"
     run_main("train_models", "train", *common, "--out", out)
     before, after = read_checkpoint(common[1]).state_dict, read_checkpoint(out).state_dict
@@ -262,7 +269,9 @@ def test_fit_readouts(run_main, load, monkeypatch, dataset, tmp_path):
     )
     save_checkpoint(network, start, ModelCard("nothing", "none"), half=True)
     sets = [part for name in ("--biq", "--livec", "--agiqa") for part in (name, meta, dataset)]
-    run_main("fit_readouts", "look", *sets, "--start", start, *folder)
+    for name in script.SETS:
+        file = tmp_path / "seen" / f"{name}.pt"
+        run_main("fit_readouts", "look", name, *sets, "--start", start, "--out", file)
     printed = run_main("fit_readouts", "check", *folder)
     assert re.search(r"lifeiqa, LIVE Challenge, ten folds: SRCC -?0\.\d{4} \(.+, PLCC", printed)
     seen = script.open_sets(tmp_path / "seen")
@@ -281,13 +290,13 @@ def test_fit_readouts(run_main, load, monkeypatch, dataset, tmp_path):
 
 def test_reference_pairs(run_main, load, monkeypatch, short_recipe, tmp_path):
     """The share decides how much of the change is taken on."""
-    common, datasets, clean = short_recipe
+    clean = short_recipe[2]
     script = load("reference_pairs")
     monkeypatch.setattr(script, "SHAPES", {(64, 64): 1})
     monkeypatch.setattr(script, "PER_FILE", 4)
     monkeypatch.setattr(script, "FILES", 2)
     monkeypatch.setattr(script, "RECIPE", script.RECIPE._replace(steps=2))
-    run_main("train_models", "pool", *common, *datasets, "--clean", clean)
+    fill_pool(run_main, short_recipe)
     for number in range(3):
         (clean / f"{number}.png").symlink_to(clean / "35.png")
     start = build_lifeiqa(pretrained="biq2021")
@@ -319,13 +328,13 @@ def test_make_models(run_main, load, dataset, monkeypatch, tmp_path):
     """Each stage runs a script that is there, once, and leaves what the next ones read."""
     script, ran = load("make_models"), []
 
-    def run(command, cwd, check):
+    def run(command, cwd, env, check):
         program = Path(command[1])
         assert program.is_file() or str(program) in ("-m", "-c")
-        assert all((cwd / word).exists() for word in command[3:] if word in script.stages_of(args))
+        assert all((cwd / word).exists() for word in command[3:] if word in names)
         ran.append(program.name)
         for word in command:
-            if word.startswith("part."):
+            if Path(word).name.startswith("part."):
                 (cwd / word).touch()
 
     monkeypatch.setattr(script.subprocess, "run", run)
@@ -334,13 +343,14 @@ def test_make_models(run_main, load, dataset, monkeypatch, tmp_path):
     args = SimpleNamespace(
         large=dataset, **dict.fromkeys(("biq", "livec", "agiqa"), (meta, dataset))
     )
+    names = [name for stages in script.stages_of(args) for name in stages]
     sets = [word for name in ("biq", "livec", "agiqa") for word in (f"--{name}", meta, dataset)]
     state = tmp_path / "state"
     run_main("make_models", state, *sets, "--large", dataset)
     assert (state / "lifeiqa.safetensors").exists()
     assert (state / "clean" / "0.png").resolve() == dataset / "0.png"
     assert (state / "rated.txt").read_text() == f"{dataset}/1.png\n{dataset}/0.png"
-    assert len((state / "times.txt").read_text().splitlines()) == len(script.stages_of(args))
+    assert len((state / "times.txt").read_text().splitlines()) == len(names)
     count = len(ran)
     run_main("make_models", state, *sets, "--large", dataset)
     assert len(ran) == count
