@@ -1,14 +1,13 @@
 """Fit the linear read-outs of both bundled models: what the backbone knows and the decoder does not say.
 
-    python tools/fit_readouts.py look SET --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER \\
-        --start after.safetensors --out seen/SET.pt
+    python tools/fit_readouts.py look SET --biq CSV FOLDER --livec CSV FOLDER --agiqa CSV FOLDER --out seen/SET.pt
     python tools/fit_readouts.py check
     python tools/fit_readouts.py write lifeiqa-biq2021 --out lifeiqa-biq2021.safetensors
     python tools/fit_readouts.py write lifeiqa --out lifeiqa.safetensors
 
-The csv files are those of ``lifeiqa prepare``. ``look``, once for each set, keeps what the ``lifeiqa-biq2021`` of tools/reference_pairs.py
-(``--start``) sees of each image: the decoder's raw scores, mean and deviation of three stages. All else takes seconds
-and draws nothing: ridge regression of opinions, in raw scores, which also holds the score still
+The csv files are those of ``lifeiqa prepare``. ``look``, once for each set, keeps what the network of
+tools/reference_pairs.py (``--start``) sees of each image: the decoder's raw scores, mean and deviation of three stages.
+All else takes seconds and draws nothing: ridge regression of opinions, in raw scores, which also holds the score still
 under a shift, a scale and a mirror. ``check`` cross-validates ``lifeiqa`` on LIVE Challenge, and its recipe on half A.
 """
 
