@@ -279,13 +279,13 @@ def interpolate_weights(first: LifeIQA, second: LifeIQA, share: float) -> None:
 def biq_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     """Show every image of BIQ2021 twice."""
     rows = [row for row in read_rows(*args.biq) if row.group != "ss02"]
-    fill_pool(network, Batches(rows, 32, [], 0, 2 * len(rows) // 32 + 1, seed=1), args.out)
+    fill_pool(network, Batches(rows, 32, [], 0, 2 * len(rows) // 32 + 1, 1), args.out)
 
 
 def levels_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     """Show clean photos in growing distortion."""
     clean = [str(path) for path in sorted(args.clean.iterdir())]
-    fill_pool(network, Batches([], 0, clean, 12, min(124, len(clean)), seed=41), args.out)
+    fill_pool(network, Batches([], 0, clean, 12, min(124, len(clean)), 41), args.out)
 
 
 def name_kinds(network: LifeIQA, parts: list[Part], recipe: Recipe) -> None:
