@@ -110,8 +110,7 @@ class LifeIQAModel(GeneralIQAModel):  # type: ignore[misc]  # pyiqa is not typed
         freeze(network, self.options.freeze)
         if self.options.grad_checkpointing:
             network.backbone.set_grad_checkpointing(True)
-        network = network.to(self.device, memory_format=torch.channels_last)  # faster convolutions
-        return self._wrapped(network)
+        return self._wrapped(network.to(self.device))
 
     def _wrapped(self, network: LifeIQA) -> nn.Module:
         """Wrap for several processes; what has no gradient now must have none later."""
