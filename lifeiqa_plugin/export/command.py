@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lifeiqa_plugin.arguments import add_model, find_model
+from lifeiqa_plugin.arguments import UsageError, add_model, find_model
 from lifeiqa_plugin.runtimes.metadata import OUTPUTS
 
 
@@ -51,9 +51,11 @@ def run(args: argparse.Namespace) -> None:
     from lifeiqa_plugin.export.write import FORMATS, export_checkpoint
 
     by_ending = {suffix: name for name, (suffix, _) in FORMATS.items()}
+    if not args.format and args.out.suffix not in by_ending:
+        raise UsageError(f"-o {args.out}: the name must end in one of {', '.join(by_ending)}")
     metadata = export_checkpoint(
         args.out,
-        args.format or by_ending.get(args.out.suffix, "onnx"),
+        args.format or by_ending[args.out.suffix],
         find_model(args.model),
         outputs=tuple(args.outputs) if args.outputs else None,
         size=tuple(args.size) if args.size else None,

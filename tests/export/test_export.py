@@ -188,12 +188,12 @@ def test_bad_arguments(refuse, tmp_path, monkeypatch):
     out = tmp_path / "x.onnx"
     (tmp_path / "folder.onnx").mkdir()
     for arguments, words in {
-        ("-o", tmp_path / "x.bin"): "a file of the format onnx ends in .onnx",
+        ("-o", tmp_path / "x.bin"): "the name must end in one of .onnx, .xml, .pt2, .pth",
         ("-o", tmp_path / "none" / "x.onnx"): f"there is no folder {tmp_path / 'none'}",
         ("-o", out, "--size", 64, 64): "onnx takes images of any size",
         ("-o", out, "--outputs", "distortions"): "no output 'distortions'; it has score, std",
         ("-o", tmp_path.parent / "x.onnx", "--link-weights"): "beside",
-        ("-o", tmp_path / "x.csv"): "a file of the format onnx ends in .onnx",
+        ("-o", tmp_path / "x.csv", "--format", "onnx"): "a file of the format onnx ends in .onnx",
         ("-o", out, "--outputs", "score", "score"): "output 'score' is named twice",
         ("-o", tmp_path / "x.pth", "--outputs", "score"): (
             "outputs are for the other formats; pyiqa's has the whole network"

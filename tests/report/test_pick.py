@@ -115,6 +115,17 @@ def test_scores_that_benchmark_keeps(folder):
     assert scores.tolist() == [[1, -1], [2, -2]]
 
 
+def test_scores_in_shards(folder):
+    """Two files of Parquet in a folder, as ``lifeiqa score --shard-rows`` leaves them."""
+    Path("b.parquet").mkdir()
+    table = pd.read_csv("b.csv")
+    for number, part in enumerate((table[:5], table[5:])):
+        part.to_parquet(f"b.parquet/part-{number:05d}.parquet")
+    whole, shards = (read_scores([Path("a.csv"), Path(b)]) for b in ("b.csv", "b.parquet"))
+    assert shards[0] == whole[0] == NAMES
+    np.testing.assert_array_equal(shards[1], whole[1])
+
+
 def test_images_that_one_metric_did_not_score(folder, capsys):
     write_scores("short.csv", SCORES["b"][1:], NAMES[1:])
     names, scores = read_scores([Path("a.csv"), Path("short.csv")])
