@@ -43,7 +43,7 @@ def stages_of(args: argparse.Namespace) -> list[Stages]:
     start = ["--imagenet", "imagenet.safetensors", "--first", "first.safetensors"]
     levels = ["train_models.py", "levels", *start, "--clean", "clean", "--out", OUT]
     pools = ["--pool", "pool", "--pairs", "pairs"]
-    look = ["--start", "paired.safetensors", *biq, *livec, *agiqa, "--out", OUT]
+    look = ["--start", "named.safetensors", *biq, *livec, *agiqa, "--out", OUT]
     return [
         {"imagenet.safetensors": [["imagenet_start.py", OUT, "--seed", "1"]]},
         {"first.safetensors": [first_stage(*args.biq), ["-c", COPY, BEST, OUT]]},
@@ -54,10 +54,8 @@ def stages_of(args: argparse.Namespace) -> list[Stages]:
         },
         {"trained.safetensors": [["train_models.py", "train", *start, "--pool", "pool", "--out", OUT]]},
         {"paired.safetensors": [["reference_pairs.py", "train", "trained.safetensors", *pools, "--out", OUT]]},
-        {
-            "named.safetensors": [["train_naming.py", "paired.safetensors", "clean", "-o", OUT]],
-            **{f"seen/{name}.pt": [["fit_readouts.py", "look", name, *look]] for name in SETS},
-        },
+        {"named.safetensors": [["train_naming.py", "paired.safetensors", "clean", "-o", OUT]]},
+        {f"seen/{name}.pt": [["fit_readouts.py", "look", name, *look]] for name in SETS},
         {f"{model}.safetensors": last_steps(model, args) for model in ("lifeiqa-biq2021", "lifeiqa")},
     ]  # fmt: skip
 
