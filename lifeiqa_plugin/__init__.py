@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lifeiqa_plugin.scoring.rows import ScoredImage
     from lifeiqa_plugin.scoring.score import Scorer, score
 
-__version__ = "0.4.0"
+__version__ = "0.4.1"
 __all__ = [
     "LifeIQA",
     "ScoredImage",
