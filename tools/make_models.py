@@ -41,7 +41,6 @@ def stages_of(args: argparse.Namespace) -> list[Stages]:
         [f"--{name}", *map(str, getattr(args, name))] for name in ("biq", "livec", "agiqa")
     )
     start = ["--imagenet", "imagenet.safetensors", "--first", "first.safetensors"]
-    levels = ["train_models.py", "levels", *start, "--clean", "clean", "--out", OUT]
     pools = ["--pool", "pool", "--pairs", "pairs"]
     look = ["--start", "named.safetensors", *biq, *livec, *agiqa, "--out", OUT]
     return [
@@ -49,7 +48,7 @@ def stages_of(args: argparse.Namespace) -> list[Stages]:
         {"first.safetensors": [first_stage(*args.biq), ["-c", COPY, BEST, OUT]]},
         {
             "pool/biq": [["train_models.py", "biq", *start, *biq, "--out", OUT]],
-            "pool/levels": [levels],
+            "pool/levels": [["train_models.py", "levels", *start, "--clean", "clean", "--out", OUT]],
             "pairs": [["reference_pairs.py", "pool", "imagenet.safetensors", "--clean", "clean", "--pairs", OUT]],
         },
         {"trained.safetensors": [["train_models.py", "train", *start, "--pool", "pool", "--out", OUT]]},

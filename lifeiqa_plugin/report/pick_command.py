@@ -145,9 +145,8 @@ def read_scores(paths: Sequence[Path]) -> tuple[list[str], Floats]:
 
 def _read(path: Path) -> dict[str, float]:
     """Return name -> score, turned round where lower is better; images without a score are left out."""
-    if (
-        path.suffix != ".parquet" or not path.is_dir()
-    ):  # else a folder of lifeiqa score --shard-rows
+    is_shards = path.suffix == ".parquet" and path.is_dir()
+    if not is_shards:
         check_file(path, "scores of 'lifeiqa score -o' or of 'lifeiqa benchmark'")
     about = path.with_name("metric.json")  # which lifeiqa benchmark keeps beside the scores
     sign = -1 if about.is_file() and read_json(about)["metric"]["lower_better"] else 1
