@@ -209,8 +209,7 @@ LICENSE = "Apache-2.0; cite the datasets; ImageNet weights Apache-2.0"
 
 BIQ2021_DATA = (
     "BIQ2021 (Ahmed & Asif 2022), official training split less near-duplicates of its test split: all three subsets in "
-    "the first stage (commit 744f1a1), subsets 01 and 03 afterwards; ladders and pairs of its photos and of CID22 "
-    "(CC BY-SA 4.0), without scores"
+    "the first stage (commit 744f1a1), subsets 01 and 03 afterwards; ladders and pairs of its photos, without scores"
 )
 
 CARDS = {

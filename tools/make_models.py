@@ -30,6 +30,8 @@ CLEAN = 400
 Stages = dict[str, list[list[str]]]
 """What a stage leaves, and its commands; ``OUT`` is what they write."""
 
+SEEDS = "1", "2", "3", "4"
+
 OUT = "OUT"
 BEST = "experiments/bundled/models/net_best.safetensors"
 COPY = "import shutil, sys; shutil.copy(*sys.argv[1:])"
@@ -42,6 +44,8 @@ def stages_of(args: argparse.Namespace) -> list[Stages]:
     )
     start = ["--imagenet", "imagenet.safetensors", "--first", "first.safetensors"]
     pools = ["--pool", "pool", "--pairs", "pairs"]
+    train = ["train_models.py", "train", *start, "--pool", "pool", "--out", OUT, "--seed"]
+    average = ["train_models.py", "average", *start, "--pool", "pool", "--seeds", "seeds"]
     look = ["--start", "named.safetensors", *biq, *livec, *agiqa, "--out", OUT]
     return [
         {"imagenet.safetensors": [["imagenet_start.py", OUT, "--seed", "1"]]},
@@ -51,7 +55,8 @@ def stages_of(args: argparse.Namespace) -> list[Stages]:
             "pool/levels": [["train_models.py", "levels", *start, "--clean", "clean", "--out", OUT]],
             "pairs": [["reference_pairs.py", "pool", "imagenet.safetensors", "--clean", "clean", "--pairs", OUT]],
         },
-        {"trained.safetensors": [["train_models.py", "train", *start, "--pool", "pool", "--out", OUT]]},
+        {f"seeds/{seed}.safetensors": [[*train, seed]] for seed in SEEDS},
+        {"trained.safetensors": [[*average, *livec, "--out", OUT]]},
         {"paired.safetensors": [["reference_pairs.py", "train", "trained.safetensors", *pools, "--out", OUT]]},
         {"named.safetensors": [["train_naming.py", "paired.safetensors", "clean", "-o", OUT]]},
         {f"seen/{name}.pt": [["fit_readouts.py", "look", name, *look]] for name in SETS},

@@ -14,6 +14,7 @@ import timm
 import torch
 from PIL import Image
 
+import lifeiqa_plugin
 from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.distortions.kinds import KINDS
@@ -236,13 +237,31 @@ def fill_pool(run_main, recipe):
     run_main("train_models", "levels", *common, "--clean", clean, "--out", common[-1] / "levels")
 
 
-def test_train_models(run_main, short_recipe, tmp_path):
-    """All stages on 36 images."""
-    common = short_recipe[0]
+def test_train_models(run_main, short_recipe, monkeypatch, tmp_path):
+    """All stages on 36 images; of three seeds the two that agree with people are averaged."""
+    common, (_, meta, folder), _ = short_recipe
     fill_pool(run_main, short_recipe)
-    out = tmp_path / "biq2021.safetensors"
-    run_main("train_models", "train", *common, "--out", out)
+    seeds, out = tmp_path / "seeds", tmp_path / "trained.safetensors"
+    seeds.mkdir()
+    for seed in (1, 2, 3):
+        run_main(
+            "train_models", "train", *common, "--seed", seed, "--out", seeds / f"{seed}.safetensors"
+        )
+    scores = {1: [0.1, 0.2, 0.3], 2: [0.3, 0.2, 0.1], 3: [0.1, 0.3, 0.2]}
+    monkeypatch.setattr(
+        lifeiqa_plugin,
+        "score",
+        lambda paths, model, exact: [SimpleNamespace(score=s) for s in scores[int(model.stem)]],
+    )
+    half = tmp_path / "livec.csv"
+    names = [line.split(",")[0] for line in meta.read_text().splitlines()[1:5]]
+    rows = [f"{name},{i / 10},{'B' if i == 3 else 'A'}" for i, name in enumerate(names)]
+    half.write_text("\n".join(["name,mos,half", *rows]) + "\n")
+    run_main("train_models", "average", *common, "--seeds", seeds, "--livec", half, folder, "--out", out)  # fmt: skip
     before, after = read_checkpoint(common[1]).state_dict, read_checkpoint(out).state_dict
+    first, third = (read_checkpoint(seeds / f"{seed}.safetensors").state_dict for seed in (1, 3))
+    name = "backbone.blocks.6.0.conv_pw.weight"
+    torch.testing.assert_close(after[name], (first[name] + third[name]) / 2)
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name.split(".")[0] for name in moved} == {"backbone", "decoder"}
