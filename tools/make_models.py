@@ -31,6 +31,7 @@ Stages = dict[str, list[list[str]]]
 """What a stage leaves, and its commands; ``OUT`` is what they write."""
 
 SEEDS = "1", "2", "3", "4"
+"""Of the decoder and the upper half of the backbone; two are averaged."""
 
 OUT = "OUT"
 BEST = "experiments/bundled/models/net_best.safetensors"

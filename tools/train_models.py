@@ -29,7 +29,6 @@ from torch.utils.data import DataLoader
 from training_images import LEVELS, NAMES, Batches, Levels, read_rows
 
 import lifeiqa_plugin
-from lifeiqa_plugin.checkpoints.factory import build_lifeiqa
 from lifeiqa_plugin.checkpoints.files import ModelCard, read_checkpoint, save_checkpoint
 from lifeiqa_plugin.datasets.labelled import read_labelled
 from lifeiqa_plugin.network.lifeiqa import LifeIQA
@@ -377,7 +376,7 @@ def train_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     save_checkpoint(network, args.out, ModelCard("BIQ2021", "Apache-2.0"))
 
 
-def average_stage(_: LifeIQA, args: argparse.Namespace) -> None:
+def average_stage(network: LifeIQA, args: argparse.Namespace) -> None:
     """Average the two seeds that rank half A of LIVE Challenge best, and teach them the kinds."""
     meta, folder = args.livec
     half = read_labelled(meta, folder, only={"half": "A"})
@@ -385,10 +384,12 @@ def average_stage(_: LifeIQA, args: argparse.Namespace) -> None:
     srcc = {}
     for seed in sorted(args.seeds.iterdir()):
         found = lifeiqa_plugin.score(paths, model=seed, exact=True)
-        srcc[seed] = spearmanr([one.score for one in found], mos)[0]
+        srcc[seed] = spearmanr([one.score for one in found], mos, nan_policy="raise")[0]
         print(f"{seed}: SRCC {srcc[seed]:.4f} on half A", flush=True)
     best, second = sorted(srcc, key=srcc.__getitem__)[-2:]
-    network, other = (build_lifeiqa(pretrained_model_path=seed) for seed in (best, second))
+    other = copy.deepcopy(network)
+    network.load_state_dict(read_checkpoint(best).state_dict)
+    other.load_state_dict(read_checkpoint(second).state_dict)
     interpolate_weights(network, other, 0.5)
     parts = [open_part(args.pool / "biq", 32), open_part(args.pool / "levels", 12)]
     name_kinds(network, parts, KINDS_ALONE)
