@@ -399,7 +399,12 @@ def average_stage(network: LifeIQA, args: argparse.Namespace) -> None:
 def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    stages = {"biq": biq_stage, "levels": levels_stage, "train": train_stage, "average": average_stage}  # fmt: skip
+    stages = {
+        "biq": (biq_stage, ("biq",)),
+        "levels": (levels_stage, ("clean",)),
+        "train": (train_stage, ()),
+        "average": (average_stage, ("seeds", "livec")),
+    }
     parser.add_argument("stage", choices=list(stages))
     parser.add_argument("--imagenet", type=Path, default=Path("imagenet_start.safetensors"))
     parser.add_argument(
@@ -416,8 +421,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=Path, help="folder of what train wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder or checkpoint to write")
     args = parser.parse_args()
-    network = start_network(args.imagenet, args.first)
-    stages[args.stage](network, args)
+    run, needed = stages[args.stage]
+    for name in needed:
+        if getattr(args, name) is None:
+            parser.error(f"{args.stage} needs --{name}")
+    try:
+        run(start_network(args.imagenet, args.first), args)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":
